@@ -243,6 +243,11 @@ def _z_score(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
+def _data_licence(backbone: str) -> str:
+    ppg = "ODC-By 1.0 (BIDMC)"
+    return ppg if backbone.endswith("ppg") else f"{ppg}, ODC-By 1.0 (PhysioNet 2017), CC BY 4.0 (PTB-XL)"
+
+
 def _card(
     spec: PretrainSpec, recordings: Sequence[Recording], curve: Sequence[dict[str, float]], elapsed_s: float
 ) -> dict[str, object]:
@@ -256,7 +261,7 @@ def _card(
         "spec": asdict(spec),
         "data": sorted({recording.source for recording in recordings}),
         "recordings": [recording.name for recording in recordings],
-        "licence": "Apache-2.0 (weights); data: ODC-By 1.0",
+        "licence": "Apache-2.0 (weights); data: " + _data_licence(spec.backbone),
         "versions": {
             "torch": torch.__version__,
             "numpy": np.__version__,
