@@ -27,7 +27,7 @@ import zero_cost
 from postgres import database, server
 
 from hpo.storage import open_engine
-from hpo.tables import attempts
+from hpo.storage.tables import attempts
 
 
 def ours(url: str, workers: int, budget: int) -> tuple[int, int]:

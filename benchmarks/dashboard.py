@@ -29,11 +29,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo import optuna_rows
-from hpo.ledger import Ledger
+from hpo.ledger import Ledger, optuna_rows
 from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine, writing
-from hpo.tables import NO_FOLD, curve, slots
+from hpo.storage.tables import NO_FOLD, curve, slots
 
 SPEC = StudySpec.model_validate(
     {

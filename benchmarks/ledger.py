@@ -37,11 +37,10 @@ import sqlalchemy as sa
 import zero_cost
 from postgres import database, server
 
-from hpo import optuna_rows
-from hpo.ledger import Ledger
+from hpo.ledger import Ledger, optuna_rows
 from hpo.search import Suggester, should_prune
 from hpo.storage import open_engine, writing
-from hpo.tables import NO_FOLD, curve, slots
+from hpo.storage.tables import NO_FOLD, curve, slots
 
 EPOCHS = 50
 CHUNK = 500

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from hpo.bench import measure_overhead
-from hpo.session import Settings
 from hpo.spec import load_spec
+from hpo.worker.session import Settings
 
 
 def main() -> None:

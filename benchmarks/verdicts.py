@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.paired import compare, holm, verdict
+from hpo.confirm.paired import compare, holm, verdict
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.ledger import Ledger
-from hpo.ledger_values import Claim, Outcome, Point, StudyRow
+from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from hpo.ledger_values import WorkerState
+from hpo.ledger.values import WorkerState
 from hpo.storage import reading
-from hpo.tables import curve, now_s, slots, studies, workers
+from hpo.storage.tables import curve, now_s, slots, studies, workers
 
 
 @dataclass(frozen=True)

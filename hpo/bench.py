@@ -15,11 +15,11 @@ from pathlib import Path
 
 from finetune.api import Report, Run, RunResult, RunSource
 from hpo.fleet import gpus, run_local
-from hpo.opening import fixed_configurations, open_study
-from hpo.session import Event, Settings, open_session
-from hpo.source import Source
 from hpo.spec import StudySpec
-from hpo.stop import Stop
+from hpo.worker.opening import fixed_configurations, open_study
+from hpo.worker.session import Event, Settings, open_session
+from hpo.worker.source import Source
+from hpo.worker.stop import Stop
 
 MANY = 10_000
 """Slots of the throw-away study; the clock ends the measurement, not the budget."""

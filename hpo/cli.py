@@ -16,14 +16,13 @@ from typing import Annotated, Any
 import typer
 
 from finetune.api import FinetuneError
-from hpo.commands_bench import bench
-from hpo.commands_confirm import confirm, import_diary
-from hpo.commands_model import export, predict
-from hpo.commands_report import compare, report
-from hpo.commands_run import run
-from hpo.commands_service import fleet_app, pause, resume, stop, submit, worker
-from hpo.errors import HpoError, Interrupted
-from hpo.terminal import (
+from hpo.commands.bench import bench
+from hpo.commands.confirm import confirm, import_diary
+from hpo.commands.model import export, predict
+from hpo.commands.report import compare, report
+from hpo.commands.run import run
+from hpo.commands.service import fleet_app, pause, resume, stop, submit, worker
+from hpo.commands.terminal import (
     DataDir,
     Json,
     Storage,
@@ -33,6 +32,7 @@ from hpo.terminal import (
     shown,
     url_of,
 )
+from hpo.errors import HpoError, Interrupted
 
 app = typer.Typer(
     name="hpo",
@@ -63,7 +63,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far the studies of a database are."""
-    from hpo.listing import status_lines
+    from hpo.commands.listing import status_lines
     from hpo.overview import overview
 
     url = url_of(storage)
@@ -84,7 +84,7 @@ app.command()(compare)
 @app.command()
 def studies(storage: Storage = None, as_json: Json = False) -> None:
     """List the shipped studies and those in the database."""
-    from hpo.listing import study_lines
+    from hpo.commands.listing import study_lines
     from hpo.overview import is_there, overview
     from hpo.spec import load_spec, shipped_studies
 
@@ -135,8 +135,8 @@ app.command()(predict)
 @data_app.command("status")
 def data_status(data: DataDir = Path("data"), as_json: Json = False) -> None:
     """Show which data sets are there, complete, in part or missing."""
+    from hpo.commands.listing import data_lines
     from hpo.datasets import data_sets
-    from hpo.listing import data_lines
 
     found = data_sets(data)
     if as_json:
@@ -155,8 +155,8 @@ def data_get(
     as_json: Json = False,
 ) -> None:
     """Download a data set from its publisher, with checksums; the same command resumes."""
+    from hpo.commands.listing import data_lines
     from hpo.datasets import fetch
-    from hpo.listing import data_lines
 
     found = fetch(name, data, base_url, lambda text: typer.echo(text, err=True))
     if as_json:

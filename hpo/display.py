@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from hpo.session import Event
+    from hpo.worker.session import Event
 
 QUIET_S = 30.0
 """Without a terminal, the longest silence while trials run."""

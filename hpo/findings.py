@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from finetune.api import Task, find_task
 from hpo.analysis import answer
-from hpo.answer import Answer
+from hpo.analysis.values import Answer
 from hpo.ledger import Ledger
-from hpo.ledger_values import Counts, StudyRow
+from hpo.ledger.values import Counts, StudyRow
 from hpo.overview import standing
 from hpo.results import curves_frame, trials_frame
 from hpo.spec import StudySpec

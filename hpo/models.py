@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from finetune.api import BACKBONES, Report, Run, RunResult, RunSpec, export_model
-from hpo.choice_book import ChoiceBook, StoredChoice
-from hpo.confirm_runs import ArmRun, ConfirmationRuns
+from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import UsageError
 from hpo.findings import Findings, find_out
+from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.spec import Configuration
 from hpo.wording import answer_lines
 from hpo.worker import Settings, check_fits

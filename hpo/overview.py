@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from finetune.api import find_task
 from hpo.ledger import Ledger
-from hpo.ledger_values import COMPLETE, Counts, StudyRow
+from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.spec import Configuration
 from hpo.storage import parse_url, redact, sqlite_file
-from hpo.tables import slots
+from hpo.storage.tables import slots
 
 
 def overview(engine: sa.Engine, url: str, study: str | None = None) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from hpo.ledger_values import COMPLETE
-from hpo.tables import NO_FOLD, attempts, curve, slots
+from hpo.ledger.values import COMPLETE
+from hpo.storage.tables import NO_FOLD, attempts, curve, slots
 
 _WHOLE = ("seed", "fold", "best_epoch", "epochs")
 """Columns of whole numbers that may be missing."""

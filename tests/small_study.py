@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
 from hpo.ledger import Ledger
-from hpo.ledger_values import Counts
-from hpo.session import open_ledger
+from hpo.ledger.values import Counts
 from hpo.spec import StudySpec
 from hpo.storage import open_engine
-from hpo.tables import attempts, curve, slots
+from hpo.storage.tables import attempts, curve, slots
 from hpo.worker import Settings, open_study
+from hpo.worker.session import open_ledger
 
 NAME = "small"
 

@@ -16,7 +16,7 @@ from ledger_play import make_study, outcome, report, take, worker
 from hpo.activity import activities, throughput
 from hpo.ledger import Ledger
 from hpo.storage import writing
-from hpo.tables import now_s, workers
+from hpo.storage.tables import now_s, workers
 
 
 def test_workers_show_what_they_run_and_their_last_sign_of_life(ledger: Ledger, engine: sa.Engine) -> None:

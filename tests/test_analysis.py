@@ -15,15 +15,15 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel, Matern
 
 from hpo.analysis import answer
-from hpo.answer import Answer
-from hpo.basin import basin
-from hpo.box import Box, Lattice
-from hpo.evidence import Scale, gather, thinned
-from hpo.landscape import draw_landscapes
-from hpo.likelihood import KERNEL, LEVEL_VARIANCE, problem_of
-from hpo.noise import replicate_sd, shares
-from hpo.posterior import fit_surrogate
-from hpo.surrogate import Fit
+from hpo.analysis.basin import basin
+from hpo.analysis.box import Box, Lattice
+from hpo.analysis.evidence import Scale, gather, thinned
+from hpo.analysis.landscape import draw_landscapes
+from hpo.analysis.likelihood import KERNEL, LEVEL_VARIANCE, problem_of
+from hpo.analysis.noise import replicate_sd, shares
+from hpo.analysis.posterior import fit_surrogate
+from hpo.analysis.surrogate import Fit
+from hpo.analysis.values import Answer
 
 Floats = NDArray[np.float64]
 LOSSES = ("mse", "l1")
@@ -98,7 +98,7 @@ def clear() -> Answer:
 
 
 class OurKernel(Kernel):
-    """k(x, x') of hpo/likelihood.py, from scikit-learn's Matern function."""
+    """k(x, x') of hpo/analysis/likelihood.py, from scikit-learn's Matern function."""
 
     def __init__(self, parameters: Floats) -> None:
         self.parameters = parameters

@@ -65,7 +65,7 @@ def test_only_the_command_lines_print() -> None:
         and ast.unparse(node.func) in {"print", "typer.echo", "sys.stdout.write"}
     }
 
-    assert printing <= {"hpo/cli.py", "hpo/terminal.py", "finetune/__main__.py"}
+    assert printing <= {"hpo/cli.py", "hpo/commands/terminal.py", "finetune/__main__.py"}
 
 
 def test_no_function_is_over_sixty_lines() -> None:

@@ -13,15 +13,15 @@ import sqlalchemy as sa
 from rich.console import Console
 from small_study import NAME, Place, small_spec
 
-from hpo.arms import Request
-from hpo.choice_book import ChoiceBook, StoredChoice
 from hpo.confirm import confirm
-from hpo.confirmed import Confirmation, confirmation_of, newest_confirmation
-from hpo.confirmed_wording import confirmation_lines, headline
+from hpo.confirm.arms import Request
+from hpo.confirm.confirmed import Confirmation, confirmation_of, newest_confirmation
 from hpo.errors import MismatchError, UsageError
+from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.spec import Configuration
 from hpo.storage import open_engine
-from hpo.tables import slots
+from hpo.storage.tables import slots
+from hpo.wording.confirmed import confirmation_lines, headline
 from hpo.worker import work
 
 REQUEST = Request(top=2, seeds=6)

@@ -26,11 +26,11 @@ from small_study import NAME, Place
 from web import TOKEN, Answer, ask, finished_study, served
 
 from hpo.dashboard import Access, PageKeeper, build, make_access
+from hpo.dashboard.study_page import figure, note, write_study_page
 from hpo.errors import UsageError
 from hpo.findings import find_out
-from hpo.quick_storage import QuickStorage
 from hpo.storage import open_engine, optuna_storage
-from hpo.study_page import figure, note, write_study_page
+from hpo.storage.quick_storage import QuickStorage
 
 FOREIGN = "attacker.example"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

@@ -13,7 +13,7 @@ from rich.console import Console
 from hpo.display import Display, Progress, duration
 from hpo.errors import UsageError
 from hpo.launch import parse_duration
-from hpo.session import Event
+from hpo.worker.session import Event
 
 
 @pytest.mark.parametrize(

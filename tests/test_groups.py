@@ -10,10 +10,10 @@ import pytest
 from small_study import NAME, Place, small_spec
 
 from finetune.api import TASKS
-from hpo.choice import Arm, FrozenChoice
-from hpo.choice_book import ChoiceBook, Score, Scores
 from hpo.cli import main
-from hpo.groups import GROUPS, expand
+from hpo.commands.groups import GROUPS, expand
+from hpo.ledger.choice import Arm, FrozenChoice
+from hpo.ledger.choice_book import ChoiceBook, Score, Scores
 from hpo.spec import load_spec
 from hpo.storage import open_engine
 from hpo.worker import open_study, work

@@ -19,10 +19,10 @@ from optuna.trial import TrialState
 
 from hpo.errors import MismatchError, UnknownStudyError
 from hpo.ledger import Ledger
-from hpo.ledger_values import Counts, Peers
-from hpo.peers import without_own
+from hpo.ledger.peers import without_own
+from hpo.ledger.values import Counts, Peers
 from hpo.storage import optuna_storage, parse_url
-from hpo.tables import attempts, curve, slots
+from hpo.storage.tables import attempts, curve, slots
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpo.paired import compare, detectable, holm, interval, sign_flip_p, verdict
+from hpo.confirm.paired import compare, detectable, holm, interval, sign_flip_p, verdict
 
 WINDOWS = np.full(6, 50.0)
 

@@ -10,10 +10,10 @@ import pytest
 from small_study import NAME, Place, small_spec
 
 from hpo.fleet import run_local
-from hpo.replication import Tried, contenders, first_replicate, is_behind, next_replicate
 from hpo.results import trials_frame
-from hpo.setting import Setting
+from hpo.search.replication import Tried, contenders, first_replicate, is_behind, next_replicate
 from hpo.spec import Configuration, StudySpec
+from hpo.spec.setting import Setting
 from hpo.storage import open_engine
 from hpo.worker import work
 

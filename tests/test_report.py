@@ -11,7 +11,7 @@ import pytest
 from small_study import NAME, Place, small_spec
 
 from hpo.cli import main
-from hpo.ledger_values import Outcome, Result
+from hpo.ledger.values import Outcome, Result
 from hpo.spec import Configuration
 from hpo.worker import work
 

@@ -16,24 +16,24 @@ from rich.console import Console
 from small_study import NAME, Place
 
 from finetune.api import find_task
-from hpo.answer import Answer
-from hpo.arms import Request
-from hpo.choice import Arm
-from hpo.choice_book import Score, Scores
+from hpo.analysis.importance import ped_anova
+from hpo.analysis.values import Answer
 from hpo.cli import main
 from hpo.confirm import confirm
-from hpo.confirmed import Confirmation, judge, newest_confirmation
+from hpo.confirm.arms import Request
+from hpo.confirm.confirmed import Confirmation, judge, newest_confirmation
 from hpo.findings import Findings, find_out
-from hpo.importance import ped_anova
+from hpo.ledger.choice import Arm
+from hpo.ledger.choice_book import Score, Scores
 from hpo.pictures import figures, render
+from hpo.pictures.search import curves_figure
 from hpo.report import report_files, write_report
-from hpo.report_page import report_page
-from hpo.report_words import markdown
-from hpo.search_pictures import curves_figure
-from hpo.side_by_side import differences, statement, table
+from hpo.report.page import report_page
+from hpo.report.side_by_side import differences, statement, table
+from hpo.report.words import markdown
 from hpo.storage import open_engine
 from hpo.wording import answer_lines
-from hpo.wording_zh import answer_lines_zh, ready_zh
+from hpo.wording.zh import answer_lines_zh, ready_zh
 from hpo.worker import work
 
 SEARCHED = {"ratio", "rates", "curves", "seeds", "importances"}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.ledger import Ledger
-from hpo.ledger_values import Outcome, Peers
+from hpo.ledger.values import Outcome, Peers
 from hpo.search import PastTrial, Suggester, should_prune, suggest, tuning_seed
 from hpo.spec import Configuration, Pruner, StudySpec
 

@@ -14,7 +14,7 @@ import slurm_cluster
 from small_study import NAME, Place
 
 from hpo.errors import UsageError
-from hpo.slurm import SlurmRequest, submit_workers
+from hpo.fleet.slurm import SlurmRequest, submit_workers
 
 needs_slurm = pytest.mark.skipif(not slurm_cluster.is_installed(), reason="needs slurm-wlm, munge and root")
 

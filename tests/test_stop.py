@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from hpo.stop import Stop, Stopped
+from hpo.worker.stop import Stop, Stopped
 
 
 def interrupt() -> None:

@@ -20,12 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_play import make_study, outcome, processes, report, take
 
-from hpo import schema
 from hpo.errors import HpoError, MismatchError, StorageError
 from hpo.ledger import Ledger
-from hpo.mounts import file_system, refuse_network_folder
-from hpo.storage import default_url, open_engine, parse_url, passes, patiently, redact, writing
-from hpo.tables import metadata, slots
+from hpo.storage import default_url, open_engine, parse_url, passes, patiently, redact, schema, writing
+from hpo.storage.mounts import file_system, refuse_network_folder
+from hpo.storage.tables import metadata, slots
 
 SECRET = "s3cr3t/pa ss"
 

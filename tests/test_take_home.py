@@ -12,7 +12,7 @@ import pytest
 
 from finetune.datasets.synthetic import RATE_HZ, READER, STRIDE_S, simulate
 from hpo.cli import main
-from hpo.confirmed import Confirmation, newest_confirmation
+from hpo.confirm.confirmed import Confirmation, newest_confirmation
 from hpo.storage import open_engine
 
 STUDY = """\

@@ -1,0 +1,52 @@
+"""The configurations that did best, by expected validation loss: what is replicated and confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from hpo.analysis.box import Box, SearchSpace
+from hpo.analysis.evidence import classify, gather, points
+from hpo.analysis.posterior import fit_surrogate
+from hpo.spec.setting import Setting
+
+MIN_MODEL = 4
+"""Complete trials below which leaders are ranked by their own losses."""
+MAX_MODEL = 300
+"""Of more complete trials, so many with the lowest losses are modelled: the time grows with their cube."""
+
+
+def leaders(
+    trials: pd.DataFrame,
+    curves: pd.DataFrame,
+    space: SearchSpace,
+    top: int,
+    *,
+    beside: Iterable[Setting] = (),
+) -> list[Setting]:
+    """Return up to ``top`` tried configurations with the best expected validation loss, best first.
+
+    Tables as :mod:`hpo.results` gives them. Configurations close to an earlier one, or to one of ``beside``,
+    are left out. Deterministic.
+    """
+    trials = trials[trials["loss"].isin(list(space.loss))]
+    complete = trials[classify(trials) == "complete"].sort_values("value", kind="stable").head(MAX_MODEL)
+    if complete.empty:
+        return []
+    expected = complete["value"].to_numpy(float)
+    if len(complete) >= MIN_MODEL and expected.min() < expected.max():
+        box = Box.of(space)
+        kept = trials["number"].isin(complete["number"]) if len(complete) == MAX_MODEL else slice(None)
+        evidence = gather(trials[kept], curves, box)
+        surrogate = fit_surrogate(evidence.x, evidence.y, box, evidence.extra, evidence.groups)
+        expected = surrogate.posterior(points(complete, box))[0]
+    ranked = complete.assign(expected=expected).sort_values(["expected", "number"], kind="stable")
+    taken: list[Setting] = list(beside)
+    chosen: list[Setting] = []
+    for lr, backbone_lr, loss in zip(ranked["lr"], ranked["backbone_lr"], ranked["loss"], strict=True):
+        setting = Setting(float(lr), float(backbone_lr), str(loss))
+        if len(chosen) < top and not any(setting.is_close_to(other) for other in taken):
+            chosen.append(setting)
+            taken.append(setting)
+    return chosen

@@ -1,0 +1,225 @@
+"""How probable the trials are: expected validation loss as a basin and a Gaussian process, and noise.
+
+Notation (shapes in brackets)
+    x      (n, 3)  one row a trial: log10 lr, log10 ratio, index of the loss
+    y      (n,)    what was observed; `extra` (n,) is variance beyond the seed's (pruned, diverged)
+    h      (n,)    how bad the trial's neighbourhood is, 0 (best) to 1: the noise may grow with it
+    z      (8 + 7 + 2 L,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
+           first the kernel's: log s_loss, log s_bump, log l_lr, log l_ratio, logit rho, log sigma,
+           log s_group, growth; then the basin's (hpo/analysis/basin.py)
+    f(x)   = basin(x) + g(x), the expected loss;  g ~ GP(0, k)
+    k(x, x') = LEVEL + s_loss^2 [l = l'] + s_bump^2 c(l, l') m(log lr / l_lr) m(log ratio / l_ratio)
+    c(l, l') = rho + (1 - rho) [l = l'],  m the Matern-5/2 function (Rasmussen and Williams 2006, 4.17)
+
+The seed is noise (standard deviation sigma exp(growth h)); a validation fold is a random effect (variance
+s_group^2), so that a prediction is an average over folds. Nothing is fixed at a best guess: z is drawn from
+its posterior (hpo/analysis/posterior.py), and every statement is an average over the draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
+
+from hpo.analysis.basin import FIXED, Floats, basin, basin_slopes
+from hpo.analysis.box import Box
+
+KERNEL = 8
+LEVEL_VARIANCE = 9.0
+JITTER = 1e-8
+# Priors: mean and standard deviation. Chosen by us, in units of the standard deviation of y and in decades:
+# what is known of learning rates in general. Their effect is in docs/answer.md.
+_KERNEL_PRIOR = (
+    (np.log(0.3), 1.0),  # log s_loss
+    (np.log(0.08), 1.2),  # log s_bump
+    (np.log(0.8), 0.5),  # log l_lr
+    (np.log(0.8), 0.5),  # log l_ratio
+    (1.0, 1.5),  # logit rho
+    (np.log(0.3), 1.2),  # log sigma
+    (np.log(0.2), 1.0),  # log s_group
+    (0.3, 0.5),  # growth
+)
+_HEIGHT_PRIOR = (np.log(0.4), 2.0)
+_WIDTH_PRIOR = (np.log(1.0), 0.6)
+_TILT_PRIOR = (0.0, 0.6)
+_SHAPE_PRIOR = (0.3, 0.6)
+_SHIFT_PRIOR = (0.0, 0.3)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Mean and standard deviation of every parameter, (P,) each."""
+
+    mean: Floats
+    sd: Floats
+
+    @classmethod
+    def of(cls, box: Box) -> Prior:
+        """Return the prior for a search box: the basin's centre is anywhere in it, or a little beyond."""
+        centres = [(sum(ends) / 2, 0.4 * (ends[1] - ends[0])) for ends in (box.lr, box.backbone_lr)]
+        shifts = [_SHIFT_PRIOR] * (2 * len(box.losses))
+        bowl = [_HEIGHT_PRIOR, *centres, _WIDTH_PRIOR, _WIDTH_PRIOR, _TILT_PRIOR, _SHAPE_PRIOR, *shifts]
+        mean, sd = np.array([*_KERNEL_PRIOR, *bowl], dtype=np.float64).T
+        assert len(mean) == KERNEL + FIXED + len(shifts)
+        return cls(mean, sd)
+
+
+class Pairs(NamedTuple):
+    """What the kernel needs of two sets of points, each array (n, m)."""
+
+    lr: Floats
+    ratio: Floats
+    same_loss: Floats
+
+    @classmethod
+    def of(cls, a: Floats, b: Floats) -> Pairs:
+        """Return the pairwise distances of the rows of ``a`` and ``b``."""
+        return cls(
+            np.abs(a[:, None, 0] - b[None, :, 0]),
+            np.abs(a[:, None, 1] - b[None, :, 1]),
+            (a[:, None, 2] == b[None, :, 2]).astype(np.float64),
+        )
+
+
+def matern(distance: Floats, length: float) -> Floats:
+    """Return the Matern-5/2 correlation."""
+    r = np.sqrt(5.0) / length * distance
+    return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
+
+
+def covariance(theta: Floats, pairs: Pairs) -> Floats:
+    """Return k(x, x') for all pairs: of the expected loss, without noise or folds."""
+    loss, bump = np.exp(2 * theta[:2])
+    far_lr, far_ratio = scaled_distances(theta, pairs)
+    near = (
+        (1 + far_lr * (1 + far_lr / 3)) * (1 + far_ratio * (1 + far_ratio / 3)) * np.exp(-far_lr - far_ratio)
+    )
+    return np.asarray(LEVEL_VARIANCE + loss * pairs.same_loss + bump * (mix(theta, pairs.same_loss) * near))
+
+
+def scaled_distances(theta: Floats, pairs: Pairs) -> tuple[Floats, Floats]:
+    """Return sqrt(5) distance / length along lr and along ratio."""
+    lengths = np.exp(theta[2:4])
+    return np.sqrt(5.0) / lengths[0] * pairs.lr, np.sqrt(5.0) / lengths[1] * pairs.ratio
+
+
+def mix(theta: Floats, same_loss: Floats) -> Floats:
+    """Return c(l, l')."""
+    rho = 1 / (1 + np.exp(-theta[4]))
+    return np.asarray(rho + (1 - rho) * same_loss)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Standardised observations with their prior: the posterior density of z."""
+
+    x: Floats
+    y: Floats
+    extra: Floats
+    badness: Floats
+    same_group: Floats
+    """(n, n): 1 where two trials share a fold; all zero without folds."""
+    prior: Prior
+    pairs: Pairs
+
+    def theta(self, z: Floats) -> Floats:
+        """Return the parameters."""
+        return self.prior.mean + self.prior.sd * z
+
+    def seed_variance(self, theta: Floats) -> Floats:
+        """Return the variance (n,) between seeds at each observation."""
+        return np.asarray(np.exp(2 * theta[5] + 2 * theta[7] * self.badness))
+
+    def factor(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
+        noisy = covariance(theta, self.pairs)
+        if self.same_group.any():
+            noisy += np.exp(2 * theta[6]) * self.same_group
+        noisy.flat[:: len(noisy) + 1] += self.seed_variance(theta) + self.extra + JITTER
+        lower, failed = dpotrf(noisy, lower=1, clean=1)
+        if failed:
+            raise np.linalg.LinAlgError("covariance is not positive definite")
+        return lower, self.y - basin(theta[KERNEL:], self.x)
+
+    def log_density(self, z: Floats) -> float:
+        """Return log p(y | z) + log p(z), up to a constant; -inf where it cannot be computed."""
+        theta = self.theta(z)
+        try:
+            lower, residual = self.factor(theta)
+        except np.linalg.LinAlgError:
+            return -np.inf
+        half, _ = dtrtrs(lower, residual, lower=1)
+        return float(-0.5 * half @ half - np.log(np.diag(lower)).sum() - 0.5 * z @ z)
+
+    def objective(self, z: Floats) -> tuple[float, Floats]:
+        """Return minus the log density, and its gradient (P,)."""
+        theta = self.theta(z)
+        lower, residual = self.factor(theta)
+        alpha, _ = dpotrs(lower, residual, lower=1)
+        _, slopes = basin_slopes(theta[KERNEL:], self.x)
+        inverse, _ = dpotri(lower, lower=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        weight = np.outer(alpha, alpha) - inverse
+        gradient = np.concatenate([0.5 * self._kernel_slopes(theta, weight), slopes @ alpha])
+        value = -0.5 * residual @ alpha - np.log(np.diag(lower)).sum()
+        return float(0.5 * z @ z - value), z - self.prior.sd * gradient
+
+    def _kernel_slopes(self, theta: Floats, weight: Floats) -> Floats:
+        """Return sum(weight * dK / dtheta) for the kernel's parameters."""
+        loss, bump = np.exp(2 * theta[:2])
+        rho = 1 / (1 + np.exp(-theta[4]))
+        far_lr, far_ratio = scaled_distances(theta, self.pairs)
+        noise = self.seed_variance(theta) * np.diag(weight)
+        decay = weight * np.exp(-far_lr - far_ratio)
+        near_lr, near_ratio = (1 + far + far * far / 3 for far in (far_lr, far_ratio))
+        mixed = decay * mix(theta, self.pairs.same_loss)
+        whole = decay * near_lr * near_ratio
+        return np.array(
+            [
+                2 * loss * np.vdot(weight, self.pairs.same_loss),
+                2 * bump * np.vdot(mixed, near_lr * near_ratio),
+                bump * np.vdot(mixed, far_lr * far_lr * (1 + far_lr) / 3 * near_ratio),
+                bump * np.vdot(mixed, far_ratio * far_ratio * (1 + far_ratio) / 3 * near_lr),
+                bump * rho * (1 - rho) * (whole.sum() - np.vdot(whole, self.pairs.same_loss)),
+                2 * noise.sum(),
+                2 * np.exp(2 * theta[6]) * np.vdot(weight, self.same_group),
+                2 * noise @ self.badness,
+            ]
+        )
+
+    def draw_noise(self, theta: Floats, rng: np.random.Generator) -> Floats:
+        """Return one draw (n,) of all that an observation has beyond the expected loss."""
+        noise = np.sqrt(self.seed_variance(theta) + self.extra + JITTER) * rng.standard_normal(len(self.y))
+        if self.same_group.any():
+            first = np.argmax(self.same_group > 0, axis=1)
+            noise += np.exp(theta[6]) * rng.standard_normal(len(self.y))[first]
+        return np.asarray(noise)
+
+
+def problem_of(
+    x: Floats, y: Floats, extra: Floats, groups: NDArray[np.int64] | None, box: Box
+) -> tuple[Problem, float, float]:
+    """Return the standardised problem, and the centre and scale that turn its values back into losses."""
+    centre, scale = float(np.median(y)), float(np.std(y)) or 1.0
+    same = np.zeros((len(y), len(y)))
+    if groups is not None and len(np.unique(groups)) > 1:
+        same = (groups[:, None] == groups[None, :]).astype(np.float64)
+    pairs = Pairs.of(x, x)
+    standard = (y - centre) / scale
+    badness = _badness(standard, pairs)
+    problem = Problem(x, standard, extra / scale**2, badness, same, Prior.of(box), pairs)
+    return problem, centre, scale
+
+
+def _badness(y: Floats, pairs: Pairs, neighbours: int = 7) -> Floats:
+    """Return where (0 best, 1 worst) the mean of each trial's nearest others lies between all those means."""
+    distance = np.hypot(pairs.lr, pairs.ratio)
+    np.fill_diagonal(distance, np.inf)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(neighbours, max(1, len(y) - 1))]
+    levels = y[nearest].mean(axis=1)
+    low, high = np.quantile(levels, [0.1, 1.0])
+    return np.asarray(((levels - low) / max(high - low, 1.0)).clip(0.0, 1.0))

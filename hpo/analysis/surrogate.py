@@ -1,0 +1,97 @@
+"""What the trials say about expected validation loss everywhere, averaged over the surrogate's parameters.
+
+Notation as in :mod:`hpo.analysis.likelihood`: x (n, 3) is log10 lr, log10 ratio and the index of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg.lapack import dpotri, dpotrs, dtrtrs
+
+from hpo.analysis.basin import Floats, basin
+from hpo.analysis.likelihood import KERNEL, LEVEL_VARIANCE, Pairs, Problem, covariance
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The Gaussian process at one draw of the parameters."""
+
+    theta: Floats
+    lower: Floats
+    alpha: Floats
+
+    @classmethod
+    def of(cls, problem: Problem, z: Floats) -> Fit:
+        """Return the Gaussian process at the parameters ``z``."""
+        theta = problem.theta(z)
+        lower, residual = problem.factor(theta)
+        return cls(theta, lower, dpotrs(lower, residual, lower=1)[0])
+
+    def at(self, problem: Problem, x: Floats) -> tuple[Floats, Floats]:
+        """Return mean and variance (m,) of the expected loss at the rows of ``x``."""
+        mean, half = self._cross(problem, x)
+        own = LEVEL_VARIANCE + np.exp(2 * self.theta[:2]).sum()
+        return mean, np.maximum(own - np.sum(half**2, axis=0), 0.0)
+
+    def draw(self, problem: Problem, x: Floats, size: int, rng: np.random.Generator) -> Floats:
+        """Return joint draws (size, m) of the expected loss."""
+        mean, half = self._cross(problem, x)
+        own = covariance(self.theta, Pairs.of(x, x)) - half.T @ half
+        values, vectors = np.linalg.eigh(own)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+        return np.asarray(mean + rng.standard_normal((size, len(x))) @ root.T)
+
+    def _cross(self, problem: Problem, x: Floats) -> tuple[Floats, Floats]:
+        cross = covariance(self.theta, Pairs.of(x, problem.x))
+        half, _ = dtrtrs(self.lower, cross.T, lower=1)
+        return basin(self.theta[KERNEL:], x) + cross @ self.alpha, half
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Posterior of the expected loss: an equal mixture of Gaussian processes, one a draw of z."""
+
+    problem: Problem
+    fits: Sequence[Fit]
+    centre: float
+    scale: float
+
+    def posterior(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation of the expected loss at each row, (m,) each."""
+        means, variances = zip(*(fit.at(self.problem, x) for fit in self.fits), strict=True)
+        variance = np.mean(variances, axis=0) + np.var(means, axis=0)
+        return self.centre + self.scale * np.mean(means, axis=0), self.scale * np.sqrt(variance)
+
+    def draw(self, x: Floats, size: int, rng: np.random.Generator) -> Floats:
+        """Return (size, m) joint draws of the expected loss at the rows of ``x`` (m up to a few hundred).
+
+        For a whole box :func:`hpo.analysis.landscape.draw_landscapes` is faster.
+        """
+        counts = rng.permutation(np.bincount(np.arange(size) % len(self.fits), minlength=len(self.fits)))
+        draws = [fit.draw(self.problem, x, int(n), rng) for fit, n in zip(self.fits, counts, strict=True)]
+        return np.asarray(self.centre + self.scale * rng.permutation(np.concatenate(draws)))
+
+    def leave_one_out(self) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation (n,) foretold for each observation from all the others."""
+        means, variances = [], []
+        for fit in self.fits:
+            inverse = np.diag(dpotri(fit.lower, lower=1)[0])
+            means.append(self.problem.y - fit.alpha / inverse)
+            variances.append(1 / inverse)
+        variance = np.mean(variances, axis=0) + np.var(means, axis=0)
+        return self.centre + self.scale * np.mean(means, axis=0), self.scale * np.sqrt(variance)
+
+    @property
+    def fold_sd(self) -> float:
+        """Standard deviation between validation folds, median over the draws of z; 0 without folds."""
+        if not self.problem.same_group.any():
+            return 0.0
+        return self.scale * float(np.median([np.exp(fit.theta[6]) for fit in self.fits]))
+
+    @property
+    def noise_sd(self) -> float:
+        """Standard deviation between seeds of one configuration, median over the draws of z."""
+        return self.scale * float(np.median([np.exp(fit.theta[5]) for fit in self.fits]))

@@ -1,0 +1,183 @@
+"""Commands of the service: workers that attach to a shared database, and studies that are handed to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.commands.terminal import (
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    Storage,
+    database,
+    print_json,
+    print_lines,
+    shown,
+    url_of,
+)
+
+if TYPE_CHECKING:
+    from hpo.ledger.values import StudyState
+    from hpo.worker import Event
+
+fleet_app = typer.Typer(help="Workers on other machines.")
+
+Studies = Annotated[
+    list[str] | None,
+    typer.Option("--study", metavar="NAME", help="Serve only this study; may be repeated [all open ones]."),
+]
+Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
+
+
+def worker(
+    study: Studies = None,
+    storage: Storage = None,
+    forever: Annotated[
+        bool, typer.Option("--forever", help="Stay when there is no work, and wait for new studies.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m or 2h.")
+    ] = None,
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Attach one worker to the database and serve its open studies until there is no work."""
+    from hpo.errors import Interrupted
+    from hpo.launch import make_settings
+    from hpo.ledger import Ledger
+    from hpo.worker import work
+
+    settings = make_settings(data, cache, device, timeout)
+    with database(url_of(storage)) as engine:
+        for name in study or ():
+            Ledger(engine).study(name)
+    print_lines([f"attached to {shown(url_of(storage))}"], is_result=False)
+    summary = work(url_of(storage), study or (), forever=forever, settings=settings, on_event=_print_event)
+    if as_json:
+        print_json({"ended": summary.ended, "ends": dict(summary.ends)})
+    else:
+        done = ", ".join(f"{count} {end}" for end, count in summary.ends.items()) or "no trial"
+        print_lines([f"this worker ended ({summary.ended.replace('_', ' ')}): {done}"])
+    if summary.ended == "interrupted":
+        raise Interrupted
+
+
+def _print_event(event: Event) -> None:
+    """Print what a person who watches a worker's log wants: everything but single epochs."""
+    if event.kind not in {"epoch", "attached"}:
+        where = "" if event.slot is None else f" trial {event.slot}"
+        value = "" if event.value is None else f", best {event.value:.4g}"
+        words = f"{event.study}{where} {event.kind}{value} {event.text}".strip()
+        print_lines([shown(words)], is_result=False)
+
+
+def submit(
+    study: Annotated[
+        str, typer.Option("--study", metavar="NAME_OR_FILE", help="A shipped study or a YAML file.")
+    ],
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
+    ] = None,
+    priority: Annotated[int, typer.Option("--priority", metavar="P", help="Higher is served earlier.")] = 0,
+    storage: Storage = None,
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Register a study, or more trials of it, for the workers of the database, and return."""
+    from hpo.launch import check_at_least_one, make_settings, read_spec
+    from hpo.ledger import Ledger
+    from hpo.worker import open_study
+
+    check_at_least_one("--trials", trials)
+    spec, url = read_spec(study, allow_partial=allow_partial), url_of(storage)
+    total = trials or spec.budget.trials
+    row = open_study(url, spec, make_settings(data, cache, "auto", None), total=total)
+    with database(url) as engine:
+        Ledger(engine).set_priority(row.study_id, priority)
+        counts = Ledger(engine).counts(row.study_id, below=total)
+    if as_json:
+        found = {"study": row.name, "storage": shown(url), "budget": total, "priority": priority}
+        print_json(found | {"finished": counts.finished})
+        return
+    print_lines(
+        [
+            f"{row.name}: {counts.finished} of {total} trials are finished; priority {priority}",
+            f"next: hpo worker --storage {shown(url)}   (on each machine; several are fine)",
+        ]
+    )
+
+
+def stop(study: Study, storage: Storage = None) -> None:
+    """End a study: no slot is given out, and running trials are given back at their next epoch."""
+    _set_state(study, storage, "stopped")
+
+
+def pause(study: Study, storage: Storage = None) -> None:
+    """Give out no slots of a study until it is resumed; running trials end."""
+    _set_state(study, storage, "paused")
+
+
+def resume(study: Study, storage: Storage = None) -> None:
+    """Give out slots of a study that was paused or stopped again."""
+    _set_state(study, storage, "open")
+
+
+def _set_state(name: str, storage: str | None, state: StudyState) -> None:
+    from hpo.ledger import Ledger
+
+    with database(url_of(storage)) as engine:
+        ledger = Ledger(engine)
+        row = ledger.study(name)
+        ledger.set_state(row.study_id, state)
+    again = "" if state == "open" else f"; to go on: hpo resume --study {name}"
+    print_lines([f"{name} was {row.state} and is {state}{again}"])
+
+
+@fleet_app.command("slurm")
+def slurm(
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Jobs of one worker each.")],
+    study: Studies = None,
+    storage: Storage = None,
+    gpus_per_worker: Annotated[
+        int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of each job.")
+    ] = 0,
+    cpus_per_worker: Annotated[
+        int, typer.Option("--cpus-per-worker", metavar="N", help="Cores of each job.")
+    ] = 1,
+    memory_gib: Annotated[int, typer.Option("--memory-gib", metavar="N", help="Memory of each job.")] = 8,
+    hours: Annotated[float, typer.Option("--hours", metavar="H", help="Time limit of each job.")] = 24.0,
+    partition: Annotated[str | None, typer.Option("--partition", help="Slurm partition.")] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Slurm account.")] = None,
+    logs: Annotated[
+        Path, typer.Option("--logs", metavar="DIR", help="Of the jobs, on a disk that all nodes see.")
+    ] = Path("slurm-logs"),
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Submit workers to Slurm; they are queued again when they are pre-empted."""
+    from hpo.fleet.slurm import SlurmRequest, submit_workers
+    from hpo.launch import make_settings
+
+    request = SlurmRequest(
+        workers, logs, gpus_per_worker, cpus_per_worker, memory_gib, hours, partition, account
+    )
+    settings = make_settings(data.absolute(), cache, device, None)
+    jobs: Sequence[str] = submit_workers(url_of(storage), study or (), settings, request)
+    if as_json:
+        print_json({"jobs": list(jobs)})
+    else:
+        print_lines([f"submitted {len(jobs)} workers: {', '.join(jobs)}", "next: hpo status"])

@@ -1,0 +1,126 @@
+"""Which arms a confirmation compares: leaders, the published default, the diary's best, a frozen backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from hpo.analysis.leaders import leaders
+from hpo.errors import UsageError
+from hpo.findings import Findings
+from hpo.ledger.choice import FIRST_CONFIRMATION_SEED, Arm, FrozenChoice, Role
+from hpo.spec import NamedConfiguration, StudySpec
+from hpo.spec.setting import Setting
+
+PROBING_LR = 1e-3
+"""Rate of the head on a frozen backbone, moved into the study's range: AdamW's default (Kingma and Ba 2015,
+arXiv 1412.6980); chosen by us, because a head alone needs no slower rate than any network."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks of a confirmation."""
+
+    top: int = 3
+    """Configurations of the search, the answer's own choice first."""
+    seeds: int = 10
+    first_seed: int = FIRST_CONFIRMATION_SEED
+
+    def key(self, findings: Findings) -> str:
+        """Return a hash of the request and of every trial that it can be answered from."""
+        columns = ["number", "state", "lr", "backbone_lr", "loss", "seed", "value", "end"]
+        trials = findings.trials[columns].to_json(orient="values", double_precision=15)
+        parts = json.dumps([asdict(self), findings.row.fingerprint, findings.row.data["data_hash"], trials])
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    @property
+    def seed_range(self) -> range:
+        """The confirmation's seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+
+def decide(findings: Findings, request: Request) -> FrozenChoice:
+    """Return what is to be confirmed, from validation alone; raises :class:`UsageError` when nothing can be.
+
+    The seeds must be fresh: none of them may have been a tuning seed (Eimer et al. 2023, arXiv 2306.01324).
+    """
+    refuse_used_seeds(findings, request)
+    return FrozenChoice(
+        findings.row.name,
+        findings.row.fingerprint,
+        str(findings.row.data["data_hash"]),
+        tuple(arms(findings, request.top)),
+        tuple(request.seed_range),
+    )
+
+
+def refuse_used_seeds(findings: Findings, request: Request) -> None:
+    """Raise :class:`UsageError` when a seed is one of the search's, or could have been."""
+    tuning = findings.spec.space.seed
+    used = {int(seed) for seed in findings.trials["seed"].dropna()} | set(range(tuning.low, tuning.high + 1))
+    overlap = sorted(used & set(request.seed_range))
+    if overlap:
+        raise UsageError(
+            f"{len(overlap)} confirmation seeds, such as {overlap[0]}, belong to the search",
+            "fresh seeds",
+            f"type: --first-seed {FIRST_CONFIRMATION_SEED}",
+        )
+
+
+def arms(findings: Findings, top: int) -> list[Arm]:
+    """Return the arms, the answer's choice first; raises :class:`UsageError` when there is no answer."""
+    spec, chosen = findings.spec, _chosen(findings, top)
+    named = [
+        Arm(f"choice {place}", "choice", spec.mode, s.lr, s.backbone_lr, s.loss)
+        for place, s in enumerate(chosen, start=1)
+    ]
+    named.append(_named("baseline", spec.baseline, spec))
+    best_known = _best_known(findings)
+    if best_known is not None:
+        named.append(_named("diary", best_known, spec))
+    if spec.mode == "full_finetuning":
+        lr = min(max(PROBING_LR, spec.space.lr.low), spec.space.lr.high)
+        named.append(Arm("linear probing", "linear_probing", "linear_probing", lr=lr, loss=named[0].loss))
+    return [*named, Arm(findings.trivial_name, "trivial", None)]
+
+
+def _chosen(findings: Findings, top: int) -> list[Setting]:
+    """Return the answer's choice and the best configurations tried that are not close to it."""
+    choice, spec = findings.answer.choice, findings.spec
+    if choice is None:
+        counts = findings.counts
+        raise UsageError(
+            f"{findings.row.name} has {counts.complete} complete trials: too few to choose from",
+            "at least 4",
+            f"type: hpo run --study {findings.row.name}",
+        )
+    first = Setting(choice.lr, choice.backbone_lr, choice.loss)
+    rivals = [_setting(named) for named in (spec.baseline, _best_known(findings)) if named is not None]
+    beside = [first, *rivals]
+    others = leaders(findings.trials, findings.curves, spec.space, top - 1, beside=beside)
+    return [first, *others][:top]
+
+
+def _best_known(findings: Findings) -> NamedConfiguration | None:
+    """Return the known configuration with the lowest validation loss here; test figures choose nothing."""
+    trials, baseline = findings.trials, findings.spec.baseline
+    measured = trials[(trials["origin"] == "known") & (trials["state"] == "complete")]
+    losses = {}
+    for known in findings.spec.known:
+        mine = measured[
+            (measured["lr"] == known.lr)
+            & (measured["backbone_lr"] == known.backbone_lr)
+            & (measured["loss"] == known.loss)
+        ]
+        if not mine.empty and _setting(known) != _setting(baseline):
+            losses[known] = float(mine["value"].mean())
+    return min(losses, key=losses.__getitem__, default=None)
+
+
+def _setting(named: NamedConfiguration) -> Setting:
+    return Setting(named.lr, named.backbone_lr, named.loss)
+
+
+def _named(role: Role, named: NamedConfiguration, spec: StudySpec) -> Arm:
+    return Arm(named.name, role, spec.mode, named.lr, named.backbone_lr, named.loss)

@@ -1,0 +1,152 @@
+"""The runs of a frozen choice: every arm on every seed, by the same workers as a search; a study a mode."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from rich.console import Console
+
+from finetune.api import Mode, RunSpec
+from hpo.display import Display, Progress
+from hpo.errors import UsageError
+from hpo.findings import Findings
+from hpo.fleet import run_local
+from hpo.ledger import Ledger
+from hpo.ledger.choice import FrozenChoice
+from hpo.ledger.values import StudyRow
+from hpo.spec import Configuration, StudySpec
+from hpo.storage.tables import slots
+from hpo.worker import Settings, checkpoint_folder
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """One arm on one seed, ended."""
+
+    arm: int
+    """Place of the arm in the frozen choice."""
+    seed: int
+    spec: RunSpec
+    slot: int
+    validation_loss: float | None
+    """None for a run that diverged or failed."""
+    weights: Path | None
+    """Of its best epoch; None for a run without a finite one."""
+
+
+class ConfirmationRuns:
+    """The runs of one frozen choice in one database."""
+
+    def __init__(
+        self, engine: sa.Engine, url: str, findings: Findings, choice: FrozenChoice, settings: Settings
+    ) -> None:
+        self._engine = engine
+        self._url = url
+        self._findings = findings
+        self._choice = choice
+        self._settings = settings
+        self._ledger = Ledger(engine)
+
+    def run(self, workers: int | None, console: Console) -> None:
+        """Run every arm on every seed that has not been run; raises when some could not be finished."""
+        for mode in self._modes():
+            row = self._study(mode)
+            wanted = [("fixed", configuration) for _, _, configuration in self._wanted(mode)]
+            total = max(self._ledger.append_slots(row.study_id, wanted)) + 1
+            before = self._ledger.counts(row.study_id, total)
+            progress = Progress(
+                row.name, total, self._findings.task.unit, before.complete, before.pruned, before.failed
+            )
+            with Display(progress, console) as display:
+                run_local(
+                    self._url,
+                    row.name,
+                    total=total,
+                    workers=workers,
+                    settings=self._settings,
+                    on_event=display.take,
+                )
+            self._refuse_unfinished(row, total)
+
+    def ended(self, *, only_arm: int | None = None) -> list[ArmRun]:
+        """Return every run (of one arm); raises :class:`UsageError` when weights are not on this machine."""
+        found = []
+        for mode in self._modes():
+            spec, rows = self._spec(mode), self._rows(mode)
+            for arm, seed, configuration in self._wanted(mode):
+                if only_arm not in {None, arm}:
+                    continue
+                row = rows[configuration]
+                weights = None if row.checkpoint is None else self._weights(mode, row.slot, row.checkpoint)
+                run = spec.run_spec(configuration)
+                found.append(ArmRun(arm, seed, run, row.slot, row.value, weights))
+        return found
+
+    def clear(self) -> None:
+        """Delete all weights but those of the first arm, which ``hpo export`` takes."""
+        for mode in self._modes():
+            rows = self._rows(mode)
+            kept = {str(rows[wanted].slot) for arm, _, wanted in self._wanted(mode) if arm == 0}
+            folder = self._folder(mode)
+            for left in folder.iterdir() if folder.is_dir() else ():
+                if left.name not in kept:
+                    shutil.rmtree(left, ignore_errors=True)
+
+    def _modes(self) -> list[Mode]:
+        return list(dict.fromkeys(arm.mode for arm in self._choice.arms if arm.mode is not None))
+
+    def _spec(self, mode: Mode) -> StudySpec:
+        """Return the variant of the study's spec that runs the arms of ``mode``."""
+        spec = self._findings.spec
+        name = self._choice.study_name(mode, spec.mode)
+        title = f"Confirmation of {spec.name}"
+        return spec.model_copy(update={"name": name, "title": title, "mode": mode, "replicate": None})
+
+    def _study(self, mode: Mode) -> StudyRow:
+        row = self._findings.row
+        return self._ledger.create_study(
+            self._spec(mode), kind="confirm", data=row.data, versions=row.versions, priority=row.priority
+        )
+
+    def _wanted(self, mode: Mode) -> Iterator[tuple[int, int, Configuration]]:
+        """Give (place of the arm, seed, configuration), all arms of a seed before the next seed."""
+        frozen_rate = self._findings.spec.baseline.backbone_lr
+        for seed in self._choice.seeds:
+            for place, arm in enumerate(self._choice.arms):
+                if arm.mode == mode:
+                    yield place, seed, arm.configuration(seed, frozen_rate)
+
+    def _refuse_unfinished(self, row: StudyRow, total: int) -> None:
+        counts = self._ledger.counts(row.study_id, total)
+        if counts.finished + counts.failed < total:
+            raise UsageError(
+                f"{row.name}: {counts.finished} of {total} runs are finished",
+                "all of them before the test split is opened",
+                "type the same command again",
+            )
+
+    def _rows(self, mode: Mode) -> dict[Configuration, sa.Row[*tuple[Any, ...]]]:
+        """Return the slots of one mode, by configuration."""
+        query = sa.select(slots.c.config, slots.c.value, slots.c.checkpoint, slots.c.slot)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(slots.c.study_id == self._study(mode).study_id)).all()
+        return {Configuration(**row.config): row for row in rows}
+
+    def _weights(self, mode: Mode, slot: int, stored: str) -> Path:
+        """Return where the weights of a run lie: as its worker wrote them, or in this machine's folder."""
+        for candidate in (Path(stored), self._folder(mode) / str(slot) / Path(stored).name):
+            if candidate.exists():
+                return candidate
+        raise UsageError(
+            f"the weights {stored} of a confirmation run are not on this machine",
+            "a folder that all workers share",
+            "type the command on the machine that ran it",
+        )
+
+    def _folder(self, mode: Mode) -> Path:
+        return checkpoint_folder(self._url, self._spec(mode).name, self._settings)

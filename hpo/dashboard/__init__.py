@@ -1,0 +1,231 @@
+"""``hpo dashboard``: the Optuna dashboard of a database behind a door, each study's answer in its page."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+import waitress
+from optuna.artifacts import FileSystemArtifactStore
+
+from hpo.dashboard.answer_page import AnswerPages
+from hpo.dashboard.door import behind_door, is_loopback
+from hpo.dashboard.glance import glance
+from hpo.dashboard.quick_pages import quick_dashboard
+from hpo.dashboard.study_page import write_study_page
+from hpo.errors import UsageError
+from hpo.ledger import Ledger
+from hpo.ledger.values import Counts
+from hpo.storage import open_engine, optuna_storage, parse_url, sqlite_file
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+_log = logging.getLogger(__name__)
+
+_WILDCARDS = frozenset({"", "0.0.0.0", "::"})
+_SHORTEST_TOKEN = 16
+_REFRESH_S = 60.0
+_SHARE = 0.05
+"""Of one core, at most, that keeping the answers up to date may take."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may reach the dashboard, and to do what."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = field(default=None, repr=False)
+    """None: no login."""
+    is_generated: bool = False
+    """The token was made up here, so it has to be told."""
+    allowed_hosts: tuple[str, ...] = ()
+    allow_writes: bool = False
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names that a browser may ask for, besides the loopback ones."""
+        return self.allowed_hosts if self.host in _WILDCARDS else (self.host, *self.allowed_hosts)
+
+    def address(self, port: int) -> str:
+        """Return what to type into a browser; ``port`` is the one that was got."""
+        name = self.host if self.host not in _WILDCARDS else next(iter(self.allowed_hosts), "localhost")
+        token = f"/?token={self.token}" if self.is_generated else "/"
+        return f"http://{f'[{name}]' if ':' in name else name}:{port}{token}"
+
+
+def make_access(host: str, port: int, allowed_hosts: Sequence[str], *, allow_writes: bool) -> Access:
+    """Return the access to a dashboard on that address.
+
+    A login is required unless it can be reached from this machine only: with another host, with other
+    names (a proxy in front of it), or when HPO_DASHBOARD_TOKEN (or the file that HPO_DASHBOARD_TOKEN_FILE
+    names) gives a token. Raises :class:`UsageError` for a short token or a port that is none.
+    """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port is {port}", "a number up to 65535 (0: any that is free)")
+    token = _token_given()
+    if token is not None and len(token) < _SHORTEST_TOKEN:
+        raise UsageError(
+            f"HPO_DASHBOARD_TOKEN has {len(token)} characters",
+            f"at least {_SHORTEST_TOKEN}",
+            "make one: openssl rand -hex 24",
+        )
+    is_private = is_loopback(host.strip("[]").lower()) and not allowed_hosts
+    is_generated = token is None and not is_private
+    if is_generated:
+        token = secrets.token_hex(24)
+    return Access(host.strip("[]"), port, token, is_generated, tuple(allowed_hosts), allow_writes)
+
+
+def _token_given() -> str | None:
+    file = os.environ.get("HPO_DASHBOARD_TOKEN_FILE")
+    if not file:
+        return os.environ.get("HPO_DASHBOARD_TOKEN") or None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read HPO_DASHBOARD_TOKEN_FILE, {file!r} ({error.strerror})", "a file with the token"
+        ) from error
+
+
+def build(url: str, engine: sa.Engine, access: Access, artifacts: Path | None = None) -> WSGIApplication:
+    """Return the whole WSGI application; ``artifacts`` is the folder with the files of trials, if any."""
+    store = None if artifacts is None else FileSystemArtifactStore(artifacts)
+    pages = AnswerPages(quick_dashboard(optuna_storage(url), store), engine)
+    return behind_door(
+        pages,
+        hosts=access.hosts,
+        token=access.token,
+        allow_writes=access.allow_writes,
+        cookie=f"hpo-{access.port}",
+    )
+
+
+def serve(url: str, access: Access, artifacts: Path | None, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; ``announce`` gets the address once it can be asked.
+
+    Raises :class:`UsageError` when the address cannot be had, and what :func:`open_engine` raises.
+    """
+    # A server's database may be empty still: the dashboard and the workers start together.
+    engine = open_engine(url, create=sqlite_file(parse_url(url)) is None)
+    server = _listen(build(url, engine, access, artifacts), access)
+    keeper = PageKeeper(engine)
+    keeper.start()
+    try:
+        with _ended_by_signals(server):
+            announce(access.address(_port(server)))
+            server.run()
+    finally:
+        keeper.stop()
+        server.close()
+        engine.dispose()
+
+
+def _listen(app: WSGIApplication, access: Access) -> Any:
+    """Return a server that has its address already (waitress has no types)."""
+    try:
+        return waitress.server.create_server(
+            app,
+            host=access.host or "0.0.0.0",
+            port=access.port,
+            threads=4,
+            ident=None,
+            max_request_body_size=64 * 2**20,
+            clear_untrusted_proxy_headers=True,
+        )
+    except (OSError, ValueError) as error:
+        is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        raise UsageError(
+            f"cannot listen on {access.host} port {access.port} ({error})",
+            "an address of this machine",
+            "take another: --port 0 takes any that is free" if is_taken else "",
+        ) from error
+
+
+def _port(server: Any) -> int:
+    """Return the port of a server; of one that listens at several addresses of a name, the first's."""
+    several = getattr(server, "effective_listen", None)
+    return int(several[0][1] if several else server.effective_port)
+
+
+@contextlib.contextmanager
+def _ended_by_signals(server: Any) -> Iterator[None]:
+    """End ``server.run`` at the first SIGINT or SIGTERM."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(0)  # waitress' loop ends in order: it waits for its threads, up to 5 s
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class PageKeeper:
+    """A thread that keeps each study's note and figure up to date, once a minute at most."""
+
+    def __init__(self, engine: sa.Engine, refresh_s: float = _REFRESH_S) -> None:
+        self._engine = engine
+        self._refresh_s = refresh_s
+        self._seen: dict[int, Counts] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="answers", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first answers are written at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after what is being written."""
+        self._ended.set()
+        self._thread.join(timeout=10)
+
+    def _keep(self) -> None:
+        while not self._ended.is_set():
+            began = time.thread_time()
+            _quietly(self.refresh)
+            spent = time.thread_time() - began
+            self._ended.wait(max(self._refresh_s, spent / _SHARE))
+
+    def refresh(self) -> None:
+        """Write the pages of the studies of which a trial has ended since the last time."""
+        ledger = Ledger(self._engine)
+        ledger.forget_deleted()
+        for study in ledger.studies():
+            counts = ledger.counts(study.study_id)
+            before = self._seen.get(study.study_id)
+            if self._ended.is_set() or (before is not None and _ends(before) == _ends(counts)):
+                continue
+            _quietly(partial(self._write, study.name))
+            self._seen[study.study_id] = counts
+
+    def _write(self, study: str) -> None:
+        write_study_page(self._engine, glance(self._engine, study))
+
+
+def _quietly(call: Callable[[], None]) -> None:
+    """Call; the pages go without a new answer for a while when it fails: no reason to end the dashboard."""
+    try:
+        call()
+    except Exception:
+        _log.warning("the answers in the pages could not be brought up to date", exc_info=True)
+
+
+def _ends(counts: Counts) -> tuple[int, int, int]:
+    return counts.complete, counts.pruned, counts.failed

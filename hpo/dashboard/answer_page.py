@@ -1,0 +1,77 @@
+"""The answer of a study as a web page of its own: ``/answer/<study>`` of the dashboard."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from hpo.confirm.confirmed import newest_confirmation
+from hpo.dashboard.glance import glance
+from hpo.errors import UnknownStudyError
+from hpo.ledger import Ledger
+from hpo.ledger.choice_book import ChoiceBook
+from hpo.ledger.values import Counts
+from hpo.report import answer_html
+from hpo.report.page import page
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
+
+
+class AnswerPages:
+    """Serves ``/answer`` (all studies) and ``/answer/<study>``; everything else is the app's.
+
+    A page is worked out again when a trial has ended since, or a confirmation was scored.
+    """
+
+    def __init__(self, app: WSGIApplication, engine: sa.Engine) -> None:
+        self._app = app
+        self._engine = engine
+        self._pages: dict[str, tuple[tuple[Counts, float], bytes]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer with a page of ours, 404 for an unknown study, or what the app says."""
+        path = environ.get("PATH_INFO", "").rstrip("/")
+        if path != "/answer" and not path.startswith("/answer/"):
+            return self._app(environ, start_response)
+        name = path.removeprefix("/answer").lstrip("/").encode("latin-1").decode("utf-8", "replace")
+        status = "200 OK"
+        try:
+            body = self._page(name) if name else self._list()
+        except UnknownStudyError as error:
+            status, body = "404 Not Found", page("no such study", f"<p>{html.escape(str(error))}</p>")
+        headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)]
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
+    def _page(self, name: str) -> bytes:
+        ledger = Ledger(self._engine)
+        study_id = ledger.study(name).study_id
+        scored = [one.scored_at or 0.0 for one in ChoiceBook(self._engine).all(study_id)]
+        state = ledger.counts(study_id), max(scored, default=0.0)
+        with self._lock:
+            known = self._pages.get(name)
+            if known is None or known[0] != state:
+                confirmation = newest_confirmation(self._engine, name)
+                known = state, answer_html(glance(self._engine, name), confirmation, _FOOTER)
+                self._pages[name] = known
+        return known[1]
+
+    def _list(self) -> bytes:
+        names = [study.name for study in Ledger(self._engine).studies()]
+        rows = [
+            f'<li><a href="/answer/{quote(name, safe="")}">{html.escape(name)}</a></li>' for name in names
+        ]
+        return page("Answers", f"<h1>Answers</h1><ul>{''.join(rows)}</ul><p>{_BACK}</p>")
+
+
+_BACK = '<a href="/dashboard">all trials in the dashboard</a>'
+_FOOTER = "[all trials in the dashboard](/dashboard)"

@@ -1,0 +1,111 @@
+"""What stands between a browser and the dashboard: which host was asked, what may be written, how it answers.
+
+WSGI middlewares, each of which adds one concern and calls the next. The dashboard itself has no
+authentication, no read-only mode and no Host check; :func:`behind_door` gives it all of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from hpo.dashboard.answering import Compressed, Hardened
+from hpo.dashboard.login import Login
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_READING = frozenset({"GET", "HEAD"})
+_LEDGERS = re.compile(r"^/api/(studies/\d+/(rename|\d+/skip)|trials/\d+/tell)/?$")
+"""Writes that would part Optuna's rows from the ledger's: a result or a study that no worker made."""
+
+
+def behind_door(
+    app: WSGIApplication, *, hosts: Collection[str], token: str | None, allow_writes: bool, cookie: str
+) -> WSGIApplication:
+    """Return ``app`` with a Host check, a login (unless ``token`` is None) and a check of what is written.
+
+    ``hosts`` are the names under which it may be asked for, besides the loopback ones; ``cookie`` is the
+    name of the login's cookie.
+    """
+    guarded: WSGIApplication = WriteCheck(app, allow_writes=allow_writes)
+    if token is not None:
+        guarded = Login(guarded, token, cookie)
+    return Compressed(Hardened(HostCheck(guarded, hosts)))
+
+
+class HostCheck:
+    """Refuses requests for a foreign host name.
+
+    A page elsewhere can make a browser ask us under its own name (DNS rebinding); then the browser takes
+    our answers for that page's own. Only names that are ours are answered.
+    """
+
+    def __init__(self, app: WSGIApplication, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower().strip("[]").rstrip(".") for host in hosts)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer 403 unless the Host header names this machine."""
+        name = host_name(environ.get("HTTP_HOST", ""))
+        if name is not None and (name in self._hosts or is_loopback(name)):
+            return self._app(environ, start_response)
+        return refuse(start_response, "this host name is not allowed here; start with --allowed-host NAME")
+
+
+class WriteCheck:
+    """Lets only reading requests pass; with ``allow_writes`` also those that a page of our own makes."""
+
+    def __init__(self, app: WSGIApplication, *, allow_writes: bool) -> None:
+        self._app = app
+        self._allow_writes = allow_writes
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer 403 to a write that is not allowed."""
+        reason = None if environ["REQUEST_METHOD"] in _READING else self._objection(environ)
+        return self._app(environ, start_response) if reason is None else refuse(start_response, reason)
+
+    def _objection(self, environ: WSGIEnvironment) -> str | None:
+        if not self._allow_writes:
+            return "this dashboard is read-only; start with --allow-writes"
+        if _LEDGERS.match(environ.get("PATH_INFO", "")):
+            return "studies and results belong to the ledger; they cannot be renamed or told here"
+        return None if is_same_origin(environ) else "the request comes from another site"
+
+
+def is_same_origin(environ: WSGIEnvironment) -> bool:
+    """Return whether a request was made by a page of our own, or by no page at all (a script)."""
+    if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in {"same-origin", "none"}:
+        return False
+    origin = environ.get("HTTP_ORIGIN")
+    return origin is None or urlsplit(origin).netloc.lower() == environ.get("HTTP_HOST", "").lower()
+
+
+def host_name(header: str) -> str | None:
+    """Return the name in a Host header, lower case, without port and brackets; None when there is none."""
+    if not re.fullmatch(r"[\w.\-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?", header, re.ASCII):
+        return None
+    name = header[1:].split("]")[0] if header.startswith("[") else header.split(":")[0]
+    return name.lower().rstrip(".") or None
+
+
+def is_loopback(name: str) -> bool:
+    """Return whether a host name or address reaches this machine only."""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse(start_response: StartResponse, reason: str) -> Iterable[bytes]:
+    """Answer 403 with the reason as the dashboard's own errors give it."""
+    body = json.dumps({"reason": reason}).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("403 Forbidden", headers)
+    return [body]

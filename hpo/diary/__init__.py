@@ -1,0 +1,128 @@
+"""``hpo import``: hand-made runs beside a study's own, each row kept as what it is.
+
+A validation metric makes a row a finished trial, marked ``imported``. A row with only test metrics was
+chosen on the test split, or may have been: it becomes a configuration to try, never evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from finetune.api import find_task
+from hpo.diary.file import DiaryRow, read_diary
+from hpo.ledger import Ledger
+from hpo.ledger.imported import HandMade, import_runs
+from hpo.ledger.values import StudyRow
+from hpo.overview import is_there
+from hpo.results import trials_frame
+from hpo.search import tuning_seed
+from hpo.spec import Configuration, StudySpec, load_spec
+from hpo.worker.opening import fixed_configurations, open_study
+from hpo.worker.session import Settings, open_ledger
+
+Did = Literal["imported", "to try", "already there"]
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What was done with one row."""
+
+    line: int
+    did: Did
+    number: int
+    """Of the trial."""
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.did}, trial {self.number}: {self.text}"
+
+
+def find_or_open(url: str, name_or_file: str, settings: Settings) -> str:
+    """Return the name of a study of the database, made with its first slots when it is not there yet."""
+    if is_there(url):
+        with open_ledger(url) as ledger:
+            if name_or_file in {study.name for study in ledger.studies()}:
+                return name_or_file
+    spec = load_spec(name_or_file)
+    return open_study(url, spec, settings, total=len(fixed_configurations(spec))).name
+
+
+def import_diary(engine: sa.Engine, study: str, file: Path) -> list[Deed]:
+    """Take the runs of ``file`` into ``study``, all or none, and say what was done with each.
+
+    The same file again does nothing. Raises :class:`hpo.errors.UsageError` with every faulty row and
+    :class:`hpo.errors.UnknownStudyError`.
+    """
+    row = Ledger(engine).study(study)
+    spec = StudySpec.model_validate(row.spec)
+    return _Import(engine, row, spec).take(read_diary(file, spec), file.name)
+
+
+class _Import:
+    def __init__(self, engine: sa.Engine, row: StudyRow, spec: StudySpec) -> None:
+        self._engine = engine
+        self._row = row
+        self._spec = spec
+        self._yardstick = find_task(spec.task).yardstick
+        trials = trials_frame(engine, row.study_id)
+        self._next = len(trials)
+        self._known: dict[tuple[object, ...], int] = {}
+        """(lr, backbone_lr, loss), and for imported trials (seed, value) too -> number."""
+        for trial in trials.to_dict("records"):
+            self._note(trial, int(trial["number"]))
+
+    def _note(self, trial: dict[Any, Any], number: int) -> None:
+        setting = (trial["lr"], trial["backbone_lr"], trial["loss"])
+        if trial["origin"] == "imported":
+            self._known.setdefault((*setting, trial["seed"], trial["value"]), number)
+        elif trial["origin"] in {"known", "baseline"}:
+            self._known.setdefault(setting, number)
+
+    def take(self, rows: Sequence[DiaryRow], source: str) -> list[Deed]:
+        """Import what is new."""
+        deeds: list[Deed] = []
+        new: list[HandMade] = []
+        for row in rows:
+            value = self._evidence(row)
+            key = (row.lr, row.backbone_lr, row.loss, *(() if value is None else (row.seed, value)))
+            known = self._known.get(key)
+            if known is not None:
+                deeds.append(Deed(row.line, "already there", known, _words(row)))
+                continue
+            number = self._known[key] = self._next + len(new)
+            new.append(self._run(row, value, number, source))
+            deeds.append(self._deed(row, value, number))
+        import_runs(self._engine, self._row.study_id, new, self._spec.space)
+        return deeds
+
+    def _evidence(self, row: DiaryRow) -> float | None:
+        """Return the row's validation loss, if it was measured on the study's own validation subjects."""
+        if self._spec.validation.kind != "reference":
+            return None
+        return row.validation.get(self._yardstick)
+
+    def _run(self, row: DiaryRow, value: float | None, number: int, source: str) -> HandMade:
+        seed = row.seed if value is not None and row.seed is not None else tuning_seed(self._spec, number)
+        configuration = Configuration(row.lr, row.backbone_lr, row.loss, seed)
+        metrics = row.validation if value is not None else {}
+        return HandMade(configuration, value, metrics, f"{source}:{row.line}")
+
+    def _deed(self, row: DiaryRow, value: float | None, number: int) -> Deed:
+        if value is not None:
+            text = f"{_words(row)}, validation {self._yardstick} {value:g}"
+            return Deed(row.line, "imported", number, text)
+        if row.validation:
+            folds = self._spec.validation.kind == "grouped_folds"
+            why = "validated on another split" if folds else f"no validation {self._yardstick}"
+        else:
+            why = "only test metrics, which choose nothing here" if row.test else "no metric"
+        return Deed(row.line, "to try", number, f"{_words(row)}; {why}")
+
+
+def _words(row: DiaryRow) -> str:
+    return f"lr {row.lr:g}, backbone_lr {row.backbone_lr:g}, {row.loss}"

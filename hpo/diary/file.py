@@ -1,0 +1,153 @@
+"""A diary of hand-made runs as a CSV file: every row checked, every fault told with its line and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetune.api import find_task
+from hpo.errors import UsageError
+from hpo.spec import Range, StudySpec
+from hpo.spec.yaml_lines import nearest
+
+REQUIRED = ("lr", "loss")
+VALIDATION, TEST = ("validation_", "val_"), "test_"
+AMBIGUOUS = ("val_loss",)
+"""May be the training criterion, which cannot be compared between losses."""
+
+
+@dataclass(frozen=True)
+class DiaryRow:
+    """One run of the diary."""
+
+    line: int
+    lr: float
+    backbone_lr: float
+    loss: str
+    seed: int | None
+    validation: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> value on the validation split, without the prefix; the yardstick's decides."""
+    test: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_diary(file: Path, spec: StudySpec) -> list[DiaryRow]:
+    """Return the rows of a diary; raises :class:`UsageError` with every fault, each as ``file:line: ...``.
+
+    Columns: lr, backbone_lr (or ratio), loss, seed; ``validation_<metric>`` (or ``val_<metric>``,
+    ``validation_loss`` for the yardstick); ``test_<metric>``, or a metric's bare name, is a test metric. Any
+    other column is passed over.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"cannot read {str(file)!r} ({reason})", "a CSV file of runs") from error
+    lines = csv.reader(io.StringIO(text, newline=""))
+    header = [name.strip().lower() for name in next(lines, [])]
+    faults = [f"{file}:1: {fault}" for fault in _header_faults(header, spec)]
+    found = []
+    for fields in () if faults else lines:
+        if any(cell.strip() for cell in fields):
+            reading = _Reading(spec, header, fields)
+            found.append(reading.row(lines.line_num))
+            faults += [f"{file}:{lines.line_num}: {fault}" for fault in reading.faults]
+    if not faults and not found:
+        faults = [f"{file}:1: no row; expected a run a line"]
+    if faults:
+        raise UsageError("\n".join(faults))
+    return found
+
+
+def _header_faults(header: Sequence[str], spec: StudySpec) -> Iterator[str]:
+    for name in REQUIRED:
+        if name not in header:
+            yield f"column {name} is missing; expected it among {', '.join(header) or 'none'}"
+    if "backbone_lr" not in header and "ratio" not in header:
+        yield "column backbone_lr is missing; expected it, or ratio"
+    for name in sorted({name for name in header if name and header.count(name) > 1}):
+        yield f"column {name} is there {header.count(name)} times; expected once"
+    for name in AMBIGUOUS:
+        if name in header:
+            yardstick = find_task(spec.task).yardstick
+            yield f"column {name} does not say which loss; expected validation_{yardstick}"
+
+
+class _Reading:
+    """One row under way: its cells by column, and its faults."""
+
+    def __init__(self, spec: StudySpec, header: Sequence[str], fields: Sequence[str]) -> None:
+        self.faults: list[str] = []
+        self._spec = spec
+        self._cells = {name: cell.strip() for name, cell in zip(header, fields, strict=False)}
+        if len(fields) > len(header):
+            self.faults.append(f"{len(fields)} cells; expected at most {len(header)}, as in the header")
+
+    def row(self, line: int) -> DiaryRow:
+        """Return the row; what was wrong with it is in :attr:`faults`."""
+        space, metrics = self._spec.space, find_task(self._spec.task).metrics
+        lr = self._rate("lr", space.lr)
+        if self._cells.get("backbone_lr"):
+            backbone_lr = self._rate("backbone_lr", space.backbone_lr)
+        else:
+            backbone_lr = self._inside("ratio", lr / (self._number("ratio") or math.nan), space.backbone_lr)
+        validation = self._metrics(VALIDATION)
+        yardstick = find_task(self._spec.task).yardstick
+        if "loss" in validation:
+            validation.setdefault(yardstick, validation.pop("loss"))
+        bare = {name: self._number(name) for name in metrics if self._cells.get(name)}
+        seed = self._seed(is_needed=yardstick in validation)
+        loss = self._loss()
+        return DiaryRow(line, lr, backbone_lr, loss, seed, validation, {**bare, **self._metrics((TEST,))})
+
+    def _metrics(self, prefixes: Sequence[str]) -> dict[str, float]:
+        return {
+            name.removeprefix(prefix): self._number(name)
+            for prefix in prefixes
+            for name, cell in self._cells.items()
+            if cell and name.startswith(prefix)
+        }
+
+    def _number(self, column: str) -> float:
+        cell = self._cells.get(column, "")
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            self.faults.append(f"column {column}: {cell or 'nothing'}; expected a number")
+        return value
+
+    def _rate(self, column: str, bounds: Range) -> float:
+        return self._inside(column, self._number(column), bounds)
+
+    def _inside(self, column: str, value: float, bounds: Range) -> float:
+        if math.isfinite(value) and not bounds.contains(value):
+            name = "backbone_lr" if column == "ratio" else column
+            self.faults.append(
+                f"column {column}: {name} {value:g} is outside the study's space; expected {bounds.low:g} to "
+                f"{bounds.high:g}"
+            )
+        return value
+
+    def _loss(self) -> str:
+        loss, known = self._cells.get("loss", "").lower(), self._spec.space.loss
+        if loss not in known:
+            near = nearest(loss, list(known))
+            self.faults.append(f"column loss: {loss or 'nothing'}; expected one of {', '.join(known)}{near}")
+        return loss
+
+    def _seed(self, *, is_needed: bool) -> int | None:
+        cell, seeds = self._cells.get("seed", ""), self._spec.space.seed
+        if not cell and not is_needed:
+            return None
+        if not cell.isdecimal() or not seeds.low <= int(cell) <= seeds.high:
+            self.faults.append(
+                f"column seed: {cell or 'nothing'}; expected a whole number from {seeds.low} to {seeds.high} "
+                "(seeds beyond are kept for confirmation)"
+            )
+            return None
+        return int(cell)

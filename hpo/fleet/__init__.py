@@ -1,0 +1,197 @@
+"""Workers on this machine: W processes, one thread each on the CPU or one GPU each, and an orderly end.
+
+A single worker is a process of its own too: so the parent stays light, answers a signal at once, and what it
+reports does not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.errors import Interrupted, UsageError
+from hpo.fleet.child import INTERRUPTED, Child, Job
+from hpo.ledger import Ledger
+from hpo.ledger.values import StudyRow
+from hpo.worker import Event, Settings, WorkSummary
+from hpo.worker.session import open_ledger
+from hpo.worker.source import tell_reaped
+from hpo.worker.stop import Stop
+
+GRACE_S = 4.0
+"""From asking the workers to end until they are killed; Ctrl-C is promised to end within 5 s."""
+BARREN_DEATHS = 10
+"""So many workers in a row that died without any progress end the search: something is broken."""
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+def run_local(
+    url: str,
+    study: str,
+    *,
+    total: int,
+    workers: int | None = None,
+    settings: Settings,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> WorkSummary:
+    """Work on the first ``total`` slots of ``study`` with ``workers`` processes until all are closed.
+
+    ``workers`` None means one a GPU or, without any, one a core. A worker that dies is replaced, and its
+    trial goes on at once. Raises :class:`Interrupted` on SIGINT or SIGTERM (within 5 s, everything given
+    back), what a worker raised that is the user's to mend, and :class:`RuntimeError` with its last words for
+    a fault of ours.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers is {workers}", "at least 1")
+    stop = Stop()
+    with stop.listening(), open_ledger(url) as ledger:
+        row = ledger.study(study)
+        counts = ledger.counts(row.study_id, total)
+        fleet = _Fleet(Job(url, study, total, replace(settings, timeout_s=None)), row, ledger, stop, on_event)
+        places = min(workers or fleet.places, counts.free + counts.running)
+        return fleet.run(places, settings.timeout_s)
+
+
+class _Fleet:
+    """Starts, watches and ends the workers, in one thread."""
+
+    def __init__(
+        self, job: Job, study: StudyRow, ledger: Ledger, stop: Stop, on_event: Callable[[Event], None]
+    ) -> None:
+        self._job = job
+        self._study = study
+        self._ledger = ledger
+        self._stop = stop
+        self._on_event = on_event
+        self._gpus = gpus(job.settings.device)
+        self.places = len(self._gpus) or len(os.sched_getaffinity(0))
+        """Workers that this machine has room for."""
+        self._children: dict[int, Child] = {}
+        self._barren = 0
+        self._ends: dict[str, int] = {}
+
+    def run(self, workers: int, timeout_s: float | None) -> WorkSummary:
+        """Start the workers and watch them until all have ended."""
+        deadline = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
+        try:
+            for place in range(workers):
+                self._start(place)
+            while self._children and self._stop.reason is None:
+                self._listen(0.2)
+                self._look_after()
+                if time.monotonic() >= deadline:
+                    self._stop.reason = "timeout"
+        finally:
+            self._end_all()
+        if self._stop.reason == "interrupted":
+            raise Interrupted(f"{self._job.study}: interrupted; what was under way has been given back")
+        return WorkSummary(self._stop.reason or "no_work", self._ends)
+
+    def _start(self, place: int) -> None:
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": path}
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
+        self._children[place] = Child(self._job, environment)
+
+    def _listen(self, timeout_s: float) -> None:
+        """Wait until a worker says something, for at most ``timeout_s``, and pass the events on."""
+        fds = [fd for child in self._children.values() for fd in child.fds]
+        select.select(fds, [], [], timeout_s)
+        for child in self._children.values():
+            for event in child.read():
+                if event.kind in {"epoch", "complete", "pruned"}:
+                    self._barren = 0
+                self._on_event(event)
+
+    def _look_after(self) -> None:
+        """Replace workers that died; raise what they raised."""
+        for place, child in self._bury():
+            if child.fault is not None:
+                raise child.fault
+            if child.exit_status == 1:
+                raise RuntimeError(f"a worker failed:\n{child.output}")
+            if child.exit_status != 0:
+                self._mourn(child)
+                self._start(place)
+
+    def _bury(self) -> list[tuple[int, Child]]:
+        """Take the dead off the list, with all they said."""
+        dead = [(place, child) for place, child in self._children.items() if child.exit_status is not None]
+        for place, child in dead:
+            for event in child.read():
+                self._on_event(event)
+            child.close()
+            del self._children[place]
+            for end, count in child.ends.items():
+                self._ends[end] = self._ends.get(end, 0) + count
+        return dead
+
+    def _mourn(self, child: Child) -> None:
+        """Tell of a death, and free the trials of the dead at once instead of when the lease runs out."""
+        status = child.exit_status or 0
+        how = "was asked to end" if status == INTERRUPTED else f"died ({_cause(status)})"
+        self._barren += 1
+        if self._barren >= BARREN_DEATHS:
+            raise RuntimeError(f"{self._barren} workers in a row {how} without progress:\n{child.output}")
+        self._on_event(Event("message", child.worker, text=f"a worker {how}; another takes its place"))
+        self._reap(child)
+
+    def _reap(self, child: Child) -> None:
+        try:
+            self._ledger.worker_died(child.worker)
+            tell_reaped(self._ledger, self._tell_ours)
+        except SQLAlchemyError as error:  # away: the workers wait for it, and reap when the lease has run out
+            text = f"the trials of a dead worker are freed later ({type(error).__name__})"
+            self._on_event(Event("waiting", child.worker, text=text))
+
+    def _tell_ours(self, event: Event) -> None:
+        if event.study == self._job.study:
+            self._on_event(event)
+
+    def _end_all(self) -> None:
+        """Ask every worker once to end; kill what is left after the grace time, and free its trials."""
+        for child in self._children.values():
+            child.ask_to_end()
+        deadline = time.monotonic() + GRACE_S
+        while self._children and time.monotonic() < deadline:
+            self._listen(0.1)
+            self._bury()
+        killed = list(self._children.values())
+        for child in killed:
+            child.kill()
+        self._bury()
+        for child in killed:
+            self._reap(child)
+
+
+def gpus(device: str) -> list[str]:
+    """Return the GPUs to share among the workers, as CUDA_VISIBLE_DEVICES names them; none for the CPU.
+
+    Asks ``nvidia-smi``, because torch must not be loaded here. A device with a number is taken as it is.
+    """
+    if device not in {"auto", "cuda"} or shutil.which("nvidia-smi") is None:
+        return []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name]
+    found = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.split() if found.returncode == 0 else []
+
+
+def _cause(status: int) -> str:
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

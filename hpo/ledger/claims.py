@@ -1,0 +1,209 @@
+"""Slots and who holds them, one statement at a time: steps of the ledger's transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from hpo.ledger import optuna_rows
+from hpo.ledger.values import COMPLETE, Claim, Counts, WorkerState
+from hpo.spec import Configuration
+from hpo.storage.tables import NO_FOLD, attempts, curve, now_s, slots, studies, workers
+
+Named = tuple[str, Configuration]
+"""Origin and configuration of a slot whose configuration is fixed."""
+
+_bind = sa.bindparam
+_THIS_ATTEMPT = sa.and_(
+    slots.c.study_id == _bind("the_study"),
+    slots.c.slot == _bind("the_slot"),
+    slots.c.attempt == _bind("the_attempt"),
+    slots.c.state == "running",
+)
+
+
+def lock_study(connection: sa.Connection, study_id: int) -> sa.Row[str, int] | None:
+    """Return (state, epochs) of a study whose row no other transaction may lock until this one ends."""
+    query = sa.select(studies.c.state, studies.c.epochs).where(studies.c.study_id == study_id)
+    return connection.execute(query.with_for_update(key_share=True)).one_or_none()
+
+
+def next_slot(connection: sa.Connection, study_id: int) -> int:
+    """Return the number behind the study's last slot."""
+    query = sa.select(sa.func.coalesce(sa.func.max(slots.c.slot) + 1, 0)).where(slots.c.study_id == study_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def fixed_slots(connection: sa.Connection, study_id: int) -> dict[Named, int]:
+    """Return the slots that were made with a configuration."""
+    query = sa.select(slots.c.origin, slots.c.config, slots.c.slot).where(
+        slots.c.study_id == study_id, slots.c.origin != "search"
+    )
+    return {(origin, Configuration(**config)): slot for origin, config, slot in connection.execute(query)}
+
+
+def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Named | None]) -> None:
+    """Insert free slots; those without a configuration are to be searched."""
+    rows = [
+        {
+            "study_id": study_id,
+            "slot": slot,
+            "state": "free",
+            "origin": "search" if named is None else named[0],
+            "config": None if named is None else vars(named[1]),
+            "fold": NO_FOLD,
+            "attempt": 0,
+            "faults": 0,
+        }
+        for slot, named in new.items()
+    ]
+    if rows:
+        connection.execute(sa.insert(slots), rows)
+
+
+_LOWEST_FREE = (
+    sa.select(slots.c.slot)
+    .where(
+        slots.c.study_id == _bind("the_study"), slots.c.state == "free", slots.c.slot < _bind("below_slot")
+    )
+    .order_by(slots.c.slot)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
+_TAKE = (
+    sa.update(slots)
+    .where(slots.c.study_id == _bind("the_study"), slots.c.slot == _LOWEST_FREE, slots.c.state == "free")
+    .values(
+        state="running",
+        attempt=slots.c.attempt + 1,
+        worker_id=_bind("the_worker"),
+        lease_until=now_s() + _bind("lease_s", type_=sa.Double),
+        started_at=now_s(),
+    )
+    .returning(
+        slots.c.slot,
+        slots.c.attempt,
+        slots.c.origin,
+        slots.c.config,
+        slots.c.fold,
+        slots.c.trial_id,
+        slots.c.started_at,
+    )
+)
+
+
+def take_slot(
+    connection: sa.Connection, study_id: int, worker_id: str, lease_s: float, below: int | None
+) -> sa.Row[Any] | None:
+    """Make the lowest free slot the worker's, in one conditional statement; None when none is free."""
+    bound = 2**31 - 1 if below is None else below
+    values = {"the_study": study_id, "below_slot": bound, "the_worker": worker_id, "lease_s": lease_s}
+    return connection.execute(_TAKE, values).one_or_none()
+
+
+def open_attempt(connection: sa.Connection, study_id: int, worker_id: str, taken: sa.Row[Any]) -> None:
+    """Insert the attempt that a slot was just taken for."""
+    row = {
+        "study_id": study_id,
+        "slot": taken.slot,
+        "attempt": taken.attempt,
+        "worker_id": worker_id,
+        "started_at": taken.started_at,
+    }
+    connection.execute(sa.insert(attempts), row)
+
+
+def run_trial(connection: sa.Connection, study_id: int, taken: sa.Row[Any]) -> int:
+    """Return the id of the taken slot's trial in Optuna's tables, running (again)."""
+    if taken.trial_id is not None:
+        optuna_rows.restart_trial(connection, taken.trial_id, taken.started_at)
+        return int(taken.trial_id)
+    trial_id = optuna_rows.create_trial(connection, study_id, taken.slot, taken.started_at)
+    this = (slots.c.study_id == study_id) & (slots.c.slot == taken.slot)
+    connection.execute(sa.update(slots).where(this).values(trial_id=trial_id))
+    return trial_id
+
+
+def claim_of(row: sa.Row[Any], study_id: int, worker_id: str, trial_id: int, epochs: int) -> Claim:
+    """Return the claim on a slot's row."""
+    return Claim(
+        study_id,
+        row.slot,
+        row.attempt,
+        worker_id,
+        row.origin,
+        trial_id,
+        epochs,
+        None if row.config is None else Configuration(**row.config),
+        None if row.fold == NO_FOLD else row.fold,
+    )
+
+
+def update_held(connection: sa.Connection, claim: Claim, values: Mapping[str, Any]) -> bool:
+    """Write ``values`` to the claimed slot; False, and nothing written, when the claim was lost."""
+    statement = sa.update(slots).where(_THIS_ATTEMPT).values(values)
+    return connection.execute(statement, this_attempt(claim)).rowcount == 1
+
+
+_RENEW = sa.update(slots).where(_THIS_ATTEMPT).values(lease_until=now_s() + _bind("lease_s", type_=sa.Double))
+
+
+def renew_lease(connection: sa.Connection, claim: Claim, lease_s: float) -> bool:
+    """Renew one lease; False when the claim was lost."""
+    return connection.execute(_RENEW, this_attempt(claim) | {"lease_s": lease_s}).rowcount == 1
+
+
+_NOTE = (
+    sa.update(workers)
+    .where(workers.c.worker_id == _bind("the_worker"))
+    .values(last_seen=now_s(), state=_bind("now_is"))
+)
+
+
+def note_worker(connection: sa.Connection, worker_id: str, state: WorkerState) -> None:
+    """Note that a worker gave a sign of life, or how it ended."""
+    connection.execute(_NOTE, {"the_worker": worker_id, "now_is": state})
+
+
+def end_leases(connection: sa.Connection, worker_id: str) -> None:
+    """Let all leases of a worker run out now."""
+    held = (slots.c.worker_id == worker_id) & (slots.c.state == "running")
+    connection.execute(sa.update(slots).where(held).values(lease_until=0.0))
+
+
+def slot_state(connection: sa.Connection, claim: Claim) -> str:
+    """Return the state of the claimed slot."""
+    this = (slots.c.study_id == claim.study_id) & (slots.c.slot == claim.slot)
+    return str(connection.execute(sa.select(slots.c.state).where(this)).scalar_one())
+
+
+def this_attempt(claim: Claim) -> dict[str, Any]:
+    """Return the bound values that name an attempt."""
+    return {"the_study": claim.study_id, "the_slot": claim.slot, "the_attempt": claim.attempt}
+
+
+def count_slots(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> Counts:
+    """Return the counts of the chosen slots, from one query."""
+    under_way = (
+        sa.select(sa.func.coalesce(sa.func.max(curve.c.epoch), 0))
+        .where(curve.c.study_id == slots.c.study_id, curve.c.slot == slots.c.slot)
+        .scalar_subquery()
+    )
+    epochs = sa.func.sum(sa.case((slots.c.state == "done", slots.c.epochs), else_=under_way))
+    query = sa.select(slots.c.state, slots.c.end, sa.func.count(), epochs).where(chosen)
+    found = connection.execute(query.group_by(slots.c.state, slots.c.end)).all()
+
+    def total(state: str, is_counted: Callable[[str | None], bool] = lambda _: True) -> int:
+        return sum(n for slot_state, end, n, _ in found if slot_state == state and is_counted(end))
+
+    return Counts(
+        complete=total("done", lambda end: end in COMPLETE),
+        pruned=total("done", lambda end: end not in COMPLETE),
+        failed=total("failed"),
+        running=total("running"),
+        free=total("free"),
+        epochs=sum(int(epochs) for *_, epochs in found),
+    )

@@ -1,0 +1,237 @@
+"""Studies, workers and looks at the test split: the part of the ledger that changes rarely."""
+
+from __future__ import annotations
+
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from hpo.errors import MismatchError, UnknownStudyError
+from hpo.ledger import optuna_rows
+from hpo.ledger.claims import note_worker
+from hpo.ledger.values import Kind, StudyRow, StudyState, TestLook
+from hpo.spec import StudySpec
+from hpo.storage import reading, writing
+from hpo.storage.tables import now_s, studies, test_looks, workers
+
+_LOCK_KEY = zlib.crc32(b"hpo study")
+_ELSEWHERE = "give the study another name, or take another --storage"
+_STUDY_COLUMNS = [column for column in studies.columns if column.name != "epochs"]
+
+
+class StudyLedger:
+    """Studies and workers in one database. Every method is one transaction and safe to repeat."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        with writing(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with reading(self._engine) as connection:
+            yield connection
+
+    def create_study(
+        self,
+        spec: StudySpec,
+        *,
+        kind: Kind = "search",
+        data: Mapping[str, Any],
+        versions: Mapping[str, str],
+        priority: int = 0,
+    ) -> StudyRow:
+        """Return the study of that spec, made if there is none of its name.
+
+        Raises :class:`MismatchError` when the study of that name was made with another spec, data or
+        versions, is of another kind, or is a plain Optuna study.
+        """
+        with self._write() as connection:
+            _one_at_a_time(connection)
+            _drop_orphans(connection)
+            row = _find(connection, spec.name)
+            if row is None:
+                _refuse_plain_study(connection, spec.name)
+                _insert_study(connection, spec, kind, data, versions, priority)
+                row = _find(connection, spec.name)
+        assert row is not None
+        _refuse_another(row, spec, kind, data, versions)
+        return row
+
+    def study(self, name: str) -> StudyRow:
+        """Return the study of that name; raises :class:`UnknownStudyError`."""
+        with self._read() as connection:
+            row = _find(connection, name)
+        if row is None:
+            names = ", ".join(study.name for study in self.studies()) or "none"
+            raise UnknownStudyError(
+                f"the database has no study {name!r}", f"one of its studies: {names}", "type: hpo studies"
+            )
+        return row
+
+    def studies(self) -> list[StudyRow]:
+        """Return all studies, as workers serve them: highest priority first, then oldest."""
+        order = (studies.c.priority.desc(), studies.c.created_at, studies.c.study_id)
+        with self._read() as connection:
+            rows = connection.execute(sa.select(*_STUDY_COLUMNS).order_by(*order)).mappings().all()
+        return [StudyRow(**row) for row in rows]
+
+    def forget_deleted(self) -> None:
+        """Drop what is left here of studies that were deleted with a tool of Optuna's."""
+        with self._write() as connection:
+            _drop_orphans(connection)
+
+    def set_state(self, study_id: int, state: StudyState) -> None:
+        """Open, pause or stop a study: only an open one gives out slots."""
+        self._set(study_id, state=state)
+
+    def set_priority(self, study_id: int, priority: int) -> None:
+        """Set what decides which of several open studies is served first (higher is earlier)."""
+        self._set(study_id, priority=priority)
+
+    def _set(self, study_id: int, **values: Any) -> None:
+        with self._write() as connection:
+            connection.execute(sa.update(studies).where(studies.c.study_id == study_id).values(values))
+
+    def register_worker(self, host: str, pid: int, device: str, versions: Mapping[str, str]) -> str:
+        """Record a process that will claim slots, and return its id."""
+        worker_id = f"{host[:80]}-{pid}-{uuid.uuid4().hex[:8]}"
+        with self._write() as connection:
+            connection.execute(
+                sa.insert(workers).values(
+                    worker_id=worker_id,
+                    host=host,
+                    pid=pid,
+                    device=device,
+                    versions=dict(versions),
+                    started_at=now_s(),
+                    last_seen=now_s(),
+                    state="here",
+                )
+            )
+        return worker_id
+
+    def worker_gone(self, worker_id: str) -> None:
+        """Record that a worker ended in good order."""
+        with self._write() as connection:
+            note_worker(connection, worker_id, "gone")
+
+    def record_test_look(
+        self, study_id: int, choice_hash: str, worker_id: str, what: Mapping[str, Any]
+    ) -> int:
+        """Record a look at the test split before it is taken; return how many the study has had by now."""
+        look = {"study_id": study_id, "choice_hash": choice_hash, "worker_id": worker_id}
+        mine = test_looks.c.study_id == study_id
+        with self._write() as connection:
+            connection.execute(sa.insert(test_looks).values(**look, what=optuna_rows.plain(what), at=now_s()))
+            return connection.execute(
+                sa.select(sa.func.count()).select_from(test_looks).where(mine)
+            ).scalar_one()
+
+    def test_looks(self, study_id: int) -> list[TestLook]:
+        """Return every look at the test split, oldest first."""
+        query = (
+            sa.select(test_looks.c.choice_hash, test_looks.c.at, test_looks.c.worker_id, test_looks.c.what)
+            .where(test_looks.c.study_id == study_id)
+            .order_by(test_looks.c.look_id)
+        )
+        with self._read() as connection:
+            return [TestLook(*row) for row in connection.execute(query)]
+
+
+def _one_at_a_time(connection: sa.Connection) -> None:
+    """Let no other transaction make a study until this one ends; on SQLite every writer is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+
+
+def _find(connection: sa.Connection, name: str) -> StudyRow | None:
+    query = sa.select(*_STUDY_COLUMNS).where(studies.c.name == name)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else StudyRow(**row)
+
+
+def _drop_orphans(connection: sa.Connection) -> None:
+    """Delete our rows (all tables cascade) of studies that were deleted with a tool of Optuna's.
+
+    PostgreSQL has a later study's id never twice, SQLite may: rows left behind would become the new one's.
+    """
+    theirs = optuna_rows.studies
+    is_there = (theirs.c.study_id == studies.c.study_id) & (theirs.c.study_name == studies.c.name)
+    connection.execute(sa.delete(studies).where(~sa.exists().where(is_there)))
+
+
+def _refuse_plain_study(connection: sa.Connection, name: str) -> None:
+    theirs = optuna_rows.studies
+    if connection.execute(sa.select(theirs.c.study_id).where(theirs.c.study_name == name)).first():
+        raise MismatchError(
+            f"the database holds a study {name!r} that was not made here", "a free name", _ELSEWHERE
+        )
+
+
+def _insert_study(
+    connection: sa.Connection,
+    spec: StudySpec,
+    kind: Kind,
+    data: Mapping[str, Any],
+    versions: Mapping[str, str],
+    priority: int,
+) -> None:
+    attributes = {"task": spec.task, "title": spec.title, "kind": kind, "fingerprint": spec.fingerprint()}
+    study_id = optuna_rows.create_study(connection, spec.name, attributes)
+    connection.execute(
+        sa.insert(studies).values(
+            study_id=study_id,
+            name=spec.name,
+            kind=kind,
+            spec=spec.model_dump(mode="json"),
+            epochs=spec.recipe.epochs,
+            fingerprint=spec.fingerprint(),
+            data=optuna_rows.plain(data),
+            versions=dict(versions),
+            priority=priority,
+            state="open",
+            created_at=now_s(),
+        )
+    )
+
+
+def _refuse_another(
+    row: StudyRow, spec: StudySpec, kind: Kind, data: Mapping[str, Any], versions: Mapping[str, str]
+) -> None:
+    """Raise with all that differs between what was asked for and the study in the database."""
+    differing = [] if row.kind == kind else [f"kind: {kind} here, {row.kind} there"]
+    if row.fingerprint != spec.fingerprint():
+        differing += _spec_differences(row, spec)
+    mine = {"data": data.get("data_hash"), **versions}
+    theirs = {"data": row.data.get("data_hash"), **row.versions}
+    differing += [
+        f"{key}: {_short(mine.get(key))} here, {_short(theirs.get(key))} there"
+        for key in mine | theirs
+        if mine.get(key) != theirs.get(key)
+    ]
+    if differing:
+        raise MismatchError(
+            f"study {row.name!r} in the database is another one ({'; '.join(differing)})",
+            "the same spec, data and versions",
+            _ELSEWHERE,
+        )
+
+
+def _spec_differences(row: StudyRow, spec: StudySpec) -> list[str]:
+    try:
+        return spec.differences(StudySpec.model_validate(row.spec))
+    except ValidationError:  # written by a version of the code with other keys
+        return [f"fingerprint: {spec.fingerprint()[:12]} here, {row.fingerprint[:12]} there"]
+
+
+def _short(value: object) -> str:
+    return "nothing" if value is None else str(value)[:40]

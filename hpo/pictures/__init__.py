@@ -1,0 +1,42 @@
+"""All pictures of a report by name, and each as the bytes of a file."""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from hpo.analysis.importance import ped_anova
+from hpo.confirm.confirmed import Confirmation
+from hpo.findings import Findings
+from hpo.pictures.confirmed import confirmed_figures
+from hpo.pictures.ratio import ratio_figure
+from hpo.pictures.search import curves_figure, importances_figure, rates_figure, seeds_figure
+
+Kind = Literal["png", "svg"]
+
+
+def figures(findings: Findings, confirmation: Confirmation | None = None) -> dict[str, Figure]:
+    """Return the pictures of a study by name, in the order of the report; none needs any trial.
+
+    The last ones show the test split, and are there only with a confirmation that was scored.
+    """
+    searched = {
+        "ratio": ratio_figure(findings),
+        "rates": rates_figure(findings),
+        "curves": curves_figure(findings),
+        "seeds": seeds_figure(findings, confirmation),
+        "importances": importances_figure(findings, ped_anova(findings.trials, findings.spec.space)),
+    }
+    return searched | ({} if confirmation is None else confirmed_figures(confirmation))
+
+
+def render(figure: Figure, kind: Kind) -> bytes:
+    """Return a picture as the bytes of a PNG or SVG file: the same figure, the same bytes."""
+    buffer = io.BytesIO()
+    stamp = {"Software": "hpo"} if kind == "png" else {"Creator": "hpo", "Date": None}
+    with matplotlib.rc_context({"svg.hashsalt": "hpo"}):
+        figure.savefig(buffer, format=kind, metadata=stamp)
+    return buffer.getvalue()

@@ -1,0 +1,183 @@
+"""The report of a study as Markdown, in English or Chinese: the plain-language answer first."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpo.confirm.confirmed import ArmResult, Confirmation
+from hpo.findings import Findings
+from hpo.overview import budget
+from hpo.report.page import Language
+from hpo.report.texts import CAPTIONS, TEXTS
+from hpo.wording import YARDSTICKS, answer_lines
+from hpo.wording.confirmed import confirmation_lines
+from hpo.wording.zh import YARDSTICKS_ZH, answer_lines_zh, ready_zh
+
+_IN_SEARCH = ("ratio", "rates", "curves", "seeds", "importances")
+
+
+def markdown(
+    findings: Findings,
+    pictures: Sequence[str] = ("ratio",),
+    confirmation: Confirmation | None = None,
+    language: Language = "en",
+) -> str:
+    """Return the report as Markdown that shows ``pictures``, each as ``NAME.png``."""
+    spec, texts = findings.spec, TEXTS[language]
+    lines = answer_lines(findings) if language == "en" else answer_lines_zh(findings)
+    shown = {name: f"![{CAPTIONS[language][name]}]({name}.png)" for name in pictures}
+    parts = [
+        f"# {spec.name}: {spec.title or spec.task}",
+        *([spec.notes] if spec.notes else []),
+        f"## {texts['answer']}",
+        "\n".join(f"- {line}" for line in lines),
+        *([shown["ratio"]] if "ratio" in shown else []),
+        *([] if confirmation is None else _confirmed(confirmation, shown, language)),
+        f"## {texts['beside']}",
+        _comparison(findings, language),
+        f"## {texts['trials']}",
+        _trials_words(findings, language),
+        *(_pictured(name, shown[name], language) for name in _IN_SEARCH[1:] if name in shown),
+        f"## {texts['method']}",
+        _method(findings, confirmation, language),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _pictured(name: str, shown: str, language: Language) -> str:
+    return f"{CAPTIONS[language][name]}\n\n{shown}"
+
+
+def _confirmed(found: Confirmation, shown: dict[str, str], language: Language) -> list[str]:
+    """Return what the test split showed: the arms in a table, what limits them, the pictures."""
+    texts = TEXTS[language]
+    lines = confirmation_lines(found) if language == "en" else [_headline_zh(found)]
+    kept = [line for line in lines if not line.startswith("published: ")]
+    arms = len(found.arms) if language == "en" else 0
+    said = [kept[0], *kept[1 + arms :]]
+    tests = [_pictured(name, picture, language) for name, picture in shown.items() if name not in _IN_SEARCH]
+    return [
+        f"## {texts['confirmed']}",
+        "\n".join(f"- {line}" for line in said),
+        _arms(found, language),
+        *tests,
+    ]
+
+
+def _headline_zh(found: Confirmation) -> str:
+    looked = f"测试集至今被查看 {found.test_looks} 次；选择 {found.choice_hash[:16]} 在运行前已冻结"
+    many = f"{len(found.seeds)} 个配对随机种子，{found.arms[0].subjects} 个独立测试单位"
+    return f"在测试集上，所选配置{ready_zh(found.verdict)}（{many}；{looked}）"
+
+
+def _arms(found: Confirmation, language: Language) -> str:
+    texts, yardstick = TEXTS[language], found.task.yardstick
+    heads = ["arm", "test_loss", "metrics", "difference", "said"]
+    rows = [f"| {' | '.join(texts[head] for head in heads)} |", "|---|---|---|---|---|"]
+    return "\n".join([*rows, *(_arm(one, yardstick, language) for one in found.arms)])
+
+
+def _arm(one: ArmResult, yardstick: str, language: Language) -> str:
+    ratio = "" if one.arm.ratio is None else f" (ratio {one.arm.ratio:.3g}, {one.arm.loss})"
+    if not one.metrics:
+        return f"| {one.arm.name}{ratio} | {TEXTS[language]['diverged']} | | | |"
+    loss, against = one.metrics[yardstick], one.against_baseline
+    others = ", ".join(f"{name} {m.mean:.4g}" for name, m in one.metrics.items() if name != yardstick)
+    gap, said = "", ""
+    if against is not None:
+        gap = f"{against.difference:+.3g} [{against.low:+.3g}, {against.high:+.3g}], p {against.p:.2g}"
+        said = against.verdict if language == "en" else ready_zh(against.verdict)
+    estimate = f"{loss.mean:.4g} [{loss.low:.4g}, {loss.high:.4g}]"
+    return f"| {one.arm.name}{ratio} | {estimate} | {others} | {gap} | {said} |"
+
+
+def _comparison(findings: Findings, language: Language) -> str:
+    """Return the table of ours, the baseline, the trivial predictor and the published numbers."""
+    found, texts = findings.answer, TEXTS[language]
+    names = YARDSTICKS if language == "en" else YARDSTICKS_ZH
+    unit = f" ({findings.task.unit})" if findings.task.unit else ""
+    loss = f"{names[findings.task.yardstick]}{unit}"
+    heads = [texts["what"], texts["split"], loss, texts["metrics"], texts["remarks"]]
+    rows = [f"| {' | '.join(heads)} |", "|---|---|---|---|---|"]
+    ours = found.choice.expected_validation_loss if found.choice else None
+    baseline = found.baseline.value if found.baseline else None
+    for name, value in (
+        (texts["ours"], ours),
+        (texts["baseline"].format(findings.spec.baseline.name), baseline),
+        (texts["trivial"].format(findings.trivial_name), findings.trivial),
+    ):
+        known = texts["unknown"] if value is None else f"{value:.4g}"
+        rows.append(f"| {name} | {texts['validation']} | {known} | | |")
+    for published in findings.spec.published:
+        metrics = dict(published.metrics)
+        value = metrics.pop(findings.task.yardstick, None)
+        others = ", ".join(f"{name} {number:g}" for name, number in metrics.items())
+        given = "" if value is None else f"{value:g}"
+        remark = f"{published.source}; {published.comparable}"
+        rows.append(f"| {published.name} | {texts['test']} | {given} | {others} | {remark} |")
+    return "\n".join(rows)
+
+
+def _trials_words(findings: Findings, language: Language) -> str:
+    counts, texts = findings.counts, TEXTS[language]
+    ends = Counter(findings.trials["end"].dropna())
+    why = ", ".join(f"{end} {number}" for end, number in ends.most_common())
+    many = (counts.finished, budget(counts), counts.complete, counts.pruned, counts.failed, counts.running)
+    return "\n".join(
+        [
+            texts["counts"].format(*many),
+            texts["ends"].format(why) if why else texts["no_end"],
+            texts["tables"].format("[trials.csv](trials.csv)", "[curves.csv](curves.csv)"),
+        ]
+    )
+
+
+def _method(findings: Findings, confirmation: Confirmation | None, language: Language) -> str:
+    """Return what a reader needs to judge and repeat the study: n, seeds, spread, hardware, versions."""
+    spec, data, texts = findings.spec, findings.row.data, TEXTS[language]
+    windows = ", ".join(f"{name} {number}" for name, number in data["windows"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in findings.row.versions.items())
+    recipe, again = spec.recipe, f"`hpo run --study {spec.name} --trials {budget(findings.counts)}`"
+    opened = texts["closed"] if confirmation is None else texts["opened"].format(confirmation.test_looks)
+    given = [
+        texts["data"].format(spec.task, windows, spec.inputs.normalisation),
+        *(texts["data_note"].format(note) for note in data.get("notes", ())),
+        texts["model"].format(spec.backbone.name, spec.backbone.weights, spec.mode),
+        texts["search"].format(*_searched(findings)),
+        texts["recipe"].format(recipe.epochs, recipe.batch_size, recipe.patience),
+        _noise(findings, language),
+        texts["figures"].format(spec.validation.kind, opened),
+        texts["hardware"].format(_hardware(findings) or texts["unknown"], versions or texts["unknown"]),
+        texts["made"].format(platform.python_version(), np.__version__),
+        texts["again"].format(findings.row.fingerprint[:16], again, f"`hpo report --study {spec.name}`"),
+    ]
+    return "\n".join(f"- {line}" for line in given)
+
+
+def _searched(findings: Findings) -> tuple[int, int, int, str, str]:
+    trials, spec = findings.trials, findings.spec
+    seeds = trials["seed"].dropna().nunique()
+    begun = trials[["lr", "backbone_lr", "loss"]].dropna()
+    return len(begun), len(begun.drop_duplicates()), seeds, spec.sampler.kind, spec.pruner.kind
+
+
+def _noise(findings: Findings, language: Language) -> str:
+    noise, texts = findings.answer.noise, TEXTS[language]
+    if noise.seed_sd is None:
+        return texts["no_noise"]
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in noise.shares.items())
+    spread = f"{noise.seed_sd:.3g} {findings.task.unit}".rstrip()
+    return texts["noise"].format(spread, texts[f"from_{noise.source}"], noise.degrees_of_freedom, shares)
+
+
+def _hardware(findings: Findings) -> str:
+    """Return the devices with the hours of training that each did."""
+    trials = findings.trials
+    hours = (
+        trials.assign(device=trials["device"].astype("object")).groupby("device")["elapsed_s"].sum() / 3600
+    )
+    return ", ".join(f"{device} ({hour:.2g} h)" for device, hour in hours.items())

@@ -1,0 +1,243 @@
+"""One SQL database: which one, opened with options that several processes can live with.
+
+SQLite (WAL) serves the processes of one machine, PostgreSQL those of several. Optuna's tables and ours live
+in the same database; :mod:`hpo.storage.schema` makes both and brings ours up to date.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from hpo.errors import StorageError
+from hpo.storage.mounts import refuse_network_folder
+from hpo.storage.patience import passes, patiently
+from hpo.storage.schema import prepare
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = [
+    "default_url",
+    "open_engine",
+    "optuna_storage",
+    "parse_url",
+    "passes",
+    "patiently",
+    "reading",
+    "redact",
+    "sqlite_file",
+    "writing",
+]
+
+_EXAMPLES = "sqlite:///hpo.db or postgresql://user:password@host/database"
+_BUSY_TIMEOUT_S = 60.0
+_PING_AFTER_S = 5.0
+"""A connection that has lain idle for longer is asked whether it still lives before it is used."""
+_WRITES, _USED_AT = "hpo_writes", "hpo_used_at"
+
+# The user's part ends at the last @ of the word, since a password may hold any sign.
+_IN_URL = re.compile(r"(?P<before>[a-z][\w+.-]*://[^\s:@/]*):\S*@", re.IGNORECASE)
+_AS_KEYWORD = re.compile(
+    r"(?P<before>\b\w*(?:password|passwd|pwd)['\"]?\s*[=:]\s*)"
+    r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;)}\]]+)",
+    re.IGNORECASE,
+)
+
+
+def default_url() -> str:
+    """Return HPO_STORAGE, or ``sqlite:///hpo.db`` in the working folder."""
+    return os.environ.get("HPO_STORAGE") or "sqlite:///hpo.db"
+
+
+def redact(text: str) -> str:
+    """Return ``text`` without the password of any URL or connection string in it."""
+    return _AS_KEYWORD.sub(r"\g<before>***", _IN_URL.sub(r"\g<before>:***@", text))
+
+
+def open_engine(url: str, *, create: bool = True) -> sa.Engine:
+    """Return an engine on the database, whose tables are there and up to date.
+
+    Without ``create`` the database must already hold studies of ours. Raises :class:`StorageError` when it
+    cannot be opened, :class:`MismatchError` when it was made by another version of this program or of Optuna.
+    """
+    parsed = parse_url(url)
+    file = sqlite_file(parsed)
+    if file is not None:
+        _check_file(file, create=create)
+    engine = _sqlite_engine(parsed) if file is not None else _postgresql_engine(parsed)
+    try:
+        prepare(engine, create=create)
+    except sa.exc.DBAPIError as error:
+        engine.dispose()
+        raise _explained(error, parsed) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def parse_url(url: str) -> URL:
+    """Return the parsed URL with the driver that we use; raises :class:`StorageError` for any other kind."""
+    try:
+        parsed = make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise StorageError(f"{redact(url)!r} is no database URL", f"a URL such as {_EXAMPLES}") from error
+    if url.split("?", 1)[0].count("@") > 1:
+        raise StorageError(
+            f"the database URL {redact(url)!r} has more than one @", "%40 for each @ of a user or a password"
+        )
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        if parsed.database in {None, "", ":memory:"}:
+            raise StorageError("an in-memory database cannot be shared", "a file, such as sqlite:///hpo.db")
+        return parsed.set(drivername="sqlite")
+    if kind in {"postgresql", "postgres"}:
+        return _with_password(parsed.set(drivername="postgresql+psycopg"))
+    raise StorageError(f"a {kind} database is not supported", f"a URL such as {_EXAMPLES}")
+
+
+def _with_password(url: URL) -> URL:
+    """Return a server's URL with the password of HPO_STORAGE_PASSWORD_FILE, when it has none itself."""
+    file = os.environ.get("HPO_STORAGE_PASSWORD_FILE")
+    if not file or url.password is not None or url.username is None:
+        return url
+    try:
+        return url.set(password=Path(file).read_text(encoding="utf-8").rstrip("\r\n"))
+    except OSError as error:
+        raise StorageError(
+            f"cannot read HPO_STORAGE_PASSWORD_FILE, {file!r} ({error.strerror})", "a file with the password"
+        ) from error
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """Return the file of an SQLite database; None for PostgreSQL."""
+    return Path(url.database or "").absolute() if url.get_backend_name() == "sqlite" else None
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Open a transaction that may write; SQLite takes its lock at once, so it cannot fail in the middle."""
+    with engine.connect() as connection:
+        connection.execution_options(**{_WRITES: True})
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Open a connection for single statements that read; PostgreSQL is spared BEGIN and ROLLBACK."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+
+
+def optuna_storage(url: str) -> BaseStorage:
+    """Return Optuna's cached view of the database, for reading; our tables must be there.
+
+    Cached, a poll of the dashboard costs a fiftieth of what it costs on the bare URL.
+    """
+    from optuna.storages import get_storage  # 0.4 s of CPU
+
+    from hpo.storage.quick_storage import QuickStorage
+
+    parsed = parse_url(url)
+    is_file = sqlite_file(parsed) is not None
+    kwargs = _SQLITE_OPTIONS if is_file else _POSTGRESQL_OPTIONS | {"pool_pre_ping": True}
+    text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    return get_storage(QuickStorage(text, engine_kwargs=dict(kwargs), skip_table_creation=True))
+
+
+def _check_file(file: Path, *, create: bool) -> None:
+    if not file.parent.is_dir():
+        raise StorageError(
+            f"the folder {str(file.parent)!r} does not exist",
+            "an existing folder for the database",
+            f"type: mkdir -p {file.parent}",
+        )
+    if not create and not file.exists():
+        raise StorageError(
+            f"there is no database {str(file)!r}", "the database of a search", "name it with --storage"
+        )
+    refuse_network_folder(file.parent)
+
+
+_SQLITE_OPTIONS: dict[str, Any] = {
+    "connect_args": {"timeout": _BUSY_TIMEOUT_S},
+    # A thread holds at most one connection; a connection held open costs no more than a file.
+    "pool_size": 5,
+}
+
+
+def _sqlite_engine(url: URL) -> sa.Engine:
+    engine = sa.create_engine(url, **_SQLITE_OPTIONS)
+
+    @sa.event.listens_for(engine, "connect")
+    def _set_up(connection: sqlite3.Connection, _: object) -> None:
+        # sqlite3's own transaction control opens none for a SELECT: SQLAlchemy's documented way out is to
+        # switch it off and to emit BEGIN ourselves (dialects/sqlite, "Transactions with SQLite").
+        connection.isolation_level = None
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        # A transaction that starts as a reader and then writes fails at once when another has written
+        # meanwhile, whatever the busy timeout: writers say so at the start.
+        is_writer = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+
+    return engine
+
+
+_POSTGRESQL_OPTIONS: dict[str, Any] = {
+    "pool_size": 2,  # the loop and the thread that renews leases
+    "max_overflow": 3,
+    "connect_args": {"connect_timeout": 10, "application_name": "hpo"},
+}
+
+
+def _postgresql_engine(url: URL) -> sa.Engine:
+    engine = sa.create_engine(url, **_POSTGRESQL_OPTIONS)
+
+    # SQLAlchemy's pool_pre_ping asks at every checkout, a third of the cost of an epoch's report.
+    @sa.event.listens_for(engine, "checkout")
+    def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        if time.monotonic() - record.info.get(_USED_AT, -math.inf) > _PING_AFTER_S:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise sa.exc.DisconnectionError from error  # the pool takes another connection
+
+    @sa.event.listens_for(engine, "checkin")
+    def _note(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    return engine
+
+
+def _explained(error: sa.exc.DBAPIError, url: URL) -> StorageError:
+    """Return the error as one line that names the database and never its password."""
+    reason = " ".join(redact(str(error.orig)).split())
+    shown = redact(url.render_as_string(hide_password=True))
+    file = sqlite_file(url)
+    if file is None:
+        return StorageError(f"cannot use the database {shown}: {reason}", "a PostgreSQL that can be reached")
+    if "not a database" in reason or "malformed" in reason:
+        return StorageError(f"{str(file)!r} is not an SQLite database", "a database, or a name that is free")
+    return StorageError(
+        f"cannot use the database {str(file)!r}: {reason}", "a file and a folder that can be written"
+    )

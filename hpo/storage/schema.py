@@ -1,0 +1,136 @@
+"""The tables of a database: Optuna's made by Optuna, ours by migrations, by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from hpo.errors import MismatchError, StorageError
+
+REVISION = "0002"
+"""The newest of ``hpo/storage/migrations/versions``."""
+OPTUNA_REVISION = "v3.2.0.a"
+"""The schema of Optuna 5.0, on whose tables we write."""
+VERSION_TABLE = "hpo_alembic_version"
+_LOCK_KEY = zlib.crc32(b"hpo schema")
+
+
+def prepare(engine: sa.Engine, *, create: bool) -> None:
+    """See that Optuna's tables and ours are there and up to date; cheap when they are.
+
+    Without ``create``, raises :class:`StorageError` when ours are missing. Raises :class:`MismatchError`
+    when either were made by a newer version. Studies of others in the database are left alone.
+    """
+    if _is_ready(engine):
+        return
+    if not create and _revision(engine, VERSION_TABLE) is None:
+        raise StorageError(
+            "the database holds no study of this program", "one that a search has used", "type: hpo run"
+        )
+    with _alone(engine):
+        if not _is_ready(engine):
+            _make_optuna_tables(engine)
+            _migrate(engine)
+
+
+def _is_ready(engine: sa.Engine) -> bool:
+    ours, theirs = _revision(engine, VERSION_TABLE), _revision(engine, "alembic_version")
+    _refuse_newer(ours, theirs)
+    return ours == REVISION and theirs == OPTUNA_REVISION
+
+
+def _revision(engine: sa.Engine, table: str) -> str | None:
+    """Return the schema version noted in ``table``; None when there is none."""
+    if not sa.inspect(engine).has_table(table):
+        return None
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table(table))).scalar()
+    return None if found is None else str(found)
+
+
+def _refuse_newer(ours: str | None, theirs: str | None) -> None:
+    if ours is not None and ours > REVISION:
+        raise MismatchError(
+            f"the database has schema {ours} of a newer version of this program",
+            f"schema {REVISION} or older",
+            "update this program, or take another --storage",
+        )
+    if (
+        theirs is not None
+        and theirs != OPTUNA_REVISION
+        and _as_numbers(theirs) > _as_numbers(OPTUNA_REVISION)
+    ):
+        raise MismatchError(
+            f"the database has Optuna's schema {theirs} of a newer Optuna",
+            f"Optuna's schema {OPTUNA_REVISION}",
+            "take another --storage",
+        )
+
+
+def _as_numbers(revision: str) -> list[int]:
+    return [int(part) for part in revision.lstrip("v").split(".") if part.isdigit()]
+
+
+@contextmanager
+def _alone(engine: sa.Engine) -> Iterator[None]:
+    """Let one process at a time through: an advisory lock on PostgreSQL, one on the folder for SQLite."""
+    if engine.dialect.name == "postgresql":
+        with engine.connect() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK_KEY)))
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK_KEY)))
+        return
+    # Not the file itself: closing a second handle on it would drop SQLite's own locks in this process.
+    folder = os.open(Path(engine.url.database or "").absolute().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        _use_write_ahead_log(engine)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _use_write_ahead_log(engine: sa.Engine) -> None:
+    """Switch the file to WAL, which it stays in: readers and the writer no longer wait for each other."""
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+
+
+def _make_optuna_tables(engine: sa.Engine) -> None:
+    """Make Optuna's tables as Optuna does, or raise when they are of an older Optuna."""
+    from optuna.storages import RDBStorage
+
+    # Optuna fills {SCHEMA_VERSION} into its URLs.
+    url = engine.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    try:
+        storage = RDBStorage(url, engine_kwargs={"poolclass": sa.NullPool})
+    except RuntimeError as error:
+        raise MismatchError(
+            "the database was made by another version of Optuna",
+            f"Optuna's schema {OPTUNA_REVISION}",
+            "type: optuna storage upgrade --storage URL",
+        ) from error
+    storage.engine.dispose()
+
+
+def _migrate(engine: sa.Engine) -> None:
+    """Bring our tables up to date, all in one transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,149 @@
+"""The loop of one process on one device: claim, suggest, hand runs to finetune, record, until the end.
+
+The end is the budget (every slot is closed), the clock (``timeout_s``) or a signal; in the last two cases
+what was under way is given back, so that nothing is left RUNNING and the next command goes on from the last
+epoch. Nothing here knows whether the trainer behind the doorway trains one run or a population.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from finetune.api import FinetuneError
+from hpo.errors import HpoError
+from hpo.worker.leases import renewing
+from hpo.worker.opening import check_fits, open_study
+from hpo.worker.roster import Roster
+from hpo.worker.session import Event, Session, Settings, checkpoint_folder, open_session, versions
+from hpo.worker.source import Recalled, Source, tell_reaped
+from hpo.worker.stop import Stop, Stopped
+
+__all__ = [
+    "Event",
+    "Settings",
+    "WorkSummary",
+    "check_fits",
+    "checkpoint_folder",
+    "open_study",
+    "versions",
+    "work",
+]
+
+
+@dataclass(frozen=True)
+class WorkSummary:
+    """What one process did."""
+
+    ended: Literal["no_work", "timeout", "interrupted"]
+    ends: Mapping[str, int] = field(default_factory=dict)
+    """Why the runs of this process ended -> how many."""
+
+
+def work(
+    url: str,
+    studies: Sequence[str] = (),
+    *,
+    below: int | None = None,
+    forever: bool = False,
+    settings: Settings,
+    on_event: Callable[[Event], None] = lambda event: None,
+    stop: Stop | None = None,
+) -> WorkSummary:
+    """Work on ``studies`` (none named: all open ones) until none has a slot (``< below``) left for anybody.
+
+    The most urgent study comes first, then the oldest; between two runs a more urgent one takes over. While
+    other workers run the last slots this one waits, because they may die; with ``forever`` it waits for new
+    work too. SIGINT, SIGTERM and the timeout give back what is under way.
+
+    Raises :class:`FinetuneError` and :class:`HpoError` (another attempt could not mend them) after giving
+    back: at once for a study that was named; otherwise that study is served no more, the others go on, and
+    the first such error is raised in the end. Other exceptions of the trainer end that attempt only.
+    """
+    stop = stop or Stop()
+    ends: Mapping[str, int] = {}
+    with stop.listening(), _clock(settings.timeout_s, stop):
+        try:
+            with stop.raising(), open_session(url, settings, on_event, stop) as session:
+                roster = Roster(session, url, settings, studies, below)
+                ends = roster.ends
+                _serve(session, roster, settings, forever=forever)
+        except Stopped:
+            assert stop.reason is not None
+            return WorkSummary(stop.reason, ends)
+    for error in roster.refused.values():
+        raise error
+    return WorkSummary("no_work", ends)
+
+
+@contextmanager
+def _clock(timeout_s: float | None, stop: Stop) -> Iterator[None]:
+    """Ask for the end after ``timeout_s`` seconds."""
+    if timeout_s is None:
+        yield
+        return
+    timer = threading.Timer(timeout_s, stop.request, ["timeout"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _serve(session: Session, roster: Roster, settings: Settings, *, forever: bool) -> None:
+    """Take runs from one study after the other until there is no work."""
+    train = partial(
+        settings.open_doorway().train,
+        data_dir=settings.data_dir,
+        cache_dir=settings.cache_dir,
+        device=settings.device,
+        slots=settings.slots,
+    )
+    with renewing(session, roster), _giving_back(session, roster):
+        while True:
+            source = roster.next_source()
+            if source is not None:
+                _train(train, source, roster)
+            elif not forever and roster.is_over():
+                return
+            else:
+                session.stop.pause(settings.poll_s)
+                session.patiently(lambda: tell_reaped(session.ledger, session.on_event))
+
+
+def _train(train: Callable[[Source], None], source: Source, roster: Roster) -> None:
+    """Train until the source is empty; an exception that another attempt may mend is recorded."""
+    try:
+        train(source)
+    except Recalled:
+        source.give_back_all()
+    except FinetuneError as error:
+        source.give_back_all()
+        roster.refuse(source, error)
+    except HpoError:
+        raise
+    except Exception as error:  # whatever it is: the run that it ended must not end the search
+        end: Literal["out_of_memory", "error"] = "out_of_memory" if _is_memory(error) else "error"
+        source.fail_all(end, traceback.format_exc())
+
+
+def _is_memory(error: Exception) -> bool:
+    """Tell want of memory from other faults (torch: OutOfMemoryError on CUDA, RuntimeError on the CPU)."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+@contextmanager
+def _giving_back(session: Session, roster: Roster) -> Iterator[None]:
+    """Give back whatever is still held when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        with session.stop.silenced():
+            roster.give_back_all()

@@ -1,0 +1,70 @@
+"""A study's row in the database: made, grown, or checked against what this process would run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from finetune.api import DataSummary
+from hpo.errors import MismatchError, UsageError
+from hpo.ledger.values import Kind, StudyRow
+from hpo.search import tuning_seed
+from hpo.spec import Configuration, StudySpec
+from hpo.worker.session import Settings, open_ledger, versions
+
+_RESUME = "to go on, type: hpo resume --study {}"
+
+
+def open_study(
+    url: str,
+    spec: StudySpec,
+    settings: Settings,
+    *,
+    kind: Kind = "search",
+    total: int | None = None,
+) -> StudyRow:
+    """Create the study with its first ``total`` slots, or find it and let it grow; returns its row.
+
+    The first slots hold the baseline and the known configurations. Raises :class:`MismatchError` when the
+    database has a study of that name with another spec, data or versions, :class:`UsageError` when it was
+    paused or stopped, and what ``describe_data`` raises.
+    """
+    data = _describe(spec, settings)
+    with open_ledger(url) as ledger:
+        row = ledger.create_study(spec, kind=kind, data=asdict(data), versions=versions(settings.doorway))
+        if row.state != "open":
+            raise UsageError(f"study {row.name!r} is {row.state}", "an open study", _RESUME.format(row.name))
+        ledger.add_slots(row.study_id, total or spec.budget.trials, fixed_configurations(spec))
+    return row
+
+
+def fixed_configurations(spec: StudySpec) -> list[tuple[str, Configuration]]:
+    """Return (origin, configuration) of a study's first slots: the baseline, then the known ones."""
+    named = [("baseline", spec.baseline), *(("known", known) for known in spec.known)]
+    return [
+        (origin, Configuration(given.lr, given.backbone_lr, given.loss, tuning_seed(spec, slot)))
+        for slot, (origin, given) in enumerate(named)
+    ]
+
+
+def _describe(spec: StudySpec, settings: Settings) -> DataSummary:
+    inputs = spec.run_spec(fixed_configurations(spec)[0][1]).inputs
+    return settings.open_doorway().describe_data(
+        inputs, data_dir=settings.data_dir, cache_dir=settings.cache_dir
+    )
+
+
+def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:
+    """Refuse to add trials to a study made with other code or data; MismatchError says what differs."""
+    here = {**versions(settings.doorway), "spec": spec.fingerprint()}
+    there = {**study.versions, "spec": study.fingerprint}
+    here["data"] = _describe(spec, settings).data_hash
+    there["data"] = study.data["data_hash"]
+    wrong = [
+        f"{key} {here.get(key)} here, {there[key]} there" for key in there if here.get(key) != there[key]
+    ]
+    if wrong:
+        raise MismatchError(
+            f"study {study.name!r} was made with something else: {'; '.join(wrong)}",
+            "the same code and data on every worker",
+            "use the versions of the study, or give the study another name",
+        )

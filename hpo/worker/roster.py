@@ -1,0 +1,137 @@
+"""The studies that one worker serves: those that it was told, or all open ones; urgent first, then oldest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from finetune.api import FinetuneError
+from hpo.errors import HpoError
+from hpo.ledger.values import Claim, Counts, StudyRow
+from hpo.spec import StudySpec
+from hpo.worker.opening import check_fits
+from hpo.worker.session import Event, Session, Settings, checkpoint_folder
+from hpo.worker.source import Source
+
+
+class Roster:
+    """Finds the next study with work, and speaks for all runs of the process."""
+
+    def __init__(
+        self, session: Session, url: str, settings: Settings, names: Sequence[str], below: int | None
+    ) -> None:
+        """Serve the studies ``names`` (none: all), each up to its slot ``below`` (None: all slots).
+
+        Raises :class:`hpo.errors.UnknownStudyError` for a name that is not in the database.
+        """
+        self._session = session
+        self._url = url
+        self._settings = settings
+        self._below = below
+        self._names = set(names)
+        self._sources: dict[int, Source] = {}
+        self._ends: dict[str, int] = {}
+        self.refused: dict[int, HpoError | FinetuneError] = {}
+        """Studies that this process cannot serve, and why."""
+        for name in names:
+            session.patiently(partial(session.ledger.study, name))
+
+    @property
+    def ends(self) -> Mapping[str, int]:
+        """How many runs ended here, by why."""
+        return self._ends
+
+    def next_source(self) -> Source | None:
+        """Return the source of the first study that has a run for us, already claimed; None without any."""
+        for study in self._studies():
+            source = self._source(study)
+            if source is not None and source.has_run():
+                return source
+        return None
+
+    def is_over(self) -> bool:
+        """Return whether no slot of our studies is free or running: nobody can die and leave us one."""
+        return not any(self._is_unfinished(study) for study in self._studies())
+
+    def refuse(self, source: Source, error: HpoError | FinetuneError) -> None:
+        """Serve a study no more, because of a fault that another attempt could not mend.
+
+        Raises ``error`` when the study was asked for by its name.
+        """
+        self._refuse(source.study, error)
+
+    # --- for the thread that renews the leases
+
+    def claims(self) -> list[Claim]:
+        """Return all claims that we hold. Thread-safe."""
+        return [claim for source in list(self._sources.values()) for claim in source.claims()]
+
+    def lose(self, claims: Sequence[Claim]) -> None:
+        """Tell the sources of claims that another worker may have. Thread-safe."""
+        for source in list(self._sources.values()):
+            source.lose([claim for claim in claims if claim.study_id == source.study.study_id])
+
+    def recall_stopped(self) -> None:
+        """Have the runs of studies that were stopped given back at their next epoch. Thread-safe."""
+        if any(source.claims() for source in list(self._sources.values())):
+            for study in self._session.ledger.studies():
+                if study.state == "stopped" and study.study_id in self._sources:
+                    self._sources[study.study_id].is_recalled = True
+
+    def give_back_all(self) -> None:
+        """Free all slots that we hold."""
+        for source in self._sources.values():
+            source.give_back_all()
+
+    # --- steps
+
+    def _studies(self) -> list[StudyRow]:
+        """Return the open studies that we may serve, in the order in which they are served."""
+        rows = self._session.patiently(self._session.ledger.studies)
+        return [
+            row
+            for row in rows
+            if row.state == "open"
+            and row.study_id not in self.refused
+            and (not self._names or row.name in self._names)
+        ]
+
+    def _is_unfinished(self, study: StudyRow) -> bool:
+        counts = self._counts(study)
+        return counts.free + counts.running > 0
+
+    def _counts(self, study: StudyRow) -> Counts:
+        return self._session.patiently(partial(self._session.ledger.counts, study.study_id, self._below))
+
+    def _goes_first(self, study: StudyRow) -> bool:
+        """Return whether ``study`` is still the first with a free slot."""
+        if len(self._names) == 1:
+            return True
+        for other in self._studies():
+            if other.study_id == study.study_id:
+                return True
+            if self._counts(other).free:
+                return False
+        return True  # paused or stopped: the ledger gives no slot
+
+    def _source(self, study: StudyRow) -> Source | None:
+        """Return the study's source, made at the first call; None for a study that is refused here."""
+        if study.study_id not in self._sources:
+            spec = StudySpec.model_validate(study.spec)
+            try:
+                check_fits(study, spec, self._settings)
+            except (HpoError, FinetuneError) as error:
+                self._refuse(study, error)
+                return None
+            folder = checkpoint_folder(self._url, study.name, self._settings)
+            self._sources[study.study_id] = Source(
+                self._session, study, spec, folder, self._below, self._ends, partial(self._goes_first, study)
+            )
+        return self._sources[study.study_id]
+
+    def _refuse(self, study: StudyRow, error: HpoError | FinetuneError) -> None:
+        if study.name in self._names:
+            raise error
+        self.refused[study.study_id] = error
+        text = f"{study.name} cannot be served here: {error}"
+        self._session.on_event(Event("message", self._session.worker, study.name, text=text))

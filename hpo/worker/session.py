@@ -1,0 +1,212 @@
+"""What a worker's process holds while it works: settings, a place in the ledger, a way to tell of itself."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from finetune.api import DataSummary, InputSpec, RunSource, RunSpec, TestScores
+from hpo.ledger import Ledger
+from hpo.storage import open_engine, patiently
+from hpo.worker.stop import Stop
+
+T = TypeVar("T")
+
+
+class Doorway(Protocol):
+    """What a worker needs of :mod:`finetune.api`, or of another trainer with the same calls."""
+
+    def train(
+        self,
+        source: RunSource,
+        *,
+        data_dir: Path,
+        cache_dir: Path,
+        device: str,
+        slots: int | Literal["auto"],
+    ) -> None:
+        """Run until the source is empty."""
+        ...
+
+    def recommend_slots(self, spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str) -> int:
+        """Say what ``slots="auto"`` takes."""
+        ...
+
+    def describe_data(self, inputs: InputSpec, *, data_dir: Path, cache_dir: Path) -> DataSummary:
+        """Say what a search must know of the data."""
+        ...
+
+    def score_test(
+        self, spec: RunSpec, checkpoint: Path, *, data_dir: Path, cache_dir: Path, device: str
+    ) -> TestScores:
+        """Score the weights of a finished run on the test split: for confirmation only."""
+        ...
+
+    def score_trivial(
+        self, inputs: InputSpec, *, data_dir: Path, cache_dir: Path, fold: int | None
+    ) -> TestScores:
+        """Score the trivial predictor on the test split: for confirmation only."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how this process works; nothing of it can change a trial's numbers."""
+
+    data_dir: Path
+    cache_dir: Path
+    device: str = "auto"
+    slots: int | Literal["auto"] = 1
+    """Runs at a time on the device; ``auto``: as many as pay there."""
+    lease_s: float = 60.0
+    """How long after its last sign of life a worker's trials are taken from it."""
+    poll_s: float = 1.0
+    """Pause between two looks for work while others run the last trials."""
+    checkpoint_dir: Path | None = None
+    """None: beside the SQLite file, or in the cache folder. Workers on several machines must share it."""
+    timeout_s: float | None = None
+    patience_s: float = 600.0
+    """How long a database error may last before it ends the worker."""
+    doorway: str = "finetune.api"
+    """Dotted name of the module whose ``train`` and ``describe_data`` are called."""
+
+    def open_doorway(self) -> Doorway:
+        """Import the trainer."""
+        return cast(Doorway, importlib.import_module(self.doorway))
+
+
+EventKind = Literal[
+    "attached",
+    "started",
+    "epoch",
+    "complete",
+    "pruned",
+    "failed",
+    "retried",
+    "given_back",
+    "waiting",
+    "message",
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person who watches a search wants to know."""
+
+    kind: EventKind
+    """``pruned`` includes diverged runs; ``failed`` closes a slot, ``retried`` frees it for another attempt;
+    ``waiting`` for the database; ``attached`` tells a worker's id once."""
+    worker: str = ""
+    study: str = ""
+    slot: int | None = None
+    attempt: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    """Of the recipe."""
+    value: float | None = None
+    """Best validation loss so far; None while there is none."""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a worker's process holds while it works."""
+
+    engine: sa.Engine
+    ledger: Ledger
+    worker: str
+    """Its id in the ledger."""
+    device: str
+    lease_s: float
+    stop: Stop
+    on_event: Callable[[Event], None]
+    patience_s: float = 600.0
+    """How long a database error may last before it ends the worker."""
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Make an idempotent database call, waiting out errors that pass; a request to stop ends the wait."""
+        with self.stop.held():
+            return patiently(call, patience_s=self.patience_s, notify=self.tell_waiting, wait=self.stop.pause)
+
+    def tell_waiting(self, text: str) -> None:
+        """Tell that the database is away."""
+        self.on_event(Event("waiting", self.worker, text=text))
+
+
+@contextmanager
+def open_ledger(url: str) -> Iterator[Ledger]:
+    """Open the ledger of a database, and close its connections at the end."""
+    engine = open_engine(url)
+    try:
+        yield Ledger(engine)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def open_session(
+    url: str, settings: Settings, on_event: Callable[[Event], None], stop: Stop
+) -> Iterator[Session]:
+    """Register this process as a worker, and take it out of the books at the end."""
+
+    def tell(text: str) -> None:
+        on_event(Event("waiting", text=text))
+
+    with stop.held():
+        wait = partial(patiently, patience_s=settings.patience_s, notify=tell, wait=stop.pause)
+        engine = wait(partial(open_engine, url))
+        ledger = Ledger(engine)
+        place = (socket.gethostname(), os.getpid(), settings.device, versions(settings.doorway))
+        worker = wait(partial(ledger.register_worker, *place))
+    session = Session(
+        engine, ledger, worker, settings.device, settings.lease_s, stop, on_event, settings.patience_s
+    )
+    on_event(Event("attached", worker))
+    try:
+        yield session
+    finally:
+        with stop.silenced(), suppress(SQLAlchemyError):  # a note for people: no reason to fail at the end
+            ledger.worker_gone(worker)
+        engine.dispose()
+
+
+def versions(doorway: str = "finetune.api") -> dict[str, str]:
+    """Return the versions that a study's numbers depend on; all its workers must have the same."""
+    engine = getattr(importlib.import_module(doorway), "ENGINE_VERSION", "1")
+    return {
+        "hpo": _version("hpo"),
+        "torch": _version("torch"),
+        "numpy": _version("numpy"),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "engine": str(engine),
+    }
+
+
+def _version(package: str) -> str:
+    """Return the installed version without its build (+cpu, +cu128), which is a matter of device."""
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def checkpoint_folder(url: str, study: str, settings: Settings) -> Path:
+    """Return where the epoch checkpoints of a study's slots lie."""
+    if settings.checkpoint_dir is not None:
+        return settings.checkpoint_dir / study
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return Path(f"{parsed.database}.checkpoints").resolve() / study
+    return settings.cache_dir / "checkpoints" / study
