@@ -1,11 +1,14 @@
 """What the built-in weights are worth: fine-tuned from them against from scratch, same budget.
 
-    python benchmarks/pretraining.py --data DATA [--task bidmc_hr] [--seeds 5] [--workers 2]
+    python benchmarks/pretraining.py --data DATA
+    python benchmarks/pretraining.py --data DATA --study physionet2017 --plan 300:12 all:4
+    python benchmarks/pretraining.py --data DATA --study ptb-xl --plan 100:20 all:20
 
-For all, 10 and 5 training subjects, both arms run the same seeds, recipe and learning rates: lr 1e-3 for the
-head, and two rates for the backbone, of which each arm keeps the one with the better mean. The figure is
-the validation loss of the best epoch (bpm) and its paired difference. Runs that stand in --out already are
-not run again. Results: docs/backbones.md and benchmarks/results/pretraining.json.
+For each number of training subjects (``--plan SUBJECTS:EPOCHS``), both arms run the same seeds, recipe and
+learning rates: lr 1e-3 for the head, and two rates for the backbone, of which each arm keeps the one with the
+better mean. Inputs and the plain loss are the study's. The figure is the validation loss of the best epoch on
+the task's yardstick (MAE in label units, cross-entropy or BCE) and its paired difference. Runs that stand in
+--out already are not run again. Results: docs/backbones.md and benchmarks/results/pretraining*.json.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +29,8 @@ from typing import Any
 
 import pandas as pd
 
-from finetune.api import BackboneSpec, InputSpec, Recipe, Report, Run, RunResult, RunSpec, train
+from finetune.api import Recipe, Report, Run, RunResult, RunSpec, train
+from hpo.spec import Configuration, StudySpec, load_spec
 
 ARMS = {"pretrained": "builtin", "scratch": "none"}
 
@@ -73,21 +78,38 @@ def describe(spec: RunSpec) -> dict[str, Any]:
 
 def specs(options: argparse.Namespace) -> list[RunSpec]:
     """Return all runs: seeds x subjects x backbone rates x arms."""
+    study = load_spec(options.study)
     return [
-        RunSpec(
-            InputSpec(options.task, train_subjects=subjects),
-            BackboneSpec(options.backbone, weights),
-            "full_finetuning",
-            Recipe(epochs=epochs, batch_size=64, patience=epochs),
-            options.lr,
-            rate,
-            "l1",
-            seed,
-        )
+        run_spec(study, Configuration(options.lr, rate, loss_of(study), seed), subjects, epochs, weights)
         for rate, seed, (subjects, epochs), weights in itertools.product(
-            options.backbone_lr, range(options.seeds), ((5, 24), (10, 16), (None, 6)), ARMS.values()
+            options.backbone_lr, range(options.seeds), options.plan, ARMS.values()
         )
     ]
+
+
+def loss_of(study: StudySpec) -> str:
+    """Return the loss of all runs: L1 where the study has it, else its plain loss, the first."""
+    return "l1" if "l1" in study.space.loss else study.space.loss[0]
+
+
+def run_spec(
+    study: StudySpec, configuration: Configuration, subjects: int | None, epochs: int, weights: str
+) -> RunSpec:
+    """Return one run on a study's inputs and backbone, with a part of its training subjects."""
+    spec = study.run_spec(configuration)
+    return replace(
+        spec,
+        inputs=replace(spec.inputs, train_subjects=subjects, allow_partial=True),
+        backbone=replace(spec.backbone, weights=weights),
+        mode="full_finetuning",
+        recipe=Recipe(epochs=epochs, batch_size=64, patience=epochs),
+    )
+
+
+def step(text: str) -> tuple[int | None, int]:
+    """Read ``SUBJECTS:EPOCHS``; SUBJECTS may be ``all``."""
+    subjects, epochs = text.split(":")
+    return (None if subjects == "all" else int(subjects)), int(epochs)
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -100,7 +122,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     frame = pd.DataFrame(rows)
     lines = []
     for subjects, group in frame.groupby("subjects"):
-        line: dict[str, Any] = {"subjects": int(subjects) or 42}
+        line: dict[str, Any] = {"subjects": int(subjects) or "all"}
         scores = {}
         for arm, runs in group.groupby("arm"):
             means = runs.groupby("backbone_lr").validation_loss.mean()
@@ -108,11 +130,11 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             scores[arm] = best
             line |= {
                 f"{arm}_backbone_lr": float(means.idxmin()),
-                f"{arm}_mean": round(float(best.mean()), 2),
-                f"{arm}_sd": round(float(best.std(ddof=1)), 2),
+                f"{arm}_mean": round(float(best.mean()), 3),
+                f"{arm}_sd": round(float(best.std(ddof=1)), 3),
             }
         difference = scores["pretrained"] - scores["scratch"]
-        line |= {"n": len(difference), "difference": round(float(difference.mean()), 2)}
+        line |= {"n": len(difference), "difference": round(float(difference.mean()), 3)}
         lines.append(line | {"better_in": int((difference < 0).sum())})
     return lines
 
@@ -121,14 +143,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
-    parser.add_argument("--task", default="bidmc_hr")
-    parser.add_argument("--backbone", default="cmssl_tiny_ppg")
+    parser.add_argument("--study", default="bidmc_hr")
+    parser.add_argument("--plan", type=step, nargs="+", default=[(5, 24), (10, 16), (None, 6)])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--backbone-lr", type=float, nargs="+", default=[1e-3, 1e-4])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pretraining.json"))
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    options.out = options.out or Path(f"benchmarks/results/pretraining_{options.study}.json")
     os.environ["OMP_NUM_THREADS"] = "1"
     rows = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
     done = {key(row) for row in rows}
@@ -146,9 +169,10 @@ def main() -> None:
 def result(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what is written: how, where, the table and every run."""
     return {
-        "command": f"python benchmarks/pretraining.py --data DATA --task {options.task}",
+        "command": f"python benchmarks/pretraining.py --data DATA --study {options.study} --plan "
+        + " ".join(f"{subjects or 'all'}:{epochs}" for subjects, epochs in options.plan),
         "lr": options.lr,
-        "loss": "l1",
+        "loss": loss_of(load_spec(options.study)),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version(), "torch": version("torch")},
         "table": table(rows),

@@ -26,6 +26,7 @@ from finetune.api import (
     Run,
     RunResult,
     RunSpec,
+    find_task,
     score_test,
     train,
 )
@@ -69,9 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     """Fine-tune one configuration and print its result as JSON."""
+    backbone = options.backbone or f"cmssl_tiny_{find_task(options.task).signal}"
     spec = RunSpec(
-        InputSpec(options.task, options.normalisation, train_subjects=options.train_subjects),
-        BackboneSpec(options.backbone, options.weights),
+        InputSpec(
+            options.task,
+            options.normalisation,
+            options.samples,
+            train_subjects=options.train_subjects,
+            allow_partial=options.allow_partial,
+        ),
+        BackboneSpec(backbone, options.weights),
         options.mode,
         Recipe(options.epochs, options.batch_size, options.patience),
         options.lr,
@@ -134,10 +142,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, help=f"one of {', '.join(TASKS)}")
-    parser.add_argument("--backbone", default="cmssl_tiny_ppg", help=f"one of {', '.join(BACKBONES)}")
+    parser.add_argument(
+        "--backbone", help=f"one of {', '.join(BACKBONES)}; the tiny one of the task's signal by default"
+    )
     parser.add_argument("--weights", default="builtin", help="builtin, none (from scratch) or a file")
     parser.add_argument("--mode", default="full_finetuning", help="or linear_probing, linear_probing_cached")
     parser.add_argument("--normalisation", default="window", help="window or position (the reference)")
+    parser.add_argument("--samples", type=int, default=1250, help="samples per window after interpolation")
     parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of the head")
     parser.add_argument("--backbone-lr", type=float, default=1e-5, help="learning rate of the backbone")
     parser.add_argument("--loss", default="mse", help=f"one of {', '.join(LOSSES)}")
@@ -146,6 +157,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="windows a step")
     parser.add_argument("--patience", type=int, default=5, help="epochs without a better validation loss")
     parser.add_argument("--train-subjects", type=int, help="only the first so many training subjects")
+    parser.add_argument("--allow-partial", action="store_true", help="accept a data set with records missing")
     parser.add_argument("--test", action="store_true", help="score the test split too, after the run")
 
 

@@ -15,7 +15,7 @@ from hpo.report.page import Language
 from hpo.report.texts import CAPTIONS, TEXTS
 from hpo.wording import YARDSTICKS, answer_lines
 from hpo.wording.confirmed import confirmation_lines
-from hpo.wording.zh import YARDSTICKS_ZH, answer_lines_zh, ready_zh
+from hpo.wording.zh import YARDSTICKS_ZH, answer_lines_zh, confirmed_zh, ready_zh
 
 _IN_SEARCH = ("ratio", "rates", "curves", "seeds", "importances")
 
@@ -55,7 +55,7 @@ def _pictured(name: str, shown: str, language: Language) -> str:
 def _confirmed(found: Confirmation, shown: dict[str, str], language: Language) -> list[str]:
     """Return what the test split showed: the arms in a table, what limits them, the pictures."""
     texts = TEXTS[language]
-    lines = confirmation_lines(found) if language == "en" else [_headline_zh(found)]
+    lines = confirmation_lines(found) if language == "en" else confirmed_zh(found)
     kept = [line for line in lines if not line.startswith("published: ")]
     arms = len(found.arms) if language == "en" else 0
     said = [kept[0], *kept[1 + arms :]]
@@ -66,12 +66,6 @@ def _confirmed(found: Confirmation, shown: dict[str, str], language: Language) -
         _arms(found, language),
         *tests,
     ]
-
-
-def _headline_zh(found: Confirmation) -> str:
-    looked = f"测试集至今被查看 {found.test_looks} 次；选择 {found.choice_hash[:16]} 在运行前已冻结"
-    many = f"{len(found.seeds)} 个配对随机种子，{found.arms[0].subjects} 个独立测试单位"
-    return f"在测试集上，所选配置{ready_zh(found.verdict)}（{many}；{looked}）"
 
 
 def _arms(found: Confirmation, language: Language) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from hpo.confirm.confirmed import Confirmation
+from hpo.confirm.paired import MIN_SEEDS
 from hpo.findings import Findings
 
 YARDSTICKS_ZH = {"mae": "MAE", "cross_entropy": "交叉熵", "bce": "二元交叉熵"}
@@ -52,6 +54,22 @@ def ready_zh(sentence: str) -> str:
         if found:
             return found.expand(chinese)
     return sentence
+
+
+def confirmed_zh(found: Confirmation) -> list[str]:
+    """Return the verdict of a confirmation and what limits it, in Chinese."""
+    looked = f"测试集至今被查看 {found.test_looks} 次；选择 {found.choice_hash[:16]} 在运行前已冻结"
+    many = f"{len(found.seeds)} 个配对随机种子，{found.arms[0].subjects} 个独立测试单位"
+    lines = [f"在测试集上，所选配置{ready_zh(found.verdict)}（{many}；{looked}）"]
+    first = found.arms[0].against_baseline
+    if first is not None and first.detectable is not None:
+        size = f"{first.detectable:.3g} {found.task.unit}".rstrip()
+        lines.append(f"若真实差异为 {size}，五次中约有四次能被发现")
+    if len(found.seeds) < MIN_SEEDS:
+        lines.append(f"{len(found.seeds)} 个种子的 p 值不会低于 {2 / 2 ** len(found.seeds):.3g}：不下结论")
+    if found.task.unit_of_independence == "block":
+        lines.append("该数据集没有受试者编号：不同数据块可能来自同一人")
+    return lines
 
 
 def name_zh(findings: Findings) -> str:

@@ -1,0 +1,64 @@
+"""``python -m finetune``: one configuration, without a search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune.__main__ import main
+
+SMALL = ["--epochs", "1", "--train-subjects", "2", "--seed", "3"]
+
+
+def places(folder: Path) -> list[str]:
+    """Return the options that keep a run inside ``folder``."""
+    return ["--data", str(folder / "data"), "--cache", str(folder / "cache"), "--device", "cpu"]
+
+
+def test_one_run_prints_its_epochs_and_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--task", "synthetic_hr", "--loss", "l1", *SMALL, *places(tmp_path)]) == 0
+
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert printed.err.startswith("epoch 1: train loss ")
+    assert (result["reason"], result["epochs"]) == ("finished", 1)
+    assert "test" not in result
+
+
+def test_the_test_split_is_scored_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "--task", "synthetic_hr", "--loss", "l1", "--test", *SMALL, *places(tmp_path)])
+
+    assert json.loads(capsys.readouterr().out)["test"]["mae"] > 0
+
+
+def test_the_backbone_is_the_tiny_one_of_the_tasks_signal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--task", "ptb-xl", "--loss", "bce", *places(tmp_path)]) == 2
+
+    assert "ptb-xl" in capsys.readouterr().err  # the data are missing; the backbone fits
+
+
+@pytest.mark.real_data
+def test_a_partial_data_set_has_to_be_allowed(
+    tmp_path: Path, hpo_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "run",
+        "--task",
+        "ptb-xl",
+        "--loss",
+        "bce",
+        *SMALL,
+        "--cache",
+        str(tmp_path),
+        "--data",
+        str(hpo_data),
+    ]
+
+    assert main(words) == 2
+    assert "partial" in capsys.readouterr().err
+    assert main([*words, "--allow-partial", "--samples", "625"]) == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] == 1
