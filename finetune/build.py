@@ -62,6 +62,8 @@ def find_entry(inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notif
     """Return the folder of the cache that holds ``inputs``, built first where it is not there."""
     if inputs.samples < 2:
         raise SettingError(f"samples {inputs.samples}", "2 or more samples per window")
+    if inputs.every < 1:
+        raise SettingError(f"every {inputs.every}", "1 for all windows, n for every n-th")
     task = find_task(inputs.task)
     reader = find_reader(task.dataset)
     root = data_dir / reader.folder
@@ -82,6 +84,8 @@ def find_entry(inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notif
 def _key(inputs: InputSpec, reader: Reader, content: str) -> str:
     """Return the hash of everything that can change a prepared byte, and of nothing else."""
     settings = {key: value for key, value in asdict(inputs).items() if key != "allow_partial"}
+    if inputs.every == 1:
+        del settings["every"]  # entries made before it was there stay good
     parts = {"prepare": VERSION, "reader": [reader.name, reader.version], "content": content, **settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -178,7 +182,17 @@ def _rows(
     kept = first_subjects(training, inputs.train_subjects)
     is_usable = windows.split != TEST
     train, held = (np.flatnonzero(is_usable & np.isin(windows.groups, side)) for side in (kept, validation))
-    return train, held
+    return every_nth(train, windows.groups, inputs.every), every_nth(held, windows.groups, inputs.every)
+
+
+def every_nth(rows: Rows, groups: NDArray[np.str_], n: int) -> Rows:
+    """Return every n-th of each unit's ``rows``, from its first; ``groups`` (N,) has every row's unit."""
+    if n == 1:
+        return rows
+    order = np.argsort(groups[rows], kind="stable")
+    _, first, counts = np.unique(groups[rows][order], return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(first, counts)
+    return np.sort(rows[order[place % n == 0]])
 
 
 def _units(groups: NDArray[np.str_]) -> dict[str, int]:

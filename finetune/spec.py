@@ -29,6 +29,9 @@ class InputSpec:
     """Samples per window after linear interpolation (T)."""
     train_subjects: int | None = None
     """Only the first so many training subjects of the split; None means all."""
+    every: int = 1
+    """Only every n-th training and validation window of each subject, from its first; 1 means all. Test
+    windows are never left out."""
     folds: int | None = None
     """None: the reference split. k: grouped folds over all non-test subjects; a run validates on fold
     ``seed % k`` and trains on the others. Test subjects are the reference split's in both cases."""

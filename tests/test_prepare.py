@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bidmc_files import breaths_text, numerics_text, write_bidmc, write_subject
+from hypothesis import given
+from hypothesis import strategies as st
 
+from finetune.build import every_nth
 from finetune.datasets import find_reader
 from finetune.datasets.base import TRAIN, VALIDATION
 from finetune.errors import DataError, MissingDataError, SettingError, UnknownNameError
@@ -119,6 +122,36 @@ def test_fewer_training_subjects_are_the_first_of_the_split(shared_cache_dir: Pa
     few = prepare(InputSpec("synthetic_hr", train_subjects=5), NOWHERE, shared_cache_dir).summary.subjects
     assert few["train"] == everyone["train"][:5]
     assert few["validation"] == everyone["validation"]
+
+
+@given(units=st.lists(st.integers(0, 4), min_size=1, max_size=60), n=st.integers(1, 5))
+def test_every_nth_takes_every_nth_row_of_each_unit(units: list[int], n: int) -> None:
+    groups = np.array([f"s{unit}" for unit in units])
+    rows = np.arange(len(units))[:: 1 + len(units) % 2]
+
+    kept = every_nth(rows, groups, n)
+
+    expected = [row for name in np.unique(groups) for row in rows[groups[rows] == name][::n]]
+    assert kept.tolist() == sorted(expected)
+
+
+def test_thinned_windows_keep_every_subject_and_the_whole_test_split(shared_cache_dir: Path) -> None:
+    whole = prepare(SYNTHETIC, NOWHERE, shared_cache_dir)
+    thin_inputs = InputSpec("synthetic_hr", every=4)
+    thin = prepare(thin_inputs, NOWHERE, shared_cache_dir)
+
+    subject = whole.train.groups[0]
+    own, kept = whole.train.groups == subject, thin.train.groups == subject
+    assert np.array_equal(thin.train.x[kept], whole.train.x[own][::4])
+    assert thin.summary.subjects == whole.summary.subjects
+    assert thin.summary.windows["validation"] < whole.summary.windows["validation"]
+    assert thin.summary.data_hash != whole.summary.data_hash
+    assert len(load_test(thin_inputs, NOWHERE, shared_cache_dir).y) == whole.summary.windows["test"]
+
+
+def test_every_must_be_at_least_one(shared_cache_dir: Path) -> None:
+    with pytest.raises(SettingError, match="every 0"):
+        prepare(InputSpec("synthetic_hr", every=0), NOWHERE, shared_cache_dir)
 
 
 def test_folds_validate_every_non_test_subject_once(shared_cache_dir: Path) -> None:

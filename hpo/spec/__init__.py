@@ -115,7 +115,10 @@ class StudySpec(Part):
 
     def what_counts(self) -> dict[str, Any]:
         """Return all that can change a trial's numbers, as plain JSON values."""
-        return self.model_dump(mode="json", exclude=_TEXTS)
+        counts = self.model_dump(mode="json", exclude=_TEXTS)
+        if self.inputs.every == 1:
+            del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
+        return counts
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of what can change a result; texts and the budget are not in it."""

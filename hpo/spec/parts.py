@@ -118,6 +118,8 @@ class Inputs(Part):
     normalisation: Normalisation = "window"
     samples: int = Field(default=1250, gt=0)
     train_subjects: int | None = Field(default=None, gt=0)
+    every: int = Field(default=1, gt=0)
+    """Every n-th training and validation window of each subject; the test split is always whole."""
     allow_partial: bool = False
     """Not part of the fingerprint: the hash of the data says which records were there."""
 
