@@ -276,6 +276,18 @@ def test_the_baseline_stands_beside_the_choice(clear: Answer) -> None:
     assert clear.against_baseline == "beats"
 
 
+def test_the_baselines_own_complete_runs_are_kept_beside_what_the_model_expects() -> None:
+    trials = table(40, 0.03)
+    trials.loc[:2, ["lr", "backbone_lr", "loss"]] = [DEFAULT.lr, DEFAULT.backbone_lr, DEFAULT.loss]
+    trials.loc[2, ["state", "end"]] = ["pruned", "pruned"]
+
+    found = ask(trials)
+
+    assert found.baseline is not None
+    assert found.baseline.runs == tuple(trials["value"][:2])
+    assert found.to_json()["baseline_runs"] == list(trials["value"][:2])
+
+
 def with_curves(trials: pd.DataFrame, pruned: NDArray[np.bool_]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return trials cut after epoch 4 where ``pruned``, and curves that gain 0.4 exp(-epoch / 4)."""
     epochs = np.arange(1, 21)

@@ -149,7 +149,7 @@ def _modelled(
     return replace(
         bare,
         choice=_choice(place, box, chosen),
-        baseline=default if baseline else None,
+        baseline=replace(default, runs=_own_runs(trials, baseline)) if baseline else None,
         against_trivial=_verdict(bare.trivial - chosen.value, chosen.standard_error, noise.seed_sd),
         against_baseline=_lead(surrogate, points_asked[[0, 2]]) if baseline else "cannot be told",
         optimism=naive.value - bare.best.validation_loss,
@@ -177,6 +177,15 @@ def _lowest(lattice: Lattice, mean: Floats) -> Floats:
     lr = float(np.clip(lr, *lattice.box.lr))
     backbone_lr = float(np.clip(lr - ratio, *lattice.box.backbone_lr))
     return np.array([lr, lr - backbone_lr, loss], dtype=np.float64)
+
+
+def _own_runs(trials: pd.DataFrame, setting: Setting) -> tuple[float, ...]:
+    """Return the validation losses of the complete trials of one configuration."""
+    rates = np.isclose(trials["lr"].astype(float), setting.lr) & np.isclose(
+        trials["backbone_lr"].astype(float), setting.backbone_lr
+    )
+    own = trials[rates & (trials["loss"] == setting.loss) & (classify(trials) == "complete")]
+    return tuple(own["value"].astype(float))
 
 
 def _rows(settings: Sequence[Setting | BestTrial]) -> pd.DataFrame:

@@ -9,9 +9,9 @@ and is never above what it had already reached. A diverged trial counts as one o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -85,20 +85,73 @@ def gather(trials: pd.DataFrame, curves: pd.DataFrame, box: Box) -> Evidence:
     There must be at least two complete trials with a finite value.
     """
     kinds = classify(trials)
-    complete, pruned, diverged = (trials[kinds == kind] for kind in ("complete", "pruned", "diverged"))
-    losses = complete["value"].to_numpy(float)
-    scale = Scale.of(losses)
-    y = scale.compress(losses)
-    censored, variance = _extrapolate(complete, pruned, curves, scale)
-    worst = float(max(y.max(), censored.max(initial=-np.inf)))
-    rows = pd.concat([complete, pruned, diverged])
-    return Evidence(
+    rows = trials[kinds != "other"]
+    best = _best_so_far(curves)
+    seen = Seen(
         points(rows, box),
-        np.concatenate([y, censored, np.full(len(diverged), worst)]),
-        np.concatenate([np.zeros(len(y)), variance, np.full(len(diverged), (scale.width / 2) ** 2)]),
-        _folds(rows),
-        scale,
+        kinds[kinds != "other"].to_numpy(str),
+        rows["value"].to_numpy(float, na_value=np.nan),
+        [best.get(number, np.empty(0)) for number in rows["number"]],
     )
+    found = seen.evidence()
+    return replace(found, groups=_folds(rows.iloc[seen.order]))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of n trials, none of which runs any more."""
+
+    x: Floats
+    """(n, 3) as in :mod:`hpo.analysis.likelihood`."""
+    kinds: NDArray[np.str_]
+    """(n,) complete, pruned or diverged."""
+    values: Floats
+    """(n,) best loss, of a pruned trial so far; anything for a diverged one."""
+    curves: Sequence[Floats]
+    """(n,) lowest validation loss up to each epoch; empty where the epochs are not known."""
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Where the rows of :meth:`evidence` stand here: complete trials, then pruned, then diverged."""
+        return np.concatenate([self._rows(kind) for kind in ("complete", "pruned", "diverged")])
+
+    def scale(self) -> Scale:
+        """Return the scale on which the losses of the complete trials are compared."""
+        return Scale.of(self.values[self._rows("complete")])
+
+    def evidence(self) -> Evidence:
+        """Return the observations; at least two complete trials must have a finite value."""
+        scale = self.scale()
+        complete, pruned, diverged = (self._rows(kind) for kind in ("complete", "pruned", "diverged"))
+        y = scale.compress(self.values[complete])
+        censored, variance = self._extrapolated(complete, pruned, scale)
+        worst = float(max(y.max(), censored.max(initial=-np.inf)))
+        return Evidence(
+            self.x[self.order],
+            np.concatenate([y, censored, np.full(len(diverged), worst)]),
+            np.concatenate([np.zeros(len(y)), variance, np.full(len(diverged), (scale.width / 2) ** 2)]),
+            None,
+            scale,
+        )
+
+    def _rows(self, kind: str) -> NDArray[np.int64]:
+        return np.flatnonzero(self.kinds == kind)
+
+    def _extrapolated(
+        self, complete: NDArray[np.int64], pruned: NDArray[np.int64], scale: Scale
+    ) -> tuple[Floats, Floats]:
+        """Return the expected final loss of each pruned trial and its variance, on the scale."""
+        now = scale.compress(self.values[pruned])
+        curves = [scale.compress(self.curves[row]) for row in complete]
+        final = scale.compress(self.values[complete])
+        epochs = np.array([len(self.curves[row]) for row in pruned], dtype=np.int64)
+        mean, variance = np.empty(len(pruned)), np.empty(len(pruned))
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            outlook = Outlook.of(self.x[complete], curves, final, int(epoch), scale.width)
+            own = np.stack([scale.compress(self.curves[row]) for row in pruned[here]])
+            mean[here], variance[here] = outlook.foretell(self.x[pruned[here]], own, now[here])
+        return mean, variance
 
 
 def classify(trials: pd.DataFrame) -> pd.Series:
@@ -127,21 +180,6 @@ def _folds(rows: pd.DataFrame) -> NDArray[np.int64] | None:
     return rows["fold"].fillna(-1).to_numpy(np.int64)
 
 
-def _extrapolate(
-    complete: pd.DataFrame, pruned: pd.DataFrame, curves: pd.DataFrame, scale: Scale
-) -> tuple[Floats, Floats]:
-    """Return the expected final loss of each pruned trial and its variance, on the surrogate's scale."""
-    final = scale.compress(complete["value"].to_numpy(float))
-    reached = scale.compress(pruned["value"].to_numpy(float))
-    best = {number: scale.compress(curve) for number, curve in _best_so_far(curves).items()}
-    found = [
-        _final_given(now, row, complete, final, best, scale.width)
-        for now, row in zip(reached, pruned.itertuples(), strict=True)
-    ]
-    mean, variance = np.array(found, dtype=np.float64).reshape(-1, 2).T
-    return mean, variance
-
-
 def _best_so_far(curves: pd.DataFrame) -> dict[int, Floats]:
     ordered = curves.sort_values(["number", "epoch"])
     return {
@@ -150,55 +188,88 @@ def _best_so_far(curves: pd.DataFrame) -> dict[int, Floats]:
     }
 
 
-def _final_given(
-    now: float, row: Any, complete: pd.DataFrame, final: Floats, best: Mapping[int, Floats], width: float
-) -> tuple[float, float]:
-    """Return mean and variance of the final loss of the pruned trial ``row``, whose best so far is ``now``.
+@dataclass(frozen=True)
+class Outlook:
+    """What a run that has got to some epoch will still gain, learned from complete runs' curves.
 
-    What it would still have gained is what complete trials gained after that epoch, in a regression on their
-    rates and on how steep their curves were then. It is a likelihood: the early loss itself is no regressor,
-    because the complete trials were selected for a low one. The normal is truncated to what is possible
-    (<= now). With fewer than ``MIN_CURVES`` curves: anywhere within the knee's width below ``now``.
+    A regression of what they gained after that epoch on their rates and on how steep their curves were
+    then. It is a likelihood: the early loss itself is no regressor, because the complete trials were selected
+    for a low one. All losses are on the surrogate's scale.
     """
-    own = best.get(row.number, np.empty(0))
-    epoch = len(own)
-    known = np.array([epoch > 0 and len(best.get(n, ())) >= epoch for n in complete["number"]], dtype=bool)
-    if known.sum() < MIN_CURVES:
-        return now - 0.5 * width, (0.5 * width) ** 2
-    others = complete[known]
-    curves = np.stack([best[number][:epoch] for number in others["number"]])
-    features = _curve_features(curves, others["lr"].to_numpy(float), others["backbone_lr"].to_numpy(float))
-    asked = _curve_features(own[None], np.array([row.lr]), np.array([row.backbone_lr]))[0]
-    gain, variance = _regress(features, curves[:, -1] - final[known], asked)
-    return _truncated(now - gain, float(np.sqrt(variance + (0.02 * width) ** 2)), now)
+
+    width: float
+    """Of the scale."""
+    regression: Regression | None
+    """None with fewer than ``MIN_CURVES`` curves: the final loss is anywhere within the width."""
+
+    @classmethod
+    def of(cls, x: Floats, curves: Sequence[Floats], final: Floats, epoch: int, width: float) -> Outlook:
+        """Learn from complete runs: points (n, 3), lowest losses up to each epoch, and final losses (n,)."""
+        known = np.array([0 < epoch <= len(curve) for curve in curves], dtype=bool)
+        if known.sum() < MIN_CURVES:
+            return cls(width, None)
+        reached = np.stack([curve[:epoch] for curve, is_known in zip(curves, known, strict=True) if is_known])
+        gain = reached[:, -1] - final[known]
+        return cls(width, Regression.of(_curve_features(reached, x[known]), gain))
+
+    def foretell(self, x: Floats, curves: Floats, now: Floats) -> tuple[Floats, Floats]:
+        """Return mean and variance (m,) of the final losses of runs at points (m, 3).
+
+        ``curves`` (m, epoch) are their lowest losses up to each epoch, ``now`` (m,) the lowest of all. The
+        normal is truncated to what is possible (<= now).
+        """
+        if self.regression is None:
+            return now - 0.5 * self.width, np.full(len(now), (0.5 * self.width) ** 2)
+        gain, variance = self.regression.foretell(_curve_features(curves, x))
+        return _truncated(now - gain, np.sqrt(variance + (0.02 * self.width) ** 2), now)
 
 
-def _curve_features(curves: Floats, lr: Floats, backbone_lr: Floats) -> Floats:
+def _curve_features(curves: Floats, x: Floats) -> Floats:
     """Return (n, 3): log10 rates, and the fall of the curve over its second half."""
     half = curves[:, (curves.shape[1] - 1) // 2]
-    return np.stack([np.log10(lr), np.log10(backbone_lr), half - curves[:, -1]], axis=1)
+    return np.stack([x[:, 0], x[:, 0] - x[:, 1], half - curves[:, -1]], axis=1)
 
 
-def _regress(features: Floats, target: Floats, asked: Floats) -> tuple[float, float]:
-    """Return mean and variance foretold at ``asked`` by a ridge regression, a unit normal prior on each
-    standardised slope in units of the target's standard deviation."""
-    centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-12
-    scaled, place = (features - centre) / spread, (asked - centre) / spread
-    level, unit = float(target.mean()), float(target.std()) + 1e-12
-    residual_share = 0.5
-    for _ in range(3):
-        precision = scaled.T @ scaled / residual_share + np.eye(features.shape[1])
-        slopes = np.linalg.solve(precision, scaled.T @ ((target - level) / unit) / residual_share)
-        residual = (target - level) / unit - scaled @ slopes
-        residual_share = max(float(residual @ residual) / max(len(target) - 1 - features.shape[1], 1), 1e-3)
-    doubt = residual_share * (1 + 1 / len(target)) + place @ np.linalg.solve(precision, place)
-    return level + unit * float(place @ slopes), unit**2 * float(doubt)
+@dataclass(frozen=True)
+class Regression:
+    """A ridge regression: a unit normal prior on each standardised slope, in units of the target's
+    standard deviation."""
+
+    centre: Floats
+    spread: Floats
+    level: float
+    unit: float
+    slopes: Floats
+    precision: Floats
+    own_variance: float
+    """Of one observation, in units of the target's variance."""
+
+    @classmethod
+    def of(cls, features: Floats, target: Floats) -> Regression:
+        """Fit (n, 3) features to the target (n,)."""
+        centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-12
+        scaled = (features - centre) / spread
+        level, unit = float(target.mean()), float(target.std()) + 1e-12
+        residual_share = 0.5
+        for _ in range(3):
+            precision = scaled.T @ scaled / residual_share + np.eye(features.shape[1])
+            slopes = np.linalg.solve(precision, scaled.T @ ((target - level) / unit) / residual_share)
+            residual = (target - level) / unit - scaled @ slopes
+            degrees = max(len(target) - 1 - features.shape[1], 1)
+            residual_share = max(float(residual @ residual) / degrees, 1e-3)
+        return cls(centre, spread, level, unit, slopes, precision, residual_share * (1 + 1 / len(target)))
+
+    def foretell(self, features: Floats) -> tuple[Floats, Floats]:
+        """Return mean and variance (m,) of the target at features (m, 3)."""
+        place = (features - self.centre) / self.spread
+        doubt = self.own_variance + np.sum(place * np.linalg.solve(self.precision, place.T).T, axis=1)
+        return self.level + self.unit * (place @ self.slopes), self.unit**2 * doubt
 
 
-def _truncated(mean: float, sd: float, top: float) -> tuple[float, float]:
-    """Return mean and variance of a normal below ``top``."""
-    edge = min((top - mean) / sd, 8.0)
-    if edge < -5:
-        return top, sd**2
-    hazard = float(np.exp(norm.logpdf(edge) - norm.logcdf(edge)))
-    return mean - sd * hazard, float(sd**2 * max(1 - edge * hazard - hazard**2, 0.05))
+def _truncated(mean: Floats, sd: Floats, top: Floats) -> tuple[Floats, Floats]:
+    """Return mean and variance (m,) of normals below ``top`` (m,)."""
+    edge = np.minimum((top - mean) / sd, 8.0)
+    is_far = edge < -5
+    hazard = np.exp(norm.logpdf(edge) - norm.logcdf(edge))
+    middle = np.where(is_far, top, mean - sd * hazard)
+    return middle, sd**2 * np.where(is_far, 1.0, np.maximum(1 - edge * hazard - hazard**2, 0.05))

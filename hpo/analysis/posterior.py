@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, minimize
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3.6 ships no types
 
 from hpo.analysis.basin import Floats
 from hpo.analysis.box import Box
@@ -60,10 +61,11 @@ def fit_surrogate(
     """
     rng = np.random.default_rng(seed)
     problem, centre, scale = problem_of(x, y, np.zeros(len(y)) if extra is None else extra, groups, box)
-    proposal = Proposal.of(problem, rng)
-    walked = _walk(problem, proposal, _resampled(problem, proposal, rng), rng)
-    chosen = walked[np.linspace(0, len(walked) - 1, min(draws, len(walked))).round().astype(int)]
-    return Surrogate(problem, [Fit.of(problem, z) for z in chosen], centre, scale)
+    with threadpool_limits(1):  # matrices are small; threads cost 10x where workers keep the cores busy
+        proposal = Proposal.of(problem, rng)
+        walked = _walk(problem, proposal, _resampled(problem, proposal, rng), rng)
+        chosen = walked[np.linspace(0, len(walked) - 1, min(draws, len(walked))).round().astype(int)]
+        return Surrogate(problem, [Fit.of(problem, z) for z in chosen], centre, scale)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class Expected:
 
     value: float
     standard_error: float
+    runs: tuple[float, ...] = ()
+    """Validation losses of the complete trials of this very configuration: what stands behind the model."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Answer:
             "ratio": _ratio_json(self.curve),
             "baseline": baseline,
             "baseline_standard_error": self.baseline.standard_error if self.baseline else None,
+            "baseline_runs": list(self.baseline.runs) if self.baseline else [],
             "trivial": self.trivial,
             "against_trivial": self.against_trivial,
             "against_baseline": self.against_baseline,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hpo.findings import Findings
 
 YARDSTICKS = {"mae": "MAE", "cross_entropy": "cross-entropy", "bce": "binary cross-entropy"}
@@ -79,6 +81,15 @@ def _ratio(findings: Findings) -> list[str]:
     return [f"best ratio: {10**curve.best:.3g} (95 % interval {low:.3g} to {high:.3g}; {tied})"]
 
 
+def _own_runs(runs: Sequence[float]) -> str:
+    """Say what an arm's own trials showed, beside what the model expects of it."""
+    if not runs:
+        return ""
+    if len(runs) == 1:
+        return f" (its own run: {runs[0]:.4g})"
+    return f" (its own {len(runs)} runs: {min(runs):.4g} to {max(runs):.4g})"
+
+
 def _beside(findings: Findings) -> list[str]:
     baseline, spec = findings.answer.baseline, findings.spec.baseline
     known = _with_error(findings, baseline.value, baseline.standard_error) if baseline else "not known yet"
@@ -89,7 +100,7 @@ def _beside(findings: Findings) -> list[str]:
     }[findings.answer.against_baseline]
     return [
         f"baseline ({spec.name}: lr {spec.lr:g}, backbone_lr {spec.backbone_lr:g}, {spec.loss}): {known}"
-        + (f"; {against}" if baseline else ""),
+        + (f"{_own_runs(baseline.runs)}; {against}" if baseline else ""),
         f"trivial predictor ({findings.trivial_name}): {_loss(findings, findings.trivial)}",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from hpo.confirm.confirmed import Confirmation
 from hpo.confirm.paired import MIN_SEEDS
@@ -134,6 +135,14 @@ def _ratio(findings: Findings) -> list[str]:
     return [f"最佳比值：{10**curve.best:.3g}（95 % 区间 {low:.3g} 至 {high:.3g}；{tied}）"]
 
 
+def _own_runs(runs: Sequence[float]) -> str:
+    if not runs:
+        return ""
+    if len(runs) == 1:
+        return f"（自身运行：{runs[0]:.4g}）"
+    return f"（自身 {len(runs)} 次运行：{min(runs):.4g} 至 {max(runs):.4g}）"
+
+
 def _beside(findings: Findings) -> list[str]:
     baseline, spec = findings.answer.baseline, findings.spec.baseline
     known = _with_error(findings, baseline.value, baseline.standard_error) if baseline else "尚不知道"
@@ -144,7 +153,7 @@ def _beside(findings: Findings) -> list[str]:
     }[findings.answer.against_baseline]
     return [
         f"基线（{spec.name}：lr {spec.lr:g}，backbone_lr {spec.backbone_lr:g}，{spec.loss}）：{known}"
-        + (f"；{against}" if baseline else ""),
+        + (f"{_own_runs(baseline.runs)}；{against}" if baseline else ""),
         f"平凡预测（{findings.trivial_name}）：{_loss(findings, findings.trivial)}",
     ]
 
