@@ -42,7 +42,7 @@ def ratio_figure(findings: Findings) -> Figure:
     axes.set_ylabel(f"validation {YARDSTICKS[findings.task.yardstick]}{unit}")
     axes.set_title("\n".join([f"{findings.row.name}: {len(trials)} trials", *findings.labels]), fontsize=10)
     if axes.get_legend_handles_labels()[0]:
-        figure.legend(fontsize=8, ncols=3, loc="outside lower center")
+        figure.legend(fontsize=8, ncols=2, loc="outside lower center")  # three of our labels are too wide
     return figure
 
 
@@ -57,17 +57,15 @@ def _draw_trials(axes: Axes, trials: pd.DataFrame, losses: tuple[str, ...]) -> N
     if not len(trials):
         axes.text(0.5, 0.5, "no finished trial", transform=axes.transAxes, ha="center", color="0.4")
         return
+    finished = trials[trials["value"].notna()]
     for colour, loss in zip(COLOURS, losses, strict=False):
-        mine = trials[(trials["loss"] == loss) & trials["value"].notna()]
+        mine = finished[finished["loss"] == loss]
         complete, pruned = mine[mine["state"] == "complete"], mine[mine["state"] == "pruned"]
-        axes.plot(
-            complete["ratio"], complete["value"], "o", color=colour, markersize=5, label=f"{loss}, complete"
-        )
-        if len(pruned):
-            label = f"{loss}, pruned (best so far)"
-            axes.plot(
-                pruned["ratio"], pruned["value"], "1", color=colour, markersize=7, alpha=0.7, label=label
-            )
+        if len(mine):
+            axes.plot(complete["ratio"], complete["value"], "o", color=colour, markersize=5, label=loss)
+        axes.plot(pruned["ratio"], pruned["value"], "1", color=colour, markersize=7, alpha=0.7)
+    if (finished["state"] == "pruned").any():
+        axes.plot([], [], "1", color="0.4", markersize=7, label="pruned (best so far)")
     diverged = trials[trials["end"] == "diverged"]
     if len(diverged):
         top, place = np.full(len(diverged), 0.98), axes.get_xaxis_transform()
