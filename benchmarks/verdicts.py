@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.confirm.paired import compare, holm, verdict
+from hpo.confirm.paired import adjust, compare, verdict
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +35,7 @@ class Cell:
     taste: float = 0.3
     """Standard deviation of what an arm makes of a subject, whatever the seed."""
     arms: int = 1
-    """Arms in the same confirmation, for Holm; all but the first are null."""
+    """Arms in the same confirmation; all but the first are null."""
     window_counts: tuple[int, int] = (200, 240)
 
 
@@ -76,7 +76,7 @@ def row(cell: Cell, repeats: int) -> str:
     for number in range(repeats):
         arms, baseline, windows = simulate(cell, np.random.default_rng([CELLS.index(cell), number]))
         found = [compare(arm, baseline, windows) for arm in arms]
-        adjusted = holm([one.p for one in found])
+        adjusted = adjust([one.p for one in found])
         said.append(verdict(found[0], adjusted[0]))
         covered.append(found[0].low <= -cell.gain <= found[0].high)
         detectable.append(found[0].detectable or np.nan)

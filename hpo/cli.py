@@ -62,19 +62,23 @@ def status(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show how far the studies of a database are."""
-    from hpo.commands.listing import status_lines
-    from hpo.overview import overview
+    """Show how far the studies of a database are, and what its workers do."""
+    from hpo.commands.listing import status_lines, worker_lines
+    from hpo.overview import attached_workers, overview
 
     url = url_of(storage)
     with database(url) as engine:
-        found = overview(engine, url, study)
+        found, workers = overview(engine, url, study), attached_workers(engine, study)
     if as_json:
-        print_json(found[0] if study else {"storage": shown(url), "studies": found})
-    elif found:
+        storage_and_studies = {"storage": shown(url), "studies": found}
+        print_json((found[0] if study else storage_and_studies) | {"workers": workers})
+        return
+    if not found:
+        print_lines([f"no study in {shown(url)}; type: hpo run --study synthetic_rr"])
+    if found:
         print_lines(status_lines(found))
-    else:
-        typer.echo(f"no study in {shown(url)}; type: hpo run --study synthetic_rr")
+    if workers:
+        print_lines(["", *worker_lines(workers)])
 
 
 app.command()(report)

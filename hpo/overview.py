@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from finetune.api import find_task
+from hpo.activity import activities, throughput
 from hpo.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.spec import Configuration
 from hpo.storage import parse_url, redact, sqlite_file
 from hpo.storage.tables import slots
+
+ATTACHED_S = 300.0
+"""A worker that was silent for longer, and runs nothing, is not shown: five leases."""
 
 
 def overview(engine: sa.Engine, url: str, study: str | None = None) -> list[dict[str, Any]]:
@@ -27,9 +33,28 @@ def overview(engine: sa.Engine, url: str, study: str | None = None) -> list[dict
         {
             **standing(row, ledger.counts(row.study_id), url),
             "best": best_trial(engine, row.study_id),
+            **pace(engine, row.study_id),
         }
         for row in rows
     ]
+
+
+def pace(engine: sa.Engine, study_id: int) -> dict[str, float | None]:
+    """Return the rates of the last hour and the seconds to the end at that rate (None: not known)."""
+    found = throughput(engine, study_id)
+    left_s = found.remaining_s
+    return {
+        "trials_per_hour": found.trials_per_hour,
+        "epochs_per_hour": found.epochs_per_hour,
+        "remaining_s": None if math.isnan(left_s) else left_s,
+    }
+
+
+def attached_workers(engine: sa.Engine, study: str | None = None) -> list[dict[str, Any]]:
+    """Return one JSON object for each attached worker and trial that it runs, or for those of ``study``."""
+    found = activities(engine, within_s=ATTACHED_S)
+    at_work = [one for one in found if one.state == "here" or one.study is not None]
+    return [asdict(one) for one in at_work if study is None or one.study == study]
 
 
 def is_there(url: str) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpo.confirm.paired import compare, detectable, holm, interval, sign_flip_p, verdict
+from hpo.confirm.paired import adjust, compare, detectable, holm, interval, sign_flip_p, verdict
 
 WINDOWS = np.full(6, 50.0)
 
@@ -112,4 +112,21 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     ]
 
     assert np.mean(found) == pytest.approx(0.8, abs=0.08)
-    assert detectable(noise[0, :1]) is None
+    assert detectable(noise[0, :5]) is None  # with five seeds no p is under 0.05
+
+
+def test_a_difference_that_varies_with_the_subject_is_harder_to_detect() -> None:
+    rng = np.random.default_rng(9)
+    steady = arms(rng, 0.0)
+    taste = 3 * rng.standard_normal(len(WINDOWS)) * WINDOWS
+
+    uneven = compare(steady[0] + taste, steady[1], WINDOWS)
+
+    assert (uneven.detectable or 0) > 2 * (compare(*steady, WINDOWS).detectable or 0)
+
+
+def test_the_choice_is_tested_first_and_the_others_count_only_behind_it() -> None:
+    assert adjust([0.03, 0.01, 0.02]) == pytest.approx([0.03, 0.03, 0.03])
+    assert adjust([0.2, 0.001, 0.002]) == pytest.approx([0.2, 0.2, 0.2])
+    assert adjust([0.001, 0.02, 0.03]) == pytest.approx([0.001, 0.04, 0.04])
+    assert adjust([0.04]) == [0.04]

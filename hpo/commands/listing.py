@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.api import DataStatus
+from hpo.display import duration
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -18,8 +19,8 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def status_lines(studies: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return where each study stands, one line each."""
-    header = ("study", "state", "finished", "complete", "pruned", "failed", "running", "best", "remarks")
-    return columns([header, *(_status_row(study) for study in studies)])
+    header = ("study", "state", "finished", "complete", "pruned", "failed", "running", "trials/h", "left")
+    return columns([(*header, "best", "remarks"), *(_status_row(study) for study in studies)])
 
 
 def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
@@ -29,14 +30,29 @@ def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
     remarks = ["synthetic signals"] * study["synthetic"] + [f"partial: {study['partial']}"] * bool(
         study["partial"]
     )
+    left_s = study["remaining_s"]
     return (
         study["study"],
         study["state"],
         f"{study['finished']}/{study['budget']}",
         *counts,
+        f"{study['trials_per_hour']:.3g}",
+        "-" if left_s is None or study["state"] != "open" else duration(left_s),
         f"{loss} (trial {best['number']}, ratio {best['ratio']:.3g})" if best else loss,
         ", ".join(remarks),
     )
+
+
+def worker_lines(workers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what each worker does, one line each."""
+    header = ("worker", "host", "device", "study", "trial", "epoch", "last sign of life")
+    return columns([header, *(_worker_row(worker) for worker in workers)])
+
+
+def _worker_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
+    doing = ("-" if worker[key] is None else str(worker[key]) for key in ("study", "number", "epoch"))
+    seen = f"{duration(worker['silent_s'])} ago"
+    return (worker["worker"], worker["host"], worker["device"], *doing, seen)
 
 
 def study_lines(shipped: Sequence[Mapping[str, Any]], stored: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ from hpo.commands.terminal import (
     Device,
     Json,
     Storage,
+    check_file_is_there,
     database,
     print_json,
     print_lines,
@@ -50,16 +53,18 @@ def worker(
 ) -> None:
     """Attach one worker to the database and serve its open studies until there is no work."""
     from hpo.errors import Interrupted
+    from hpo.fleet.seats import own_device
     from hpo.launch import make_settings
-    from hpo.ledger import Ledger
     from hpo.worker import work
 
-    settings = make_settings(data, cache, device, timeout)
-    with database(url_of(storage)) as engine:
-        for name in study or ():
-            Ledger(engine).study(name)
-    print_lines([f"attached to {shown(url_of(storage))}"], is_result=False)
-    summary = work(url_of(storage), study or (), forever=forever, settings=settings, on_event=_print_event)
+    settings, url = make_settings(data, cache, device, timeout), url_of(storage)
+    check_file_is_there(url)
+    what = f"serves {', '.join(study) if study else 'every open study'} of {shown(url)}"
+    until = "until it is stopped" if forever else "until there is no work"
+    print_lines([f"this worker {what} {until}"], is_result=False)
+    with own_device(device, settings.cache_dir / "seats") as mine:
+        here = replace(settings, device=mine)
+        summary = work(url, study or (), forever=forever, settings=here, on_event=_print_event)
     if as_json:
         print_json({"ended": summary.ended, "ends": dict(summary.ends)})
     else:
@@ -71,11 +76,14 @@ def worker(
 
 def _print_event(event: Event) -> None:
     """Print what a person who watches a worker's log wants: everything but single epochs."""
-    if event.kind not in {"epoch", "attached"}:
-        where = "" if event.slot is None else f" trial {event.slot}"
-        value = "" if event.value is None else f", best {event.value:.4g}"
-        words = f"{event.study}{where} {event.kind}{value} {event.text}".strip()
-        print_lines([shown(words)], is_result=False)
+    if event.kind == "epoch":
+        return
+    where = "" if event.slot is None else f"trial {event.slot}"
+    value = "" if event.value is None else f", best {event.value:.4g}"
+    what = {"attached": f"attached as {event.worker}", "idle": "no run for this worker:"}
+    words = [event.study, where, what.get(event.kind, event.kind) + value, event.text]
+    with suppress(OSError):  # a log on a disk that is full: the work goes on
+        print_lines([shown(" ".join(filter(None, words)))], is_result=False)
 
 
 def submit(

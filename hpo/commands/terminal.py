@@ -60,6 +60,16 @@ def database(url: str) -> Iterator[sa.Engine]:
         engine.dispose()
 
 
+def check_file_is_there(url: str) -> None:
+    """Raise :class:`hpo.errors.StorageError` for an SQLite file that is not there: a name typed wrongly."""
+    from hpo.errors import StorageError
+    from hpo.overview import is_there
+
+    if not is_there(url):
+        next_step = "type: hpo submit --study NAME, or name another with --storage"
+        raise StorageError(f"there is no database {shown(url)}", "one that holds a study", next_step)
+
+
 def print_json(value: dict[str, Any]) -> None:
     """Print one object and nothing else."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))

@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from finetune.api import Task, find_task
-from hpo.confirm.paired import MIN_SEEDS, Comparison, Floats, compare, holm, verdict
+from hpo.confirm.paired import MIN_SEEDS, Comparison, Floats, adjust, compare, verdict
 from hpo.confirm.unit_intervals import Estimate, Split, estimates
 from hpo.errors import UsageError
 from hpo.ledger import Ledger
@@ -157,7 +157,9 @@ def judge(task: Task, arms: Sequence[Arm], found: Scores) -> list[ArmResult]:
     rivals = [p for p, role in enumerate(roles) if role not in {"baseline", "trivial"} and by_arm[p]]
     against = {p: _paired(split, losses[p], losses[baseline]) for p in rivals}
     compared = {p: one for p, one in against.items() if one is not None}
-    adjusted = dict(zip(compared, holm([one.p for one in compared.values()]), strict=True))
+    first = compared[0].p if 0 in compared else 1.0  # a choice whose runs all diverged is not real
+    others = [one.p for place, one in compared.items() if place]
+    adjusted = dict(zip(sorted({0, *compared}), adjust([first, *others]), strict=True))
     results = []
     for place, (arm, scores) in enumerate(zip(arms, by_arm, strict=True)):
         beside = None

@@ -44,7 +44,8 @@ class Comparison:
     seeds: int
     units: int
     detectable: float | None
-    """Smallest true difference that these seeds find four times in five at 5 %; None with one seed."""
+    """Smallest true difference that would be called real four times in five with these seeds and units, alone
+    or as the first arm; None with too few seeds to call any difference real."""
 
 
 def compare(loss: Floats, other: Floats, windows: Floats) -> Comparison:
@@ -57,9 +58,8 @@ def compare(loss: Floats, other: Floats, windows: Floats) -> Comparison:
     by_seed = gap.sum(axis=1) / windows.sum()
     draws = _two_way_draws(gap, windows)
     low, high = _bca(float(by_seed.mean()), draws, _jackknife(gap, windows))
-    return Comparison(
-        float(by_seed.mean()), low, high, sign_flip_p(by_seed), len(gap), len(windows), detectable(by_seed)
-    )
+    found = detectable(by_seed, float(draws.std()))
+    return Comparison(float(by_seed.mean()), low, high, sign_flip_p(by_seed), len(gap), len(windows), found)
 
 
 def interval(loss: Floats, windows: Floats) -> tuple[float, float]:
@@ -139,13 +139,29 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(differences: Floats) -> float | None:
-    """Return the true difference that a paired test at 5 % finds with a power of 80 %; None with one seed."""
+def adjust(p: Sequence[float]) -> list[float]:
+    """Return the p-values of several arms so that the chance of any false claim stays at the level.
+
+    The first arm, the search's choice, is the question of a confirmation and is tested first, alone; the
+    others count only if it is real too, and among themselves by Holm (fixed sequence: Dmitrienko and Tamhane
+    2007, Pharmaceutical Statistics 6:171). Holm over all arms alike would cost the choice power: docs/answer.md.
+    """
+    return [*p[:1], *(max(p[0], other) for other in holm(p[1:]))]
+
+
+def detectable(differences: Floats, standard_error: float = 0.0) -> float | None:
+    """Return the true difference that is called real with a power of 80 %; None below ``MIN_SEEDS`` seeds.
+
+    Both conditions of :func:`verdict` have to be met: the test over seeds (as a paired t-test at 5 %), and
+    the interval over seeds and units, whose draws have ``standard_error``.
+    """
     degrees = len(differences) - 1
-    if degrees < 1:
+    if len(differences) < MIN_SEEDS:
         return None
-    reach = stats.t.ppf(1 - LEVEL / 2, degrees) + stats.t.ppf(POWER, degrees)
-    return float(reach * differences.std(ddof=1) / np.sqrt(len(differences)))
+    by_test = stats.t.ppf(1 - LEVEL / 2, degrees) + stats.t.ppf(POWER, degrees)
+    by_interval = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+    seeds_error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return float(max(by_test * seeds_error, by_interval * standard_error))
 
 
 def verdict(found: Comparison, adjusted_p: float) -> Verdict:

@@ -74,13 +74,14 @@ def _cautions(found: Confirmation) -> list[str]:
     units = f"{found.task.unit_of_independence}s"
     lines = [
         f"{len(found.seeds)} paired seeds from {found.seeds[0]}, {found.arms[0].subjects} test {units}; "
-        f"intervals 95 %: arms over {units}, differences over seeds and {units}; p: sign flips, Holm"
+        f"intervals 95 %: arms over {units}, differences over seeds and {units}; p: sign flips, "
+        "the choice first, Holm over the others"
     ]
     first = found.arms[0].against_baseline
     if first is not None and first.detectable is not None:
         lines.append(
             f"a true difference of {first.detectable:.3g} {found.task.unit}".rstrip()
-            + " would be found four times in five"
+            + " of the choice would be called real four times in five"
         )
     if len(found.seeds) < MIN_SEEDS:
         smallest = 2 / 2 ** len(found.seeds)

@@ -105,16 +105,26 @@ def _serve(session: Session, roster: Roster, settings: Settings, *, forever: boo
         device=settings.device,
         slots=settings.slots,
     )
+    told = ""
     with renewing(session, roster), _giving_back(session, roster):
         while True:
             source = roster.next_source()
             if source is not None:
                 _train(train, source, roster)
-            elif not forever and roster.is_over():
+                told = ""
+                continue
+            told = _tell_idle(session, roster.why_idle(), told)
+            if not forever and roster.is_over():
                 return
-            else:
-                session.stop.pause(settings.poll_s)
-                session.patiently(lambda: tell_reaped(session.ledger, session.on_event))
+            session.stop.pause(settings.poll_s)
+            session.patiently(lambda: tell_reaped(session.ledger, session.on_event))
+
+
+def _tell_idle(session: Session, why: str, told: str) -> str:
+    """Tell why there is no run, unless that was told last; return it."""
+    if why != told:
+        session.on_event(Event("idle", session.worker, text=why))
+    return why
 
 
 def _train(train: Callable[[Source], None], source: Source, roster: Roster) -> None:

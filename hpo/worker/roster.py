@@ -53,6 +53,24 @@ class Roster:
         """Return whether no slot of our studies is free or running: nobody can die and leave us one."""
         return not any(self._is_unfinished(study) for study in self._studies())
 
+    def why_idle(self) -> str:
+        """Return in words why no study has a run for us now."""
+        rows = [row for row in self._all_studies() if not self._names or row.name in self._names]
+        if not rows:
+            return "the database holds no study yet"
+        reasons: dict[str, list[str]] = {}
+        for row in rows:
+            reasons.setdefault(self._why_not(row), []).append(row.name)
+        return "; ".join(f"{reason}: {_some(names)}" for reason, names in reasons.items())
+
+    def _why_not(self, study: StudyRow) -> str:
+        if study.study_id in self.refused:
+            return "not served here"
+        counts = self._counts(study)
+        if not counts.free + counts.running:
+            return "all trials have ended"
+        return study.state if study.state != "open" else "other workers run the last trials"
+
     def refuse(self, source: Source, error: HpoError | FinetuneError) -> None:
         """Serve a study no more, because of a fault that another attempt could not mend.
 
@@ -87,14 +105,16 @@ class Roster:
 
     def _studies(self) -> list[StudyRow]:
         """Return the open studies that we may serve, in the order in which they are served."""
-        rows = self._session.patiently(self._session.ledger.studies)
         return [
             row
-            for row in rows
+            for row in self._all_studies()
             if row.state == "open"
             and row.study_id not in self.refused
             and (not self._names or row.name in self._names)
         ]
+
+    def _all_studies(self) -> list[StudyRow]:
+        return self._session.patiently(self._session.ledger.studies)
 
     def _is_unfinished(self, study: StudyRow) -> bool:
         counts = self._counts(study)
@@ -135,3 +155,8 @@ class Roster:
         self.refused[study.study_id] = error
         text = f"{study.name} cannot be served here: {error}"
         self._session.on_event(Event("message", self._session.worker, study.name, text=text))
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return a list in words that stays on a line."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -97,6 +97,7 @@ EventKind = Literal[
     "retried",
     "given_back",
     "waiting",
+    "idle",
     "message",
 ]
 
@@ -107,7 +108,7 @@ class Event:
 
     kind: EventKind
     """``pruned`` includes diverged runs; ``failed`` closes a slot, ``retried`` frees it for another attempt;
-    ``waiting`` for the database; ``attached`` tells a worker's id once."""
+    ``waiting`` for the database, ``idle`` for work; ``attached`` tells a worker's id once."""
     worker: str = ""
     study: str = ""
     slot: int | None = None

@@ -160,7 +160,8 @@ class Source:
             fail = partial(self._session.ledger.fail, held.claim, end, message)
             if not held.is_lost and self._session.patiently(fail):
                 self._count(end)
-                self._tell(after_fault(self._session.ledger, held.claim), held, text=f"{end}: {last_line}")
+                became = self._session.patiently(partial(after_fault, self._session.ledger, held.claim))
+                self._tell(became, held, text=f"{end}: {last_line}")
             self._forget(run_id)
 
     def give_back_all(self) -> None:

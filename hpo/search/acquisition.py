@@ -1,0 +1,71 @@
+"""Where the next trial tells most: rules on joint draws of the expected-loss landscape. Pure.
+
+Shapes as in :mod:`hpo.analysis.landscape`: draws (S, L, I, J) over losses, log10 lr and log10 ratio, inf
+where a point is outside the box.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from hpo.analysis.box import Floats, Lattice
+
+Rule = Literal["information", "improvement", "thompson"]
+
+
+def best_point(lattice: Lattice, draws: Floats, noise: float, rule: Rule) -> Floats:
+    """Return the point (3,) of the lattice that ``rule`` likes best; ``noise`` is a seed's variance.
+
+    ``information``: what a trial there tells about where the lowest expected loss is, and how low it is;
+    ``improvement``: how far it is expected to lie below the lowest mean, noise aside; ``thompson``: where the
+    first draw is lowest.
+    """
+    if rule == "thompson":
+        worth = -draws[0]
+    elif rule == "improvement":
+        lowest = draws.mean(axis=0).min()
+        worth = np.maximum(lowest - draws, 0.0).mean(axis=0)
+    else:
+        worth = information(lattice, draws, noise)
+    worth = np.where(lattice.feasible[None], worth, -np.inf)
+    loss, row, column = np.unravel_index(int(np.argmax(worth)), worth.shape)
+    return np.array([lattice.lr[row], lattice.ratio[column], float(loss)], dtype=np.float64)
+
+
+def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
+    """Return (L, I, J), in nats: how much a trial at each point tells about the landscape's lowest point.
+
+    Joint entropy search (Hvarfner, Hutter and Nardi 2022, arXiv 2206.04771; Tu et al. 2022, arXiv
+    2206.04772), with the entropies taken from the draws: how much of the variance of the loss there goes
+    away once the place (lr, ratio) and the height of the lowest point are known, by a regression of the
+    draws on both.
+    """
+    values = draws[:, :, lattice.feasible]
+    size = len(values)
+    flat = values.reshape(size, -1)
+    features = _lowest_points(lattice, draws)
+    spread = flat - flat.mean(axis=0)
+    basis, sizes, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    basis = basis[:, sizes > 1e-6 * max(1.0, sizes[0])]
+    left = spread - basis @ (basis.T @ spread)
+    whole = np.sum(spread**2, axis=0) / (size - 1)
+    rest = np.sum(left**2, axis=0) / max(size - 1 - basis.shape[1], 1)
+    gain = 0.5 * np.log((whole + noise) / (np.minimum(rest, whole) + noise))
+    found = np.full(draws.shape[1:], -np.inf)
+    found[:, lattice.feasible] = gain.reshape(values.shape[1:])
+    return found
+
+
+def _lowest_points(lattice: Lattice, draws: Floats) -> Floats:
+    """Return (S, 6): place and height of the lowest point of each draw, with the place's second powers."""
+    size = len(draws)
+    flat = draws.reshape(size, -1)
+    places = np.argmin(flat, axis=1)
+    _, rows, columns = np.unravel_index(places, draws.shape[1:])
+    lr, ratio, height = lattice.lr[rows], lattice.ratio[columns], flat[np.arange(size), places]
+    features = np.stack([lr, ratio, height], axis=1)
+    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
+    lr, ratio = features[:, 0], features[:, 1]
+    return np.column_stack([features, lr * lr, lr * ratio, ratio * ratio])

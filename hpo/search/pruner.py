@@ -1,0 +1,76 @@
+"""A pruner that stops a run when it will hardly end better than the best configuration is expected to.
+
+    study = optuna.create_study(sampler=RatioSampler(seed=0), pruner=ImprovementPruner())
+
+The complete trials' curves teach what a run still gains after each epoch, given its learning rates and how
+steep its curve is; see docs/search.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.analysis.evidence import Seen
+from hpo.search.prospects import Prospects
+from hpo.search.sampler import best_so_far
+
+CHANCE = 0.1
+"""Probability of ending better below which a run is stopped (chosen by replays: docs/search.md)."""
+
+
+class ImprovementPruner(BasePruner):
+    """Stops a trial whose chance of ending better than the best configuration is below ``chance``.
+
+    A trial's value must be the best of its intermediate values, reported at every step. Nothing is stopped in
+    the first ``n_warmup_steps`` reports, nor before ``n_startup_trials`` (at least 6) trials are complete.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: str = "lr",
+        backbone_lr: str = "backbone_lr",
+        n_startup_trials: int = 6,
+        n_warmup_steps: int = 1,
+        chance: float = CHANCE,
+    ) -> None:
+        """``lr`` and ``backbone_lr`` are the names of the rates in the study; it may lack them."""
+        self._names = (lr, backbone_lr)
+        self._startup = n_startup_trials
+        self._warmup = n_warmup_steps
+        self._chance = chance
+        self._known: tuple[str, int, Prospects | None] = ("", -1, None)
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Return whether the trial should stop now."""
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        curve = best_so_far(trial, sign)
+        if len(curve) <= self._warmup:
+            return False
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        prospects = self._prospects(study.study_name, complete, sign)
+        if prospects is None or len(complete) < self._startup:
+            return False
+        if np.isnan(curve[-1]):
+            return True
+        return prospects.chance(self._point(trial), curve) < self._chance
+
+    def _prospects(self, name: str, complete: list[FrozenTrial], sign: float) -> Prospects | None:
+        """Return what the complete trials teach, learned again only when there is another one."""
+        if self._known[:2] != (name, len(complete)):
+            kept = [past for past in complete if past.value is not None and past.intermediate_values]
+            seen = Seen(
+                np.array([self._point(past) for past in kept]).reshape(-1, 3),
+                np.full(len(kept), "complete"),
+                np.array([sign * past.value for past in kept if past.value is not None]),
+                [best_so_far(past, sign) for past in kept],
+            )
+            self._known = (name, len(complete), Prospects.of(seen))
+        return self._known[2]
+
+    def _point(self, trial: FrozenTrial) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        lr, slow = (np.log10(trial.params.get(name, 1.0)) for name in self._names)
+        return np.array([lr, lr - slow, 0.0])
