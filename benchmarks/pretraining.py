@@ -62,7 +62,6 @@ def fine_tune(spec: RunSpec, data: Path, cache: Path) -> dict[str, Any]:
     assert source.result is not None
     return describe(spec) | {
         "validation_loss": source.result.best_validation_loss,
-        "epochs": source.result.epochs,
     }
 
 
@@ -70,6 +69,7 @@ def describe(spec: RunSpec) -> dict[str, Any]:
     """Return what tells a run from the others; 0 subjects means all."""
     return {
         "subjects": spec.inputs.train_subjects or 0,
+        "epochs": spec.recipe.epochs,
         "arm": next(arm for arm, weights in ARMS.items() if weights == spec.backbone.weights),
         "backbone_lr": spec.backbone_lr,
         "seed": spec.seed,
@@ -114,15 +114,15 @@ def step(text: str) -> tuple[int | None, int]:
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     """Name a run."""
-    return row["subjects"], row["arm"], row["backbone_lr"], row["seed"]
+    return row["subjects"], row["epochs"], row["arm"], row["backbone_lr"], row["seed"]
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each number of subjects, each arm at its better rate and the paired difference."""
+    """Return, for each step of the plan, each arm at its better rate and the paired difference."""
     frame = pd.DataFrame(rows)
     lines = []
-    for subjects, group in frame.groupby("subjects"):
-        line: dict[str, Any] = {"subjects": int(subjects) or "all"}
+    for (subjects, epochs), group in frame.groupby(["subjects", "epochs"]):
+        line: dict[str, Any] = {"subjects": int(subjects) or "all", "epochs": int(epochs)}
         scores = {}
         for arm, runs in group.groupby("arm"):
             means = runs.groupby("backbone_lr").validation_loss.mean()

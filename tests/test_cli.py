@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from small_study import NAME, Place
 
 from hpo.cli import main
+from hpo.ledger.values import Point
 from hpo.spec import shipped_studies
 from hpo.worker import work
 
@@ -266,6 +267,28 @@ def test_status_as_json_is_one_object(place: Place, capsys: pytest.CaptureFixtur
     best = {"number", "lr", "backbone_lr", "ratio", "loss", "seed", "validation_loss"}
     assert set(found["best"]) == best
     assert isinstance(found["best"]["seed"], int)
+    assert found["trials_per_hour"] > 0
+    assert found["remaining_s"] > 0
+    assert found["workers"] == []
+
+
+def test_status_shows_who_works_on_what(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.open(3)
+    ledger = place.ledger()
+    idle = ledger.register_worker("machine-2", 2, "cpu", {})
+    busy = ledger.register_worker("machine-1", 1, "cuda:1", {})
+    claim = ledger.claim(ledger.study(NAME).study_id, busy, lease_s=60)
+    assert claim is not None
+    ledger.report([Point(claim, epoch, 1.0, 1.0, {}, 1.0) for epoch in (1, 2)], lease_s=60)
+
+    assert main(["status", "--storage", place.url]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    main(["status", "--storage", place.url, "--study", NAME, "--json"])
+    (worker,) = json.loads(capsys.readouterr().out)["workers"]
+
+    assert lines[busy][1:6] == ["machine-1", "cuda:1", NAME, "0", "2"]
+    assert lines[idle][1:6] == ["machine-2", "cpu", "-", "-", "-"]
+    assert (worker["worker"], worker["number"], worker["epoch"]) == (busy, 0, 2)
 
 
 def test_report_as_json_has_the_whole_contract(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import analytic_trainer
@@ -20,6 +21,7 @@ from small_study import NAME, Place, small_spec
 from finetune.api import DataError
 from hpo.errors import MismatchError, UsageError
 from hpo.fleet import gpus, run_local
+from hpo.fleet.seats import own_device
 from hpo.spec import Configuration
 from hpo.worker import Event, WorkSummary
 
@@ -345,3 +347,53 @@ def test_gpus_are_those_that_nvidia_smi_lists_or_the_environment_allows(
     assert gpus("cpu") == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-abc")
     assert gpus("cuda") == ["3", "GPU-abc"]
+
+
+@pytest.fixture
+def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine on which nvidia-smi lists three GPUs, and a folder for seats."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf '0, GPU-aa\\n1, GPU-bb\\n2, GPU-cc\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path / "seats"
+
+
+def test_workers_that_were_started_one_by_one_spread_over_the_gpus(three_gpus: Path) -> None:
+    with ExitStack() as seats:
+        taken = [seats.enter_context(own_device("auto", three_gpus)) for _ in range(4)]
+    with own_device("cuda", three_gpus) as again:
+        pass
+
+    assert taken == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert again == "cuda:0"
+
+
+def test_the_seat_of_a_worker_that_was_killed_is_free_again(three_gpus: Path) -> None:
+    code = "import sys, time; from hpo.fleet.seats import own_device; from pathlib import Path\n"
+    code += "with own_device('auto', Path(sys.argv[1])) as device: print(device, flush=True); time.sleep(60)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", code, str(three_gpus)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "cuda:0\n"
+        with own_device("auto", three_gpus) as beside:
+            other.kill()
+    with own_device("auto", three_gpus) as after:
+        pass
+
+    assert (beside, after) == ("cuda:1", "cuda:0")
+
+
+def test_a_device_that_was_named_or_is_the_only_one_is_taken_as_it_is(
+    three_gpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-a")
+    with own_device("auto", three_gpus) as first, own_device("auto", three_gpus) as second:
+        assert (first, second) == ("cuda:0", "cuda:1")
+    assert sorted(file.name for file in three_gpus.iterdir()) == ["GPU-aa.0.seat", "GPU-cc.0.seat"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    for device in ("auto", "cuda:2", "cpu"):
+        with own_device(device, three_gpus) as mine:
+            assert mine == device

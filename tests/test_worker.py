@@ -350,6 +350,35 @@ def test_a_worker_that_stays_takes_studies_that_come_later(place: Place) -> None
     assert sum(summary.ends.values()) == 4
 
 
+def test_a_worker_says_once_why_it_has_no_run(place: Place) -> None:
+    open_studies(place, "done", "paused", total=1)
+    ledger = place.ledger()
+    ledger.set_state(ledger.study("paused").study_id, "paused")
+    told: list[str] = []
+
+    def leave(event: Event) -> None:
+        if event.kind == "idle":
+            told.append(event.text)
+            threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()
+
+    work(place.url, forever=True, settings=place.settings(), on_event=leave)
+
+    assert told == ["all trials have ended: done; paused: paused"]
+
+
+def test_a_worker_waits_in_an_empty_database_and_says_so(place: Place) -> None:
+    told: list[str] = []
+
+    def leave(event: Event) -> None:
+        if event.kind == "idle":
+            told.append(event.text)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    summary = work(place.url, forever=True, settings=place.settings(), on_event=leave)
+
+    assert (summary.ended, told) == ("interrupted", ["the database holds no study yet"])
+
+
 def test_a_study_of_other_data_is_passed_over_and_told_in_the_end(place: Place) -> None:
     place.behave(data_hash="other")
     open_studies(place, "elsewhere")

@@ -144,7 +144,7 @@ def adjust(p: Sequence[float]) -> list[float]:
 
     The first arm, the search's choice, is the question of a confirmation and is tested first, alone; the
     others count only if it is real too, and among themselves by Holm (fixed sequence: Dmitrienko and Tamhane
-    2007, Pharmaceutical Statistics 6:171). Holm over all arms alike would cost the choice power: docs/answer.md.
+    2007, Pharmaceutical Statistics 6:171). Holm over all alike would cost the choice power: docs/answer.md.
     """
     return [*p[:1], *(max(p[0], other) for other in holm(p[1:]))]
 
