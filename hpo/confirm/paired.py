@@ -51,15 +51,73 @@ class Comparison:
 def compare(loss: Floats, other: Floats, windows: Floats) -> Comparison:
     """Return the paired difference of two arms, (S, U) each with the same seeds and units.
 
-    The interval resamples seeds and units, each as a whole, and is corrected for bias and acceleration (BCa,
-    Efron 1987, JASA 82:171; the acceleration from the jackknife over both). Deterministic.
+    The interval resamples seeds and units, each as a whole, is corrected for bias and acceleration (BCa,
+    Efron 1987, JASA 82:171; the acceleration from the jackknife over both), and widened for how few they
+    are (:attr:`Influence.reach`). Deterministic.
     """
     gap = loss - other
     by_seed = gap.sum(axis=1) / windows.sum()
-    draws = _two_way_draws(gap, windows)
-    low, high = _bca(float(by_seed.mean()), draws, _jackknife(gap, windows))
-    found = detectable(by_seed, float(draws.std()))
-    return Comparison(float(by_seed.mean()), low, high, sign_flip_p(by_seed), len(gap), len(windows), found)
+    influence = Influence.of(gap, windows)
+    low, high = _bca(float(by_seed.mean()), _two_way_draws(gap, windows), influence)
+    return Comparison(
+        float(by_seed.mean()),
+        low,
+        high,
+        sign_flip_p(by_seed),
+        len(gap),
+        len(windows),
+        detectable(by_seed, influence),
+    )
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What every seed and every unit does to a mean difference (jackknife), so how far it can be trusted."""
+
+    seeds: Floats
+    """(S,); empty with one seed."""
+    units: Floats
+    """(U,); empty with one unit."""
+
+    @classmethod
+    def of(cls, gap: Floats, windows: Floats) -> Influence:
+        """Return the influences on the mean of paired differences (S, U)."""
+        nothing = np.empty(0)
+        by_seed = gap.sum(axis=1) / windows.sum()
+        unit = gap.mean(axis=0)
+        seeds = (by_seed - by_seed.mean()) / (len(gap) - 1) if len(gap) > 1 else nothing
+        if len(windows) < 2:
+            return cls(seeds, nothing)
+        without = (unit.sum() - unit) / (windows.sum() - windows)
+        return cls(seeds, without.mean() - without)
+
+    @property
+    def variances(self) -> Floats:
+        """Unbiased variance of the mean from seeds and from units, (2,)."""
+        parts = (self.seeds, self.units)
+        return np.array([np.sum(part**2) * (len(part) - 1) / max(len(part), 1) for part in parts])
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of their sum (Satterthwaite 1946, Biometrics Bulletin 2:110)."""
+        shares = [
+            variance**2 / (len(part) - 1)
+            for variance, part in zip(self.variances, (self.seeds, self.units), strict=True)
+            if len(part) > 1
+        ]
+        return float(self.variances.sum() ** 2 / sum(shares)) if sum(shares) > 0 else np.inf
+
+    @property
+    def reach(self) -> float:
+        """How many standard deviations of the bootstrap the ends of the interval lie from its middle.
+
+        With few seeds and units a bootstrap is too narrow: its variance by (n - 1) / n, and its quantiles
+        are the normal's, not Student's (Hesterberg 2015, American Statistician 69:371, expanded intervals).
+        """
+        sizes = np.array([max(len(self.seeds), 2), max(len(self.units), 2)])
+        drawn = float(np.sum(self.variances * (sizes - 1) / sizes))
+        narrow = np.sqrt(self.variances.sum() / drawn) if drawn > 0 else 1.0
+        return float(narrow * stats.t.ppf(1 - LEVEL / 2, self.degrees))
 
 
 def interval(loss: Floats, windows: Floats) -> tuple[float, float]:
@@ -91,27 +149,15 @@ def _two_way_draws(gap: Floats, windows: Floats) -> Floats:
     return np.concatenate(draws)
 
 
-def _jackknife(gap: Floats, windows: Floats) -> Floats:
-    """Return the influence of every seed and every unit on the mean difference, (S + U,)."""
-    by_seed = gap.sum(axis=1) / windows.sum()
-    parts = []
-    if len(gap) > 1:
-        parts.append((by_seed - by_seed.mean()) / (len(gap) - 1))
-    if len(windows) > 1:
-        unit = gap.mean(axis=0)
-        without = (unit.sum() - unit) / (windows.sum() - windows)
-        parts.append(without.mean() - without)
-    return np.concatenate(parts) if parts else np.zeros(1)
-
-
-def _bca(estimate: float, draws: Floats, influence: Floats) -> tuple[float, float]:
+def _bca(estimate: float, draws: Floats, influence: Influence) -> tuple[float, float]:
     if np.ptp(draws) == 0:
         return float(draws[0]), float(draws[0])
     below = np.clip(np.mean(draws < estimate), 1 / len(draws), 1 - 1 / len(draws))
     bias = stats.norm.ppf(below)
-    spread = float(np.sum(influence**2))
-    acceleration = float(np.sum(influence**3)) / (6 * spread**1.5) if spread > 0 else 0.0
-    ends = bias + stats.norm.ppf([LEVEL / 2, 1 - LEVEL / 2])
+    every = np.concatenate([influence.seeds, influence.units])
+    spread = float(np.sum(every**2))
+    acceleration = float(np.sum(every**3)) / (6 * spread**1.5) if spread > 0 else 0.0
+    ends = bias + influence.reach * np.array([-1.0, 1.0])
     places = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
     low, high = np.quantile(draws, places)
     return float(low), float(high)
@@ -149,19 +195,23 @@ def adjust(p: Sequence[float]) -> list[float]:
     return [*p[:1], *(max(p[0], other) for other in holm(p[1:]))]
 
 
-def detectable(differences: Floats, standard_error: float = 0.0) -> float | None:
+def detectable(differences: Floats, influence: Influence | None = None) -> float | None:
     """Return the true difference that is called real with a power of 80 %; None below ``MIN_SEEDS`` seeds.
 
     Both conditions of :func:`verdict` have to be met: the test over seeds (as a paired t-test at 5 %), and
-    the interval over seeds and units, whose draws have ``standard_error``.
+    the interval over seeds and units, whose spread follows from ``influence``.
     """
-    degrees = len(differences) - 1
     if len(differences) < MIN_SEEDS:
         return None
-    by_test = stats.t.ppf(1 - LEVEL / 2, degrees) + stats.t.ppf(POWER, degrees)
-    by_interval = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
-    seeds_error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return float(max(by_test * seeds_error, by_interval * standard_error))
+    found = _found(float(differences.var(ddof=1)) / len(differences), len(differences) - 1)
+    if influence is None:
+        return found
+    return max(found, _found(float(influence.variances.sum()), influence.degrees))
+
+
+def _found(variance: float, degrees: float) -> float:
+    """Return the shift of a mean with this variance that is found four times in five."""
+    return float((stats.t.ppf(1 - LEVEL / 2, degrees) + stats.t.ppf(POWER, degrees)) * np.sqrt(variance))
 
 
 def verdict(found: Comparison, adjusted_p: float) -> Verdict:
