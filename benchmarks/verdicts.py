@@ -7,6 +7,9 @@ luck (standard deviation 1, of which a share is common to both arms, because dat
 the same seed) and what this arm makes of this subject with this seed. Null: no true difference. Power: the
 first arm is better by one seed standard deviation. One row a cell: shares of "better" and of "worse" in %,
 the interval's coverage of the true difference, and the mean smallest detectable effect.
+
+Result: the table in docs/answer.md, 500 repeats a row. The random streams are seeded: the same on any machine
+up to rounding. About 4 CPU minutes.
 """
 
 from __future__ import annotations
