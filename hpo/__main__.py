@@ -1,7 +1,23 @@
-"""``python -m hpo``: the command line without an installed script."""
+"""The process of the command line: ``hpo`` and ``python -m hpo``."""
 
+import atexit
+import os
 import sys
 
 from hpo.cli import main
 
-sys.exit(main())
+
+def run() -> None:
+    """Run the command and leave; does not return."""
+    status = main()
+    if "torch" not in sys.modules:
+        sys.exit(status)
+    # Python would now take torch apart piece by piece, which can last longer than a container is given to end.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    run()

@@ -79,6 +79,8 @@ def status(
         print_lines(status_lines(found))
     if workers:
         print_lines(["", *worker_lines(workers)])
+    elif any(one["state"] == "open" and one["finished"] + one["failed"] < one["budget"] for one in found):
+        print_lines(["no worker is attached; next: hpo worker, or hpo run --study NAME"], is_result=False)
 
 
 app.command()(report)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,16 @@ def test_workers_reserve_gpus_and_can_be_many() -> None:
     assert load("docker-compose.cpu.yml")["services"]["worker"]["deploy"] is None
 
 
+def test_workers_serve_what_is_submitted_and_stay_in_compose_and_kubernetes() -> None:
+    documents = yaml.safe_load_all((ROOT / "docs" / "kubernetes.yaml").read_text(encoding="utf-8"))
+    (worker,) = [found for found in documents if found["metadata"]["name"] == "worker"]
+    (container,) = worker["spec"]["template"]["spec"]["containers"]
+
+    assert SERVICES["worker"]["command"] == container["args"] == ["hpo", "worker", "--forever"]
+    assert SERVICES["worker"]["restart"] == "unless-stopped"
+    assert worker["kind"] == "Deployment"
+
+
 def test_our_services_wait_for_a_healthy_database() -> None:
     assert "pg_isready" in SERVICES["postgres"]["healthcheck"]["test"]
     for service in OURS:
@@ -166,10 +177,14 @@ class Machine:
         ):
             (folder / name).write_text(f"{secret}\n")
         (folder / "study.yaml").write_text(STUDY)
-        self._variables = {"HPO_STUDY": str(folder / "study.yaml"), "HPO_TRIALS": "3"}
 
     def start(self, service: str, **replaced: str) -> subprocess.Popen[bytes]:
-        words = [replaced.get(word, self._filled(word)) for word in SERVICES[service]["command"]]
+        """Start a service's own command (docker compose up)."""
+        words = [replaced.get(word, word) for word in SERVICES[service]["command"]]
+        return self.execute(service, *words)
+
+    def execute(self, service: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start another command in the service's environment (docker compose exec)."""
         assert words[0] == "hpo"
         given = {name: self._here(value) for name, value in SERVICES[service]["environment"].items()}
         path = os.pathsep.join(filter(None, sys.path))
@@ -179,11 +194,8 @@ class Machine:
             return subprocess.Popen(command, env=environment, cwd=self._folder, stdout=log, stderr=log)
 
     def said(self, service: str) -> str:
-        return (self._folder / f"{service}.log").read_text(encoding="utf-8")
-
-    def _filled(self, text: str) -> str:
-        """Put in the variables, as compose does."""
-        return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: self._variables.get(found[1], found[2]), text)
+        file = self._folder / f"{service}.log"
+        return file.read_text(encoding="utf-8") if file.exists() else ""
 
     def _here(self, value: str) -> str:
         """Return an environment variable with the container's places replaced by this machine's."""
@@ -195,7 +207,7 @@ class Machine:
         return (
             value.replace("/run/secrets", str(self._folder))
             if value.startswith("/run")
-            else self._filled(str(self._folder / value.lstrip("/")))
+            else str(self._folder / value.lstrip("/"))
         )
 
 
@@ -214,37 +226,56 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            ask(port, "/")
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail("the dashboard did not come up")
+def wait_until(claim: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.2)
+
+
+def is_up(port: int) -> bool:
+    try:
+        ask(port, "/")
+    except OSError:
+        return False
+    return True
+
+
+def states(port: int) -> list[str]:
+    """Return the states of the first study's trials, as the dashboard has them."""
+    status, body = ask(port, "/api/studies/1?after=0", TOKEN)
+    return [trial["state"] for trial in json.loads(body)["trials"]] if status == 200 else []
 
 
 @pytest.mark.postgres
 @pytest.mark.slow
-def test_the_services_finish_a_study_together_on_a_real_postgresql(postgres_url: str, tmp_path: Path) -> None:
+def test_the_services_finish_a_submitted_study_together_on_a_real_postgresql(
+    postgres_url: str, tmp_path: Path
+) -> None:
     machine, port = Machine(tmp_path, postgres_url), free_port()
     dashboard = machine.start("dashboard", **{"8080": str(port)})
     workers = [machine.start("worker"), machine.start("worker")]  # docker compose up --scale worker=2
+
+    def told() -> str:
+        return machine.said("dashboard") + machine.said("worker")
+
     try:
-        wait_for(port, dashboard)
-        ended = [worker.wait(timeout=400) for worker in workers]
+        wait_until(lambda: is_up(port), 120, told)
+        wait_until(lambda: told().count("the database holds no study yet") == 2, 120, told)
+        submitted = machine.execute("worker", "hpo", "submit", "--study", "study.yaml", "--trials", "3")
+        assert submitted.wait(timeout=200) == 0, told()
+        wait_until(lambda: states(port) == ["Complete"] * 3, 400, told)
+        wait_until(lambda: told().count("all trials have ended: compose_check") == 2, 60, told)
         anonymous, _ = ask(port, "/api/studies")
-        status, body = ask(port, "/api/studies/1", TOKEN)
         answer, page = ask(port, "/answer/compose_check", TOKEN)
     finally:
         for process in (dashboard, *workers):
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=15)
+            process.wait(timeout=30)  # the shortest stop_grace_period of ours is 15 s, on a machine of its own
 
-    assert ended == [0, 0], machine.said("worker")
-    assert (anonymous, status, answer) == (401, 200, 200)
-    assert [trial["state"] for trial in json.loads(body)["trials"]] == ["Complete"] * 3
+    assert (anonymous, answer) == (401, 200)
     assert b"compose_check" in page
+    assert "compose_check trial 0 started" in machine.said("worker")
+    assert [worker.returncode for worker in workers] == [130, 130], machine.said("worker")
     assert dashboard.returncode == 0, machine.said("dashboard")
     assert TOKEN not in machine.said("dashboard")

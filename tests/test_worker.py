@@ -241,16 +241,22 @@ def test_a_worker_waits_for_a_trial_that_another_runs_and_takes_it_over(place: P
     assert place.ends_of_attempts(0) == ["killed", "finished"]
 
 
-def test_a_database_that_another_process_locks_is_waited_for(place: Place) -> None:
+def test_a_database_that_another_process_locks_is_waited_for_with_a_message(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.worker.session.WORKER_BUSY_TIMEOUT_S", 0.3)
     place.open(3)
+    told: list[str] = []
     foreign = sqlite3.connect(place.folder / "hpo.db", isolation_level=None, check_same_thread=False)
     foreign.execute("BEGIN IMMEDIATE")
     threading.Timer(1.5, foreign.rollback).start()
     began = time.monotonic()
-    run(place, 3)
+    run(place, 3, lambda event: told.append(event.text) if event.kind == "waiting" else None)
 
     assert time.monotonic() - began > 1.0
     assert place.counts().finished == 3
+    assert "database is locked" in told[0]
+    assert "the database is back" in told[-1]
     foreign.close()
 
 

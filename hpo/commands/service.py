@@ -106,6 +106,7 @@ def submit(
     """Register a study, or more trials of it, for the workers of the database, and return."""
     from hpo.launch import check_at_least_one, make_settings, read_spec
     from hpo.ledger import Ledger
+    from hpo.overview import attached_workers
     from hpo.worker import open_study
 
     check_at_least_one("--trials", trials)
@@ -115,16 +116,15 @@ def submit(
     with database(url) as engine:
         Ledger(engine).set_priority(row.study_id, priority)
         counts = Ledger(engine).counts(row.study_id, below=total)
+        attached = len({one["worker"] for one in attached_workers(engine)})
     if as_json:
         found = {"study": row.name, "storage": shown(url), "budget": total, "priority": priority}
-        print_json(found | {"finished": counts.finished})
+        print_json(found | {"finished": counts.finished, "workers": attached})
         return
-    print_lines(
-        [
-            f"{row.name}: {counts.finished} of {total} trials are finished; priority {priority}",
-            f"next: hpo worker --storage {shown(url)}   (on each machine; several are fine)",
-        ]
-    )
+    here = f"{attached} worker{'s are' if attached > 1 else ' is'} attached; next: hpo status"
+    nobody = f"next: hpo worker --storage {shown(url)}   (on each machine; several are fine)"
+    standing = f"{row.name}: {counts.finished} of {total} trials are finished; priority {priority}"
+    print_lines([standing, here if attached else nobody])
 
 
 def stop(study: Study, storage: Storage = None) -> None:

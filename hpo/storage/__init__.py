@@ -44,6 +44,7 @@ __all__ = [
 
 _EXAMPLES = "sqlite:///hpo.db or postgresql://user:password@host/database"
 _BUSY_TIMEOUT_S = 60.0
+"""How long SQLite itself waits for a lock, without a word and deaf to signals."""
 _PING_AFTER_S = 5.0
 """A connection that has lain idle for longer is asked whether it still lives before it is used."""
 _WRITES, _USED_AT = "hpo_writes", "hpo_used_at"
@@ -67,17 +68,18 @@ def redact(text: str) -> str:
     return _AS_KEYWORD.sub(r"\g<before>***", _IN_URL.sub(r"\g<before>:***@", text))
 
 
-def open_engine(url: str, *, create: bool = True) -> sa.Engine:
+def open_engine(url: str, *, create: bool = True, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> sa.Engine:
     """Return an engine on the database, whose tables are there and up to date.
 
-    Without ``create`` the database must already hold studies of ours. Raises :class:`StorageError` when it
+    Without ``create`` the database must already hold studies of ours. Who waits with :func:`patiently`, which
+    speaks and can be interrupted, gives a short ``busy_timeout_s``. Raises :class:`StorageError` when it
     cannot be opened, :class:`MismatchError` when it was made by another version of this program or of Optuna.
     """
     parsed = parse_url(url)
     file = sqlite_file(parsed)
     if file is not None:
         _check_file(file, create=create)
-    engine = _sqlite_engine(parsed) if file is not None else _postgresql_engine(parsed)
+    engine = _sqlite_engine(parsed, busy_timeout_s) if file is not None else _postgresql_engine(parsed)
     try:
         prepare(engine, create=create)
     except sa.exc.DBAPIError as error:
@@ -182,8 +184,8 @@ _SQLITE_OPTIONS: dict[str, Any] = {
 }
 
 
-def _sqlite_engine(url: URL) -> sa.Engine:
-    engine = sa.create_engine(url, **_SQLITE_OPTIONS)
+def _sqlite_engine(url: URL, busy_timeout_s: float) -> sa.Engine:
+    engine = sa.create_engine(url, **_SQLITE_OPTIONS | {"connect_args": {"timeout": busy_timeout_s}})
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: sqlite3.Connection, _: object) -> None:

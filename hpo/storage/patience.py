@@ -79,6 +79,8 @@ def patiently(
         except Exception as error:
             waited_s = time.monotonic() - started
             if not passes(error):
+                if _is_refusal(error):
+                    raise _refused(error) from error
                 raise
             if waited_s + pause_s > patience_s:
                 raise _out_of_patience(error, waited_s) from error
@@ -94,6 +96,18 @@ def patiently(
         # Jitter, so that workers that lost the server together do not come back together.
         wait(random.uniform(0.5, 1.0) * pause_s)
         pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether a server let nobody in: no such database, a wrong password."""
+    if not isinstance(error, sa.exc.OperationalError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    return any(text in str(error.orig) for text in _LASTING)
+
+
+def _refused(error: BaseException) -> StorageError:
+    expected = "a PostgreSQL that has the database and lets us in"
+    return StorageError(f"the database cannot be used: {_reason(error)}", expected, "look at --storage")
 
 
 def _out_of_patience(error: Exception, waited_s: float) -> StorageError:

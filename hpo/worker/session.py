@@ -24,6 +24,9 @@ from hpo.worker.stop import Stop
 
 T = TypeVar("T")
 
+WORKER_BUSY_TIMEOUT_S = 5.0
+"""A locked file is told of after so long, and waited for beyond that as any database that is away."""
+
 
 class Doorway(Protocol):
     """What a worker needs of :mod:`finetune.api`, or of another trainer with the same calls."""
@@ -167,7 +170,7 @@ def open_session(
 
     with stop.held():
         wait = partial(patiently, patience_s=settings.patience_s, notify=tell, wait=stop.pause)
-        engine = wait(partial(open_engine, url))
+        engine = wait(partial(open_engine, url, busy_timeout_s=WORKER_BUSY_TIMEOUT_S))
         ledger = Ledger(engine)
         place = (socket.gethostname(), os.getpid(), settings.device, versions(settings.doorway))
         worker = wait(partial(ledger.register_worker, *place))

@@ -6,8 +6,9 @@ import math
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,15 +30,24 @@ class _Held:
     """A claimed slot and what is known of its run."""
 
     claim: Claim
-    best: float | None = None
-    """Best finite validation loss so far, earlier attempts included."""
+    losses: dict[int, float] = field(default_factory=dict)
+    """Finite validation losses by epoch, earlier attempts' included."""
     is_lost: bool = False
     """Another worker may have it: nothing more is recorded."""
 
-    def note(self, losses: Sequence[float]) -> None:
-        """Take validation losses into account."""
-        known = [] if self.best is None else [self.best]
-        self.best = min([*known, *filter(math.isfinite, losses)], default=None)
+    def note(self, losses: Sequence[float], *, first: int = 1) -> None:
+        """Take the validation losses of the epochs from ``first`` on into account."""
+        fresh = enumerate(losses, start=first)
+        self.losses |= {epoch: loss for epoch, loss in fresh if math.isfinite(loss)}
+
+    @property
+    def best(self) -> float | None:
+        """Lowest validation loss so far; None while none was finite."""
+        return min(self.losses.values(), default=None)
+
+    def lowest_by(self, epoch: int) -> list[float]:
+        """Return the lowest loss up to each epoch that had a finite one, ``epoch`` the last."""
+        return list(accumulate((self.losses[at] for at in sorted(self.losses) if at <= epoch), min))
 
 
 class Recalled(Exception):  # noqa: N818 - an event, not an error
@@ -105,7 +115,7 @@ class Source:
         alive = session.patiently(lambda: session.ledger.report(points, lease_s=session.lease_s))
         for (report, held), is_mine in zip(kept, alive, strict=True):
             held.is_lost = not is_mine
-            held.note([report.validation_loss])
+            held.note([report.validation_loss], first=report.epoch)
             self._tell("epoch", held, epoch=report.epoch)
         return [self._goes_on(report, held) for report, held in members]
 
@@ -222,8 +232,18 @@ class Source:
             return True
         if self._spec.pruner.kind == "none" or report.epoch <= self._spec.pruner.warmup_epochs:
             return True
+        if self._spec.pruner.kind == "improvement":
+            return not self._is_hopeless(report.epoch, held)
         peers = self._session.patiently(lambda: self._session.ledger.peers_at(held.claim, report.epoch))
         return not should_prune(self._spec.pruner, report.epoch, held.best, peers)
+
+    def _is_hopeless(self, epoch: int, held: _Held) -> bool:
+        """Return whether a run will hardly end better than the best configuration is expected to."""
+        curve, configuration = held.lowest_by(epoch), held.claim.configuration
+        prospects = self._session.patiently(lambda: self._suggester.prospects(held.claim.fold))
+        if prospects is None or configuration is None or not curve:
+            return False
+        return prospects.is_hopeless(configuration, curve)
 
     def _folder(self, claim: Claim) -> Path:
         return self._checkpoints / str(claim.slot)
