@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.ledger import Ledger
-from hpo.ledger.values import Outcome, Peers
+from hpo.ledger.values import Outcome, Peers, Point
 from hpo.search import PastTrial, Suggester, should_prune, suggest, tuning_seed
 from hpo.spec import Configuration, Pruner, StudySpec
 
-KINDS = ("random", "tpe", "gp")
+KINDS = ("random", "tpe", "gp", "ratio")
 MEDIAN = Pruner(kind="median", warmup_epochs=2, startup_trials=3)
 
 
@@ -86,7 +86,7 @@ def test_suggestions_lie_in_the_space(kind: str) -> None:
         assert space.seed.low <= trial.configuration.seed <= space.seed.high
 
 
-@pytest.mark.parametrize("kind", ["tpe", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", "gp", "ratio"])
 def test_a_model_finds_better_configurations_than_chance(kind: str) -> None:
     modelled, random = searched(kind), searched("random")
 
@@ -96,14 +96,14 @@ def test_a_model_finds_better_configurations_than_chance(kind: str) -> None:
     assert mean_of_last(modelled) < mean_of_last(random) - 0.3
 
 
-@pytest.mark.parametrize("kind", ["tpe", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", "gp", "ratio"])
 def test_a_search_leaves_the_diverging_region(kind: str) -> None:
     last = searched(kind)[-20:]
 
     assert sum(trial.end == "diverged" for trial in last) <= 4
 
 
-@pytest.mark.parametrize("kind", ["tpe", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", "gp", "ratio"])
 def test_a_search_learns_from_pruned_trials(kind: str) -> None:
     spec = make_spec(kind)
     past = [replace(t, end="pruned" if t.value and t.value > 2.5 else t.end) for t in searched(kind)[:20]]
@@ -112,8 +112,11 @@ def test_a_search_learns_from_pruned_trials(kind: str) -> None:
     assert suggest(spec, 20, past) != suggest(spec, 20, without_pruned)
 
 
-def test_a_suggester_sees_what_has_finished_in_whatever_order(engine: sa.Engine, ledger: Ledger) -> None:
-    spec = make_spec("tpe", startup_trials=2)
+@pytest.mark.parametrize("kind", ["tpe", "ratio"])
+def test_a_suggester_sees_what_has_finished_in_whatever_order(
+    engine: sa.Engine, ledger: Ledger, kind: str
+) -> None:
+    spec = make_spec(kind, startup_trials=2)
     study = ledger.create_study(spec, data={}, versions={})
     ledger.add_slots(study.study_id, 12)
     suggester = Suggester(spec, study.study_id, engine)
@@ -125,8 +128,12 @@ def test_a_suggester_sees_what_has_finished_in_whatever_order(engine: sa.Engine,
         begun = ledger.begin(claim, configuration, spec.space, {})
         assert begun is not None
         end = "pruned" if claim.slot % 2 else "finished"
+        losses = [4.0 + claim.slot, math.nan, 2.0 + claim.slot]
+        for epoch, loss in enumerate(losses, start=1):
+            ledger.report([Point(begun, epoch, loss, loss, {}, 0.1)], lease_s=60)
         ledger.finish(begun, Outcome(end, 2.0 + claim.slot, 1, 3, {}, 1.0, "cpu"))
-        past[claim.slot] = PastTrial(claim.slot, configuration, end, 2.0 + claim.slot, 3)
+        curve = (losses[0], losses[0], losses[2])
+        past[claim.slot] = PastTrial(claim.slot, configuration, end, 2.0 + claim.slot, 3, curve=curve)
 
     assert suggester.suggest(10) == suggest(spec, 10, [past[slot] for slot in range(10)])
     assert Suggester(spec, study.study_id, engine).suggest(10) == suggester.suggest(10)
@@ -196,3 +203,30 @@ def test_no_pruner_prunes_nothing() -> None:
 @given(epoch=st.integers(1, 50), peers=st.lists(st.floats(0, 100), min_size=1, max_size=20))
 def test_a_run_as_good_as_the_best_is_never_pruned(epoch: int, peers: list[float]) -> None:
     assert not should_prune(MEDIAN, epoch, min(peers), Peers(len(peers), float(np.median(peers))))
+
+
+def test_what_complete_trials_teach_is_learned_once_for_each_that_ends(
+    engine: sa.Engine, ledger: Ledger
+) -> None:
+    spec = make_spec("random", pruner={"kind": "improvement", "startup_trials": 6})
+    study = ledger.create_study(spec, data={}, versions={})
+    ledger.add_slots(study.study_id, 8)
+    suggester = Suggester(spec, study.study_id, engine)
+    for slot in range(7):
+        assert (suggester.prospects(None) is None) == (slot < 6)
+        claim = ledger.claim(study.study_id, "worker", lease_s=60)
+        assert claim is not None
+        begun = ledger.begin(claim, suggester.suggest(slot), spec.space, {})
+        assert begun is not None
+        for epoch in range(1, 5):
+            loss = 2 + 0.1 * slot + 1 / epoch
+            ledger.report([Point(begun, epoch, loss, loss, {}, 0.1)], lease_s=60)
+        ledger.finish(begun, Outcome("finished", 2.25 + 0.1 * slot, 4, 4, {}, 1.0, "cpu"))
+    prospects = suggester.prospects(None)
+
+    assert prospects is not None
+    assert suggester.prospects(None) is prospects
+    assert suggester.prospects(3) is None
+    somewhere = suggester.suggest(7)
+    assert prospects.is_hopeless(somewhere, [9.0, 8.5])
+    assert not prospects.is_hopeless(somewhere, [3.0, 2.4])

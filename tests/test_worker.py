@@ -96,8 +96,9 @@ def test_a_trial_keeps_its_parameters_and_ratio_for_any_optuna_tool(place: Place
         assert trial.intermediate_values[1] == pytest.approx(expected)
 
 
-def test_bad_runs_are_pruned_and_the_search_goes_on(place: Place) -> None:
-    place.open(20)
+@pytest.mark.parametrize("kind", ["median", "improvement"])
+def test_bad_runs_are_pruned_and_the_search_goes_on(place: Place, kind: str) -> None:
+    place.open(20, pruner={"kind": kind, "warmup_epochs": 1, "startup_trials": 3})
     summary = run(place, 20)
 
     assert summary.ends["pruned"] >= 3

@@ -22,6 +22,8 @@ from hpo.analysis.box import Box, Floats
 
 MIN_CURVES = 6
 """Complete trials that must have reached an epoch before their curves extrapolate a pruned one."""
+FEATURES = 3
+"""Regressors of that extrapolation: both rates, and how steep the curve is."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The spec's sampler and pruner: history -> the next configuration; curve and peers -> stop or go on.
+"""The spec's sampler and pruner: history -> the next configuration; a run and the others -> stop or go on.
 
-A sampler is any of Optuna's, given a mirror of the study that lives in memory: one small record a trial
-(parameters, end and value, no curve), refreshed by one query for what finished since the last look. So a
-suggestion costs no more than the sampler itself, however long the history is.
+A sampler is any of Optuna's, or our own, given a mirror of the study that lives in memory: one small record a
+trial, refreshed by one query for what finished since the last look. So a suggestion costs no more than the
+sampler itself, however long the history is.
 
 The seed is noise (science of the report: the answer is the best *expected* loss): it is drawn from a hash
 of (fingerprint, slot) and never modelled. Suggestions too are a pure function of the fingerprint, the slot
@@ -12,41 +12,33 @@ and the trials that have finished or are running.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, assert_never
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, assert_never
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.storages import InMemoryStorage
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpo.ledger.values import Peers
+from hpo.search.mirror import frozen, mirror
+from hpo.search.past import Past, PastTrial
 from hpo.spec import Configuration, Pruner, Sampler, Space, StudySpec
-from hpo.storage.tables import slots
 
-_FRESH = (
-    sa.select(slots.c.slot, slots.c.state, slots.c.config, slots.c.end, slots.c.value, slots.c.epochs)
-    .where(slots.c.study_id == sa.bindparam("study_id"), slots.c.slot >= sa.bindparam("first"))
-    .where(slots.c.state.in_(("running", "done", "failed")))
-    .order_by(slots.c.slot)
-)
-"""Slots are claimed in order, so those from the first unfinished one on are a small window."""
+if TYPE_CHECKING:
+    from hpo.search.prospects import Prospects
+    from hpo.search.sampler import Memory
 
-
-@dataclass(frozen=True)
-class PastTrial:
-    """What a sampler may know of a trial."""
-
-    slot: int
-    configuration: Configuration
-    end: str | None
-    """Why it ended; None while it runs."""
-    value: float | None
-    """Best validation loss, of a pruned trial so far; None when it runs or diverged."""
-    epochs: int
+__all__ = [
+    "PastTrial",
+    "Suggester",
+    "distributions",
+    "make_sampler",
+    "seed_of_round",
+    "should_prune",
+    "suggest",
+    "tuning_seed",
+]
 
 
 class Suggester:
@@ -54,46 +46,44 @@ class Suggester:
 
     def __init__(self, spec: StudySpec, study_id: int, engine: sa.Engine) -> None:
         self._spec = spec
-        self._study_id = study_id
-        self._engine = engine
-        self._ended: dict[int, PastTrial] = {}
-        self._first = 0  # every slot below has ended for good and is known
+        with_curves = spec.sampler.kind == "ratio" or spec.pruner.kind == "improvement"
+        self._past = Past(study_id, engine, with_curves=with_curves)
+        self._memory: Memory = {}
+        self._prospects: dict[int | None, tuple[int, Prospects | None]] = {}
 
     def suggest(self, slot: int) -> Configuration:
         """Return the configuration that ``slot`` should try; reads the database once."""
-        past = [trial for trial in self._refresh() if trial.slot != slot]
-        return suggest(self._spec, slot, past)
+        past = [trial for trial in self._past.refresh() if trial.slot != slot]
+        return suggest(self._spec, slot, past, self._memory)
 
-    def _refresh(self) -> list[PastTrial]:
-        """Return ended and running trials in the order of their slots."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(_FRESH, {"study_id": self._study_id, "first": self._first}).all()
-        closed = {row.slot for row in rows if row.state != "running"}
-        trials = [_past_trial(row) for row in rows if row.config is not None and row.state != "failed"]
-        self._ended.update((trial.slot, trial) for trial in trials if trial.slot in closed)
-        while self._first in closed:
-            self._first += 1
-        running = [trial for trial in trials if trial.slot not in closed]
-        return sorted([*self._ended.values(), *running], key=lambda trial: trial.slot)
+    def prospects(self, fold: int | None) -> Prospects | None:
+        """Return what the complete trials of a fold teach about runs under way; None while there are too few.
 
+        For the pruner ``improvement``. Reads a few rows, and learns again only when a trial has ended.
+        """
+        self._past.look()
+        known = self._prospects.get(fold)
+        if known is None or known[0] != len(self._past.ended):
+            from hpo.search.prospects import learned_from  # with SciPy, which the other pruners do not need
 
-def _past_trial(row: sa.Row[*tuple[Any, ...]]) -> PastTrial:
-    is_running = row.state == "running"
-    return PastTrial(
-        row.slot,
-        Configuration(**row.config),
-        None if is_running else row.end,
-        None if is_running else row.value,
-        row.epochs or 0,
-    )
+            ended = [self._past.ended[slot] for slot in sorted(self._past.ended)]
+            same = [trial for trial in ended if trial.fold == fold]
+            known = (len(ended), learned_from(same, self._spec.pruner.startup_trials))
+            self._prospects[fold] = known
+        return known[1]
 
 
-def suggest(spec: StudySpec, slot: int, past: Sequence[PastTrial]) -> Configuration:
-    """Return what ``slot`` should try, given the ended and the running trials. Pure."""
+def suggest(
+    spec: StudySpec, slot: int, past: Sequence[PastTrial], memory: Memory | None = None
+) -> Configuration:
+    """Return what ``slot`` should try, given the ended and the running trials.
+
+    Pure: what ``memory`` holds saves time and changes nothing.
+    """
     space = distributions(spec.space)
-    sampler = make_sampler(spec.sampler, seed=_number_from(spec, slot, "sampler", 2**31))
-    study = _mirror(space, sampler, past, pruned_as_complete=spec.sampler.kind == "gp")
-    trial = _frozen(slot, TrialState.RUNNING, {}, {})
+    sampler = make_sampler(spec.sampler, seed=_sampler_seed(spec, slot), memory=memory)
+    study = mirror(space, sampler, past, spec.sampler.kind)
+    trial = frozen(slot, TrialState.RUNNING, {}, {})
     sampler.before_trial(study, trial)
     joint = sampler.infer_relative_search_space(study, trial)
     found = sampler.sample_relative(study, trial, joint)
@@ -105,6 +95,11 @@ def suggest(spec: StudySpec, slot: int, past: Sequence[PastTrial]) -> Configurat
     return Configuration(
         float(found["lr"]), float(found["backbone_lr"]), str(found["loss"]), tuning_seed(spec, slot)
     )
+
+
+def _sampler_seed(spec: StudySpec, slot: int) -> int:
+    """Return the sampler's seed: one a slot, or for our own, which counts its trials itself, one a study."""
+    return _number_from(spec, 0 if spec.sampler.kind == "ratio" else slot, "sampler", 2**31)
 
 
 def tuning_seed(spec: StudySpec, slot: int) -> int:
@@ -133,9 +128,13 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     }
 
 
-def make_sampler(sampler: Sampler, *, seed: int) -> BaseSampler:
-    """Return the spec's sampler; TPE is multivariate and counts running trials as bad (Optuna's defaults)."""
+def make_sampler(sampler: Sampler, *, seed: int, memory: Memory | None = None) -> BaseSampler:
+    """Return the spec's sampler; TPE with Optuna's defaults. ``memory`` is our own sampler's."""
     match sampler.kind:
+        case "ratio":
+            from hpo.search.sampler import RatioSampler  # with SciPy and pandas, which the others do not need
+
+            return RatioSampler(n_startup_trials=sampler.startup_trials, seed=seed, memory=memory)
         case "tpe":
             return TPESampler(n_startup_trials=sampler.startup_trials, seed=seed)
         case "gp":
@@ -144,86 +143,6 @@ def make_sampler(sampler: Sampler, *, seed: int) -> BaseSampler:
             return RandomSampler(seed=seed)
         case other:
             assert_never(other)
-
-
-class _Mirror(InMemoryStorage):
-    """Optuna's in-memory storage with one study of given trials, numbered by their slots; read only."""
-
-    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        super().__init__()
-        self._trials = trials
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        return 0
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return [StudyDirection.MINIMIZE]
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Ignore the note that samplers leave for other processes: ours are told by the slot's row."""
-
-
-def _mirror(
-    space: dict[str, BaseDistribution],
-    sampler: BaseSampler,
-    past: Iterable[PastTrial],
-    *,
-    pruned_as_complete: bool,
-) -> Study:
-    """Return a study of the past trials.
-
-    A diverged trial counts as the worst finite value seen, below every pruned one: left out, it would
-    teach nothing, and most later trials would stay where the loss is not finite. Optuna's GPSampler
-    learns from complete trials only, so with ``pruned_as_complete`` it is shown the others as complete:
-    a pruned trial's best so far is an upper bound of what it would have reached.
-    """
-    past = list(past)
-    worst = max((trial.value for trial in past if trial.value is not None), default=1.0)
-    trials = [_seen(trial, space, worst, pruned_as_complete) for trial in past]
-    return Study("mirror", _Mirror(trials), sampler)
-
-
-def _seen(
-    trial: PastTrial, space: dict[str, BaseDistribution], worst: float, pruned_as_complete: bool
-) -> FrozenTrial:
-    configuration = trial.configuration
-    params = {"lr": configuration.lr, "backbone_lr": configuration.backbone_lr, "loss": configuration.loss}
-    if trial.end is None:
-        return _frozen(trial.slot, TrialState.RUNNING, params, space)
-    # Step 0 puts a diverged trial behind all pruned ones: TPE ranks those by the step they reached.
-    value, epochs = (worst, 0) if trial.value is None else (trial.value, trial.epochs)
-    is_complete = pruned_as_complete or trial.end not in {"pruned", "diverged"}
-    state = TrialState.COMPLETE if is_complete else TrialState.PRUNED
-    return _frozen(trial.slot, state, params, space, value=value, step=epochs)
-
-
-def _frozen(
-    slot: int,
-    state: TrialState,
-    params: dict[str, Any],
-    space: dict[str, BaseDistribution],
-    *,
-    value: float | None = None,
-    step: int = 0,
-) -> FrozenTrial:
-    return FrozenTrial(
-        number=slot,
-        trial_id=slot,
-        state=state,
-        value=value,
-        datetime_start=None,
-        datetime_complete=None,
-        params=params,
-        distributions=space,
-        user_attrs={},
-        system_attrs={},
-        intermediate_values={} if value is None else {step: value},
-    )
 
 
 def _only_value(distribution: BaseDistribution) -> float:
@@ -240,7 +159,7 @@ def should_prune(pruner: Pruner, epoch: int, best: float | None, peers: Peers) -
     ``startup_trials`` peers.
     """
     match pruner.kind:
-        case "none":
+        case "none" | "improvement":  # the latter asks hpo.search.stopping instead of the peers
             return False
         case "median":
             if epoch <= pruner.warmup_epochs or peers.count < max(1, pruner.startup_trials):

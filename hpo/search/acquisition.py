@@ -18,7 +18,8 @@ Rule = Literal["information", "improvement", "thompson"]
 def best_point(lattice: Lattice, draws: Floats, noise: float, rule: Rule) -> Floats:
     """Return the point (3,) of the lattice that ``rule`` likes best; ``noise`` is a seed's variance.
 
-    ``information``: what a trial there tells about where the lowest expected loss is, and how low it is;
+    ``information``: what a trial there tells about where the lowest expected loss is, and how low it is, if
+    it will not be pruned;
     ``improvement``: how far it is expected to lie below the lowest mean, noise aside; ``thompson``: where the
     first draw is lowest.
     """
@@ -28,10 +29,18 @@ def best_point(lattice: Lattice, draws: Floats, noise: float, rule: Rule) -> Flo
         lowest = draws.mean(axis=0).min()
         worth = np.maximum(lowest - draws, 0.0).mean(axis=0)
     else:
-        worth = information(lattice, draws, noise)
+        worth = information(lattice, draws, noise) * completes(draws, noise)
     worth = np.where(lattice.feasible[None], worth, -np.inf)
     loss, row, column = np.unravel_index(int(np.argmax(worth)), worth.shape)
     return np.array([lattice.lr[row], lattice.ratio[column], float(loss)], dtype=np.float64)
+
+
+def completes(draws: Floats, noise: float) -> Floats:
+    """Return (L, I, J): the probability that a run at each point is not so bad that it will be pruned.
+
+    A pruned run tells little: that it is worse than the lowest mean by more than two seeds' deviations.
+    """
+    return np.asarray(np.mean(draws < draws.mean(axis=0).min() + 2 * np.sqrt(noise), axis=0))
 
 
 def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
@@ -53,7 +62,7 @@ def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
     whole = np.sum(spread**2, axis=0) / (size - 1)
     rest = np.sum(left**2, axis=0) / max(size - 1 - basis.shape[1], 1)
     gain = 0.5 * np.log((whole + noise) / (np.minimum(rest, whole) + noise))
-    found = np.full(draws.shape[1:], -np.inf)
+    found = np.zeros(draws.shape[1:])
     found[:, lattice.feasible] = gain.reshape(values.shape[1:])
     return found
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import stdtr
 
 from hpo.analysis.box import Floats
-from hpo.analysis.evidence import MIN_CURVES, Outlook, Scale, Seen
+from hpo.analysis.evidence import FEATURES, MIN_CURVES, Outlook, Scale, Seen
+from hpo.search.past import PastTrial
+from hpo.spec import Configuration
 
-TOP = 0.1
-"""Share of the complete trials (3 at least) whose mean stands for the best configuration's expected loss:
-the lowest loss of all would be mostly luck."""
+CHANCE = 0.1
+"""Probability of ending better below which a run is stopped (chosen by us: docs/search.md)."""
+NEAR_DECADES = 0.3
+"""Trials so near in lr and ratio count as one configuration when its expected loss is guessed."""
+OTHER_LOSS = 0.3
+"""Weight of a trial with another loss in that guess."""
+MAX_CURVES = 500
+"""Complete trials, the latest, that are learned from."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +41,59 @@ class Prospects:
     @classmethod
     def of(cls, seen: Seen) -> Prospects | None:
         """Learn from what was seen; None while too few trials are complete."""
-        complete = np.flatnonzero(seen.kinds == "complete")
+        complete = np.flatnonzero(seen.kinds == "complete")[-MAX_CURVES:]
         if len(complete) < MIN_CURVES:
             return None
         scale = seen.scale()
         curves = [scale.compress(seen.curves[row]) for row in complete]
         return cls(seen.x[complete], curves, scale.compress(seen.values[complete]), scale)
 
-    @property
+    @cached_property
     def incumbent(self) -> float:
-        """Expected loss of the best configuration, on the scale."""
-        size = max(3, int(np.ceil(TOP * len(self.final))))
-        return float(np.mean(np.sort(self.final)[:size]))
+        """Expected loss of the best configuration, on the scale: the lowest of local means.
 
-    def chance(self, x: Floats, curve: Floats) -> float:
-        """Return the probability that a run at point (3,) ends below the best configuration's expected loss.
+        The lowest loss itself would be mostly luck, and a bar that only luck can reach.
+        """
+        far = (self.x[:, None, :2] - self.x[None, :, :2]) / NEAR_DECADES
+        weights = np.exp(-0.5 * np.sum(far**2, axis=2))
+        weights *= np.where(self.x[:, None, 2] == self.x[None, :, 2], 1.0, OTHER_LOSS)
+        return float(np.min(weights @ self.final / weights.sum(axis=1)))
 
-        ``curve`` (epochs,) holds the run's lowest losses up to each epoch, as they are.
+    def chance(self, lr_and_ratio: tuple[float, float], curve: Floats) -> float:
+        """Return the probability that a run ends below the best configuration's expected loss.
+
+        ``lr_and_ratio`` are log10; ``curve`` (epochs,) holds the run's lowest losses up to each epoch.
         """
         epoch = len(curve)
         if epoch not in self._outlooks:
             self._outlooks[epoch] = Outlook.of(self.x, self.curves, self.final, epoch, self.scale.width)
-        own = self.scale.compress(curve)
-        mean, variance = self._outlooks[epoch].foretell(x[None], own[None], own[-1:])
-        return float(ndtr((self.incumbent - mean[0]) / np.sqrt(variance[0])))
+        own, x = self.scale.compress(curve), np.array([[*lr_and_ratio, 0.0]])
+        mean, variance = self._outlooks[epoch].foretell(x, own[None], own[-1:])
+        # Student's t: with few curves the regression's own spread is hardly known.
+        degrees = max(len(self.final) - FEATURES - 1, 1)
+        return float(stdtr(degrees, (self.incumbent - mean[0]) / np.sqrt(variance[0])))
+
+    def is_hopeless(self, configuration: Configuration, curve: Sequence[float]) -> bool:
+        """Return whether a run's chance of ending better is too small to go on."""
+        return self.chance(rates(configuration), np.array(curve)) < CHANCE
+
+
+def learned_from(trials: Sequence[PastTrial], startup_trials: int) -> Prospects | None:
+    """Return what ended trials of one fold teach; None with fewer than ``startup_trials`` complete ones."""
+    complete = [
+        trial
+        for trial in trials
+        if trial.value is not None and trial.curve and trial.end not in {"pruned", "diverged"}
+    ]
+    if len(complete) < max(startup_trials, MIN_CURVES):
+        return None
+    losses = sorted({trial.configuration.loss for trial in complete})
+    x = [(*rates(trial.configuration), losses.index(trial.configuration.loss)) for trial in complete]
+    values = [trial.value for trial in complete if trial.value is not None]
+    curves = [np.array(trial.curve) for trial in complete]
+    return Prospects.of(Seen(np.array(x), np.full(len(complete), "complete"), np.array(values), curves))
+
+
+def rates(configuration: Configuration) -> tuple[float, float]:
+    """Return log10 lr and log10 ratio."""
+    return math.log10(configuration.lr), math.log10(configuration.ratio)

@@ -8,17 +8,16 @@ steep its curve is; see docs/search.md.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.analysis.evidence import Seen
-from hpo.search.prospects import Prospects
+from hpo.search.prospects import CHANCE, Prospects
 from hpo.search.sampler import best_so_far
-
-CHANCE = 0.1
-"""Probability of ending better below which a run is stopped (chosen by replays: docs/search.md)."""
 
 
 class ImprovementPruner(BasePruner):
@@ -34,7 +33,7 @@ class ImprovementPruner(BasePruner):
         lr: str = "lr",
         backbone_lr: str = "backbone_lr",
         n_startup_trials: int = 6,
-        n_warmup_steps: int = 1,
+        n_warmup_steps: int = 2,
         chance: float = CHANCE,
     ) -> None:
         """``lr`` and ``backbone_lr`` are the names of the rates in the study; it may lack them."""
@@ -56,7 +55,7 @@ class ImprovementPruner(BasePruner):
             return False
         if np.isnan(curve[-1]):
             return True
-        return prospects.chance(self._point(trial), curve) < self._chance
+        return prospects.chance(self._point(trial)[:2], curve) < self._chance
 
     def _prospects(self, name: str, complete: list[FrozenTrial], sign: float) -> Prospects | None:
         """Return what the complete trials teach, learned again only when there is another one."""
@@ -71,6 +70,7 @@ class ImprovementPruner(BasePruner):
             self._known = (name, len(complete), Prospects.of(seen))
         return self._known[2]
 
-    def _point(self, trial: FrozenTrial) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        lr, slow = (np.log10(trial.params.get(name, 1.0)) for name in self._names)
-        return np.array([lr, lr - slow, 0.0])
+    def _point(self, trial: FrozenTrial) -> tuple[float, float, float]:
+        """Return log10 lr and log10 ratio, and 0 for the loss: what is not known is the same for all."""
+        lr, slow = (math.log10(trial.params.get(name, 1.0)) for name in self._names)
+        return lr, lr - slow, 0.0

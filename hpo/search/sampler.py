@@ -39,6 +39,8 @@ GROWTH = 1.2
 only move the landscape."""
 DRAWS = 64
 """Draws of the landscape behind one suggestion."""
+STEP_DECADES = 0.2
+"""Suggested rates lie on a lattice of this step, so that a configuration is often met by another seed."""
 _SPREAD = 1.2207440846057596
 """The root of x^4 = x + 1: its powers give a sequence that fills a cube evenly (Roberts 2018, R3)."""
 
@@ -51,8 +53,8 @@ class RatioSampler(BaseSampler):
     """Suggests learning rates of head and backbone, and the loss, where a trial tells most.
 
     The first ``n_startup_trials`` fill the space evenly. With a ``seed``, a suggestion is a function of the
-    trial's number and the other trials. Rates lie on a lattice of 0.1 decades: a configuration that is
-    suggested twice is another seed of it. Multi-objective studies raise ValueError.
+    trial's number and the other trials. Later rates lie on a lattice of 0.2 decades: a configuration that
+    is suggested twice is another seed of it. Multi-objective studies raise ValueError.
     """
 
     def __init__(
@@ -190,7 +192,7 @@ class RatioSampler(BaseSampler):
         if len(running) and self._rule != "thompson":
             expected = surrogate.posterior(running)[0]
             surrogate = conditioned(_with_guesses(evidence, running, expected), box, chosen)
-        lattice = Lattice.of(box)
+        lattice = Lattice.of(box, STEP_DECADES)
         _, draws = draw_landscapes(surrogate, lattice, rng)
         return best_point(lattice, draws, surrogate.noise_sd**2, self._rule)
 
@@ -252,10 +254,10 @@ def best_so_far(past: FrozenTrial, sign: float = 1.0) -> Floats:
 
 
 def _value(past: FrozenTrial, curve: Floats, sign: float) -> float:
-    """Return the trial's value; of a pruned one the lowest of its curve, NaN when there is none."""
-    if past.state == TrialState.COMPLETE and past.value is not None:
-        return sign * past.value
-    return float(curve[-1]) if len(curve) else float("nan")
+    """Return the trial's value; of a pruned one the lowest of its curve; NaN when nothing is known."""
+    if len(curve) and past.state == TrialState.PRUNED:
+        return float(curve[-1])
+    return float("nan") if past.value is None else sign * past.value
 
 
 def _kind(past: FrozenTrial, value: float) -> str:

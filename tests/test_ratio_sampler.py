@@ -1,0 +1,257 @@
+"""Our sampler and pruner in plain Optuna studies: any user can take them."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from hpo.search.pruner import ImprovementPruner
+from hpo.search.sampler import Memory, RatioSampler
+
+EPOCHS = 6
+RATES = {
+    "lr": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True),
+    "backbone_lr": optuna.distributions.FloatDistribution(1e-6, 1e-2, log=True),
+}
+
+
+def expected(lr: float, backbone_lr: float, loss: str = "l1") -> float:
+    """Best at lr 1e-3 and ratio 30 with l1."""
+    log_lr, ratio = math.log10(lr), math.log10(lr / backbone_lr)
+    return 2.0 + 0.3 * (log_lr + 3) ** 2 + 0.3 * (ratio - 1.5) ** 2 + 0.3 * (loss == "mse")
+
+
+def objective(trial: Trial) -> float:
+    lr = trial.suggest_float("lr", 1e-5, 1e-1, log=True)
+    backbone_lr = trial.suggest_float("backbone_lr", 1e-6, 1e-2, log=True)
+    loss = trial.suggest_categorical("loss", ["mse", "l1"])
+    noise = 0.03 * np.random.default_rng(trial.number).standard_normal()
+    final = expected(lr, backbone_lr, loss) + noise
+    for epoch in range(1, EPOCHS + 1):
+        trial.report(final + 2 * math.exp(-epoch) - 2 * math.exp(-EPOCHS), epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return final
+
+
+def searched(sampler: optuna.samplers.BaseSampler, trials: int, **settings: object) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=sampler, pruner=ImprovementPruner(n_warmup_steps=1), **settings)
+    study.optimize(objective, n_trials=trials)
+    return study
+
+
+def parameters(study: optuna.Study) -> list[dict[str, object]]:
+    return [trial.params for trial in study.trials]
+
+
+def complete_trial(lr: float, backbone_lr: float, noise: float = 0.0) -> FrozenTrial:
+    final = expected(lr, backbone_lr) + noise
+    curve = {epoch: final + 2 * math.exp(-epoch) for epoch in range(1, EPOCHS + 1)}
+    params = {"lr": lr, "backbone_lr": backbone_lr}
+    return optuna.create_trial(
+        value=curve[EPOCHS], params=params, distributions=RATES, intermediate_values=curve
+    )
+
+
+# --- the sampler
+
+
+def test_a_plain_study_comes_close_to_the_best_ratio_with_few_trials() -> None:
+    study = searched(RatioSampler(seed=1), 40)
+
+    late = study.trials[-10:]
+    errors = [abs(math.log10(trial.params["lr"] / trial.params["backbone_lr"]) - 1.5) for trial in late]
+    assert float(np.median(errors)) < 0.6
+    assert sum(trial.params["loss"] == "l1" for trial in late) >= 7
+    assert any(trial.state == TrialState.PRUNED for trial in study.trials)
+
+
+def test_the_same_seed_asks_for_the_same_trials() -> None:
+    first, second = (parameters(searched(RatioSampler(seed=3), 16)) for _ in range(2))
+
+    assert first == second
+    assert first != parameters(searched(RatioSampler(seed=4), 16))
+
+
+def test_what_a_sampler_remembers_saves_time_and_changes_nothing() -> None:
+    class Forgetful(dict[str, object]):
+        def __setitem__(self, name: str, value: object) -> None:
+            self.clear()
+            super().__setitem__(name, value)
+
+    forgetful: Memory = Forgetful()  # type: ignore[assignment]  # a dictionary of one entry is one too
+
+    assert parameters(searched(RatioSampler(seed=3, memory=forgetful), 18)) == parameters(
+        searched(RatioSampler(seed=3), 18)
+    )
+
+
+def test_maximising_is_minimising_with_the_sign_turned() -> None:
+    down = optuna.create_study(sampler=RatioSampler(seed=5))
+    up = optuna.create_study(sampler=RatioSampler(seed=5), direction="maximize")
+    for _ in range(14):
+        trials = [study.ask(RATES) for study in (down, up)]
+        assert trials[0].params == trials[1].params
+        value = expected(trials[0].params["lr"], trials[0].params["backbone_lr"])
+        for study, trial, sign in zip((down, up), trials, (1, -1), strict=True):
+            study.tell(trial, sign * value)
+
+
+def test_other_parameters_are_sampled_beside_the_rates() -> None:
+    study = optuna.create_study(sampler=RatioSampler(seed=0, n_startup_trials=5))
+    space = RATES | {
+        "dropout": optuna.distributions.FloatDistribution(0.0, 0.5),
+        "optimiser": optuna.distributions.CategoricalDistribution(["adamw", "sgd"]),
+        "layers": optuna.distributions.IntDistribution(1, 4),
+    }
+    for _ in range(12):
+        trial = study.ask(space)
+        study.tell(trial, expected(trial.params["lr"], trial.params["backbone_lr"]))
+
+    assert len({trial.params["dropout"] for trial in study.trials}) == 12
+    assert {trial.params["optimiser"] for trial in study.trials} == {"adamw", "sgd"}
+
+
+def test_a_study_without_the_rates_is_sampled_at_random() -> None:
+    study = optuna.create_study(sampler=RatioSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=15)
+
+    assert len({trial.params["x"] for trial in study.trials}) == 15
+
+
+def test_the_parameters_may_have_other_names() -> None:
+    sampler = RatioSampler(lr="head", backbone_lr="body", n_startup_trials=4, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    space = {"head": RATES["lr"], "body": RATES["backbone_lr"]}
+    for _ in range(25):
+        trial = study.ask(space)
+        study.tell(trial, expected(trial.params["head"], trial.params["body"]))
+
+    best = study.best_trial.params
+    assert expected(best["head"], best["body"]) < 2.2
+
+
+def test_the_first_trials_fill_the_space_evenly() -> None:
+    study = optuna.create_study(sampler=RatioSampler(seed=2, n_startup_trials=16))
+    places = sorted(math.log10(study.ask(RATES).params["lr"]) for _ in range(16))
+
+    assert max(after - before for before, after in pairwise(places)) < 0.6
+
+
+def test_running_trials_keep_others_away() -> None:
+    study = searched(RatioSampler(seed=1), 20)
+    asked = [study.ask({**RATES, "loss": optuna.distributions.CategoricalDistribution(["mse", "l1"])})]
+    asked += [study.ask({**RATES, "loss": asked[0].distributions["loss"]}) for _ in range(3)]
+
+    assert len({tuple(trial.params.values()) for trial in asked}) >= 3
+
+
+def test_trials_that_diverged_or_failed_are_survived() -> None:
+    study = optuna.create_study(sampler=RatioSampler(seed=0, n_startup_trials=5))
+    for number in range(20):
+        trial = study.ask(RATES)
+        lr, backbone_lr = trial.params["lr"], trial.params["backbone_lr"]
+        if lr > 1e-2:
+            study.tell(trial, state=TrialState.FAIL if number % 2 else TrialState.PRUNED)
+        else:
+            study.tell(trial, expected(lr, backbone_lr))
+
+    assert sum(trial.params["lr"] <= 1e-2 for trial in study.trials[-8:]) >= 5
+
+
+def test_two_objectives_are_refused() -> None:
+    study = optuna.create_study(directions=["minimize"] * 2, sampler=RatioSampler(seed=0))
+    for _ in range(2):
+        study.tell(study.ask(), [1.0, 2.0])
+    study.add_trial(
+        optuna.create_trial(values=[1.0, 2.0], params={"lr": 1e-3, "backbone_lr": 1e-4}, distributions=RATES)
+    )
+
+    with pytest.raises(ValueError, match="2 objectives"):
+        study.ask(RATES)
+
+
+# --- the pruner
+
+
+def study_of(trials: int, pruner: ImprovementPruner | None = None) -> optuna.Study:
+    study = optuna.create_study(pruner=pruner or ImprovementPruner(n_warmup_steps=1))
+    rng = np.random.default_rng(0)
+    for _ in range(trials):
+        lr = float(10 ** rng.uniform(-4, -2))
+        study.add_trial(complete_trial(lr, lr / 30, 0.02 * float(rng.standard_normal())))
+    return study
+
+
+def is_pruned(study: optuna.Study, final: float, epochs: int = 3) -> bool:
+    trial = study.ask()
+    trial.suggest_float("lr", 1e-5, 1e-1, log=True)
+    trial.suggest_float("backbone_lr", 1e-6, 1e-2, log=True)
+    for epoch in range(1, epochs + 1):
+        trial.report(final + 2 * math.exp(-epoch), epoch)
+    return trial.should_prune()
+
+
+def test_a_run_that_will_end_far_above_the_best_is_stopped() -> None:
+    assert is_pruned(study_of(20), final=4.0)
+
+
+def test_a_run_as_good_as_the_best_goes_on() -> None:
+    assert not is_pruned(study_of(20), final=2.0)
+
+
+def test_a_smaller_chance_stops_fewer_runs() -> None:
+    finals = np.linspace(2.0, 2.4, 9)
+
+    stopped = [
+        sum(is_pruned(study_of(20, ImprovementPruner(n_warmup_steps=1, chance=chance)), f) for f in finals)
+        for chance in (0.001, 0.1, 0.4)
+    ]
+    assert stopped == sorted(stopped)
+    assert stopped[0] < stopped[-1]
+
+
+@pytest.mark.parametrize(("trials", "epochs"), [(5, 3), (20, 1), (20, 0)])
+def test_too_few_curves_or_epochs_stop_nothing(trials: int, epochs: int) -> None:
+    assert not is_pruned(study_of(trials), final=50.0, epochs=epochs)
+
+
+def test_a_run_that_was_never_finite_is_stopped() -> None:
+    study = study_of(10)
+    trial = study.ask()
+    for epoch in (1, 2):
+        trial.report(math.nan, epoch)
+
+    assert trial.should_prune()
+
+
+def test_a_study_without_rates_can_be_pruned_too() -> None:
+    study = optuna.create_study(pruner=ImprovementPruner(n_warmup_steps=1))
+    for number in range(12):
+        curve = {epoch: 1 + 0.01 * number + math.exp(-epoch) for epoch in range(1, 7)}
+        study.add_trial(optuna.create_trial(value=curve[6], intermediate_values=curve))
+    trial = study.ask()
+    for epoch in (1, 2):
+        trial.report(5.0 + math.exp(-epoch), epoch)
+
+    assert trial.should_prune()
+
+
+def test_maximised_curves_are_judged_upside_down() -> None:
+    study = optuna.create_study(direction="maximize", pruner=ImprovementPruner(n_warmup_steps=1))
+    for number in range(12):
+        curve = {epoch: -1 - 0.01 * number - math.exp(-epoch) for epoch in range(1, 7)}
+        study.add_trial(optuna.create_trial(value=curve[6], intermediate_values=curve))
+    bad, good = study.ask(), study.ask()
+    for epoch in (1, 2):
+        bad.report(-5.0 - math.exp(-epoch), epoch)
+        good.report(-0.9 - math.exp(-epoch), epoch)
+
+    assert bad.should_prune()
+    assert not good.should_prune()
