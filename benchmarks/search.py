@@ -35,6 +35,7 @@ from search_peers import BySmac, BySyneTune
 
 from hpo.analysis import answer
 from hpo.search import PastTrial, suggest
+from hpo.search.prospects import learned_from
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import GROWTH, Memory, RatioSampler
 from hpo.spec import Configuration, Sampler, load_spec
@@ -323,25 +324,37 @@ def _followed(search: Search, curve: Floats, epochs: int) -> tuple[Floats, str]:
     return curve, "finished"
 
 
-def checkpoints(world: World, history: History, epochs: int, *, peer: bool) -> Iterator[dict[str, Any]]:
+Picked = tuple[float, float, str]
+
+
+def checkpoints(
+    world: World, history: History, epochs: int, *, peer: bool, with_answer: bool
+) -> Iterator[dict[str, Any]]:
     """Yield what would be chosen after each of CHECKPOINTS, and how good that is."""
     for mark in (mark * world.epochs // 8 for mark in CHECKPOINTS):
         trials = sum(spent <= mark for spent in history.spent)
-        if mark > epochs or not any(row["state"] == "complete" for row in history.rows[:trials]):
+        complete = [row for row in history.rows[:trials] if row["state"] == "complete"]
+        if mark > epochs or not complete:
             continue
-        found = answer(*history.frames(trials), world.space, None, world.trivial)
-        ways = {
-            "own" if peer else "naive": found.best,
-            "+answer" if peer else "own": found.choice or found.best,
-        }
-        for way, choice in ways.items():
-            assert choice is not None
-            picked = (choice.lr, choice.backbone_lr, choice.loss)
-            loss, error = world.truth(*(history.incumbents[trials - 1] or picked if way == "own" else picked))
+        best = picked(min(complete, key=lambda row: row["value"]))
+        ways = {"own" if peer else "naive": history.incumbents[trials - 1] or best}
+        if with_answer or not peer:
+            found = answer(*history.frames(trials), world.space, None, world.trivial).choice
+            choice = best if found is None else (found.lr, found.backbone_lr, found.loss)
+            ways["+answer" if peer else "own"] = choice
+        for way, chosen in ways.items():
+            loss, error = world.truth(*chosen)
             yield {"epochs": mark, "trials": trials, "way": way, "loss": loss, "ratio_error": error}
 
 
-def replay(world: str, grid: Path, method: str, repeat: int, epochs: int) -> Iterator[dict[str, Any]]:
+def picked(row: Mapping[str, Any]) -> Picked:
+    """Return the configuration of a trial."""
+    return row["lr"], row["backbone_lr"], row["loss"]
+
+
+def replay(
+    world: str, grid: Path, method: str, repeat: int, epochs: int, *, with_answer: bool
+) -> Iterator[dict[str, Any]]:
     """Yield the outcomes of one search."""
     made = (
         Simulated(world, repeat)
@@ -351,7 +364,8 @@ def replay(world: str, grid: Path, method: str, repeat: int, epochs: int) -> Ite
     total = epochs * made.epochs // 8
     history = run(made, METHODS[method](made, repeat), total)
     cost = {"suggest_ms": 1000 * float(np.mean(history.suggest_s)), "all_trials": len(history.rows)}
-    for row in checkpoints(made, history, total, peer=not method.startswith("ours")):
+    peer = not method.startswith("ours")
+    for row in checkpoints(made, history, total, peer=peer, with_answer=with_answer):
         yield {"world": world, "method": method, "repeat": repeat, **row, **cost}
 
 
@@ -399,6 +413,16 @@ def cost(trials: int) -> None:
         times.append(time.process_time() - started)
     anew, warm = times[0], float(np.median(times[1:]))
     mean = warm + (anew - warm) / ((GROWTH - 1) * trials)
+    started = time.process_time()
+    prospects = learned_from(past, 6)
+    learning = time.process_time() - started
+    assert prospects is not None
+    prospects.is_hopeless(past[0].configuration, [1.5, 1.4, 1.3])
+    started = time.process_time()
+    for trial in past[:100]:
+        prospects.is_hopeless(trial.configuration, [1.5, 1.4, 1.3])
+    asking = (time.process_time() - started) / 100
+    print(f"pruning: learning from the curves {1000 * learning:.0f} ms, a decision {1000 * asking:.2f} ms")
     print(f"{trials} trials: median {1000 * warm:.0f} ms, with parameters drawn anew {1000 * anew:.0f} ms,")
     print(f"which happens once in {(GROWTH - 1) * trials:.0f} suggestions: mean {1000 * mean:.0f} ms")
 
@@ -409,13 +433,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--world", nargs="+", default=["bidmc_hr", "bidmc_rr"])
     parser.add_argument(
-        "--method", nargs="+", choices=sorted(METHODS), default=["ours", "tpe_median", "random"]
+        "--method",
+        nargs="+",
+        default=["ours", "tpe_median", "random"],
+        help=f"NAME or NAME:EPOCHS; {', '.join(METHODS)}",
     )
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument(
         "--epochs", type=int, default=480, help="for runs of 8 epochs; in proportion for others"
     )
+    parser.add_argument("--own-only", action="store_true", help="no answer of ours from peers' trials")
     parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--out", type=Path, default=Path("search.csv"))
     parser.add_argument("--summary", type=Path, help="print the tables of this file, run nothing")
@@ -427,12 +455,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return cost(options.cost)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    named = [method.partition(":") for method in options.method]
+    budgets = {name: int(epochs or options.epochs) for name, _, epochs in named}
     with options.out.open("a", newline="") as file:
         writer = None
         for repeat in range(options.first, options.first + options.repeats):
             for world in options.world:
-                for method in options.method:
-                    for row in replay(world, options.grid, method, repeat, options.epochs):
+                for method, epochs in budgets.items():
+                    for row in replay(
+                        world, options.grid, method, repeat, epochs, with_answer=not options.own_only
+                    ):
                         if writer is None:
                             writer = csv.DictWriter(file, row)
                             if file.tell() == 0:

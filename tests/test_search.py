@@ -103,7 +103,7 @@ def test_a_search_leaves_the_diverging_region(kind: str) -> None:
     assert sum(trial.end == "diverged" for trial in last) <= 4
 
 
-@pytest.mark.parametrize("kind", ["tpe", "gp", "ratio"])
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
 def test_a_search_learns_from_pruned_trials(kind: str) -> None:
     spec = make_spec(kind)
     past = [replace(t, end="pruned" if t.value and t.value > 2.5 else t.end) for t in searched(kind)[:20]]
