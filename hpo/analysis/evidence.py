@@ -20,6 +20,9 @@ from scipy.stats import norm
 
 from hpo.analysis.box import Box, Floats
 
+MISFIT = 0.4
+"""Share of an extrapolated gain's distance from the mean gain that is doubted: what was pruned is not like
+what was not (chosen by us: docs/answer.md)."""
 MIN_CURVES = 6
 """Complete trials that must have reached an epoch before their curves extrapolate a pruned one."""
 FEATURES = 3
@@ -265,7 +268,8 @@ class Regression:
         """Return mean and variance (m,) of the target at features (m, 3)."""
         place = (features - self.centre) / self.spread
         doubt = self.own_variance + np.sum(place * np.linalg.solve(self.precision, place.T).T, axis=1)
-        return self.level + self.unit * (place @ self.slopes), self.unit**2 * doubt
+        away = self.unit * (place @ self.slopes)
+        return self.level + away, self.unit**2 * doubt + (MISFIT * away) ** 2
 
 
 def _truncated(mean: Floats, sd: Floats, top: Floats) -> tuple[Floats, Floats]:

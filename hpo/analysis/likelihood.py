@@ -47,7 +47,7 @@ _HEIGHT_PRIOR = (np.log(0.4), 2.0)
 _WIDTH_PRIOR = (np.log(1.0), 0.6)
 _TILT_PRIOR = (0.0, 0.6)
 _SHAPE_PRIOR = (0.3, 0.6)
-_SHIFT_PRIOR = (0.0, 0.3)
+_SHIFT_PRIOR = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
