@@ -1,6 +1,6 @@
-"""What the ledger costs beside plain Optuna: an epoch's report, attaching a worker, trials per second.
+"""What the ledger costs beside plain Optuna: an epoch's report, attaching, a glance, trials per second.
 
-    python benchmarks/ledger.py [--trials 10000] [--parts epoch attach throughput] [--databases sqlite]
+    python benchmarks/ledger.py [--trials 10000] [--parts epoch attach status throughput] [--databases sqlite]
 
 CPU is that of the client process, the mean over the epochs of several trials; PostgreSQL's own is not in it.
 
@@ -38,6 +38,7 @@ import zero_cost
 from postgres import database, server
 
 from hpo.ledger import Ledger, optuna_rows
+from hpo.ledger.values import StudyRow
 from hpo.search import Suggester, should_prune
 from hpo.storage import open_engine, writing
 from hpo.storage.tables import NO_FOLD, curve, slots
@@ -143,41 +144,48 @@ def tidy(engine: sa.Engine) -> None:
 # --- an epoch
 
 
-def epoch_ours(url: str, repeats: int) -> float:
-    """Return the CPU ms of one report with its pruning decision."""
-    engine = open_engine(url)
+def epochs_of_both(ours: str, plain: str, repeats: int) -> tuple[list[float], list[float]]:
+    """Return the CPU ms of one report with its pruning decision, the mean of each of several trials.
+
+    Ours and theirs alternate. Plain Optuna has loaded the history before the clock starts.
+    """
+    engine = open_engine(ours)
     ledger = Ledger(engine)
-    study = ledger.study(zero_cost.NAME)
-    pruner = zero_cost.spec().pruner
-    spent = 0.0
-    for _ in range(repeats):
-        claim = zero_cost.start(ledger, study, "benchmark")
-        assert claim is not None
-        begun = time.process_time()
-        for epoch in range(1, EPOCHS + 1):
-            ledger.report([zero_cost.point(claim, epoch)], lease_s=60)
-            should_prune(pruner, epoch, 0.5, ledger.peers_at(claim, epoch))
-        spent += time.process_time() - begun
-        ledger.finish(claim, zero_cost.outcome(0.5, EPOCHS))
+    row = ledger.study(zero_cost.NAME)
+    study = zero_cost.plain_study(plain, optuna.pruners.MedianPruner(n_warmup_steps=3))
+    epochs_plain(study)
+    epochs_ours(ledger, row)
+    pairs = [(epochs_ours(ledger, row), epochs_plain(study)) for _ in range(repeats)]
     engine.dispose()
-    return 1e3 * spent / repeats / EPOCHS
+    here, there = zip(*pairs, strict=True)
+    return list(here), list(there)
 
 
-def epoch_plain(url: str, repeats: int) -> float:
-    """Return the CPU ms of trial.report and trial.should_prune, history loaded before the clock starts."""
-    study = zero_cost.plain_study(url, optuna.pruners.MedianPruner(n_warmup_steps=3))
-    spent = 0.0
-    for number in range(repeats + 1):
-        trial = study.ask()
-        zero_cost.suggest(trial)
-        begun = time.process_time()
-        for epoch in range(1, EPOCHS + 1):
-            trial.report(0.5, epoch)
-            trial.should_prune()
-        if number:  # the first loads the history
-            spent += time.process_time() - begun
-        study.tell(trial, 0.5)
-    return 1e3 * spent / repeats / EPOCHS
+def epochs_ours(ledger: Ledger, study: StudyRow) -> float:
+    """Run one trial of 50 epochs; return the CPU ms of an epoch."""
+    claim = zero_cost.start(ledger, study, "benchmark")
+    assert claim is not None
+    pruner = zero_cost.spec().pruner
+    begun = time.process_time()
+    for epoch in range(1, EPOCHS + 1):
+        ledger.report([zero_cost.point(claim, epoch)], lease_s=60)
+        should_prune(pruner, epoch, 0.5, ledger.peers_at(claim, epoch))
+    spent = time.process_time() - begun
+    ledger.finish(claim, zero_cost.outcome(0.5, EPOCHS))
+    return 1e3 * spent / EPOCHS
+
+
+def epochs_plain(study: optuna.Study) -> float:
+    """Run one trial of trial.report and trial.should_prune; return the CPU ms of an epoch."""
+    trial = study.ask()
+    zero_cost.suggest(trial)
+    begun = time.process_time()
+    for epoch in range(1, EPOCHS + 1):
+        trial.report(0.5, epoch)
+        trial.should_prune()
+    spent = time.process_time() - begun
+    study.tell(trial, 0.5)
+    return 1e3 * spent / EPOCHS
 
 
 # --- a worker that attaches
@@ -253,16 +261,40 @@ def warm_up(seconds: float) -> None:
     time.sleep(seconds)
 
 
+# --- a glance
+
+
+STATUS = """
+import resource, sys, time
+from hpo.cli import main
+assert main(sys.argv[1:]) == 0
+own = resource.getrusage(resource.RUSAGE_SELF)
+print(own.ru_utime + own.ru_stime, file=sys.stderr)
+"""
+
+
+def status_s(url: str, repeats: int = 5) -> tuple[list[float], list[float]]:
+    """Return CPU and wall seconds of ``hpo status`` in fresh processes, from their start to their end."""
+    cpu, wall = [], []
+    for _ in range(repeats):
+        began = time.monotonic()
+        command = [sys.executable, "-W", "ignore", "-c", STATUS, "status", "--storage", url]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+        wall.append(time.monotonic() - began)
+        cpu.append(float(told.strip().rpartition("\n")[2]))
+    return cpu, wall
+
+
 # --- tables
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=5, help="trials of 50 epochs")
+    parser.add_argument("--repeats", type=int, default=10, help="trials of 50 epochs")
     parser.add_argument("--workers", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--parts", nargs="+", default=["epoch", "attach", "throughput"])
+    parser.add_argument("--parts", nargs="+", default=["epoch", "attach", "status", "throughput"])
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgres"])
     parser.add_argument("--attach", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -276,6 +308,8 @@ def main() -> None:
         for kind in options.databases:
             if {"epoch", "attach"} & set(options.parts):
                 measure_history(kind, url_of_server, options)
+            if "status" in options.parts:
+                measure_status(kind, url_of_server, min(options.trials, 1000))
             if "throughput" in options.parts:
                 measure_throughput(kind, url_of_server, options)
 
@@ -289,15 +323,23 @@ def measure_history(kind: str, url_of_server: str, options: argparse.Namespace) 
         fill_ours(ours, options.trials)
         fill_plain(plain, options.trials)
         if "epoch" in options.parts:
-            here, there = epoch_ours(ours, options.repeats), epoch_plain(plain, options.repeats)
+            here, there = epochs_of_both(ours, plain, options.repeats)
             row(
-                f"epoch report and pruning decision at {history}, CPU ms", kind, f"{there:.2f}", f"{here:.2f}"
+                f"epoch's report and pruning decision at {history}, CPU ms", kind, spread(there), spread(here)
             )
         if "attach" in options.parts:
             (cpu, memory), (cpu_plain, memory_plain) = attach("ours", ours), attach("plain", plain, 1)
             row(f"attaching to {history}, CPU s", kind, f"{cpu_plain:.2f}", f"{cpu:.2f}")
             more, more_plain = memory - idle, memory_plain - idle
             row("memory above a worker on an empty study, MiB", kind, f"{more_plain:.0f}", f"{more:.0f}")
+
+
+def measure_status(kind: str, url_of_server: str, trials: int) -> None:
+    with database(kind, url_of_server) as url:
+        fill_ours(url, trials)
+        cpu, wall = status_s(url)
+    row(f"hpo status of {trials} trials, whole process, CPU s", kind, "-", spread(cpu))
+    row(f"hpo status of {trials} trials, whole process, wall s", kind, "-", spread(wall))
 
 
 def measure_throughput(kind: str, url_of_server: str, options: argparse.Namespace) -> None:
@@ -312,6 +354,11 @@ def measure_throughput(kind: str, url_of_server: str, options: argparse.Namespac
         zero_cost.plain_study(url)
         there = trials_per_second(zero_cost.run_plain, url, workers, seconds)
     row(f"{workers} workers, zero-cost trials a second", kind, f"{there:.1f}", f"{here:.1f}")
+
+
+def spread(values: list[float]) -> str:
+    """Return the median, and the least and the most."""
+    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def row(*cells: str) -> None:

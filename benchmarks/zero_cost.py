@@ -68,7 +68,7 @@ def outcome(value: float, epochs: int) -> Outcome:
 
 
 def run_ours(url: str, slots: int, seconds: float = float("inf")) -> list[int]:
-    """Run trials of one epoch until no slot is free or the time is over; return their numbers."""
+    """Run trials of one epoch until no slot is free or the time is over; return what finished by then."""
     engine = open_engine(url)
     ledger = Ledger(engine)
     study = open_study(ledger, slots)
@@ -77,7 +77,7 @@ def run_ours(url: str, slots: int, seconds: float = float("inf")) -> list[int]:
     end = time.monotonic() + seconds
     while time.monotonic() < end and (claim := start(ledger, study, worker)) is not None:
         ledger.report([point(claim, 1)], lease_s=60)
-        if ledger.finish(claim, outcome(random.random(), 1)):
+        if ledger.finish(claim, outcome(random.random(), 1)) and time.monotonic() < end:
             done.append(claim.slot)
     engine.dispose()
     return done
@@ -107,7 +107,7 @@ def plain_study(url: str, pruner: optuna.pruners.BasePruner | None = None) -> op
 
 
 def run_plain(url: str, seconds: float) -> list[int]:
-    """Run trials of one report with plain Optuna until the time is over; return their numbers."""
+    """Run trials of one report with plain Optuna until the time is over; return what finished by then."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = plain_study(url)
     done: list[int] = []
@@ -117,7 +117,8 @@ def run_plain(url: str, seconds: float) -> list[int]:
         suggest(trial)
         trial.report(random.random(), 1)
         study.tell(trial, random.random())
-        done.append(trial.number)
+        if time.monotonic() < end:
+            done.append(trial.number)
     return done
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.ledger import claims, curves, ends, optuna_rows
+from hpo.ledger.at_once import claim_at_once
 from hpo.ledger.peers import peers_of
 from hpo.ledger.studies import StudyLedger
 from hpo.ledger.values import COMPLETE, Claim, Counts, Fault, Outcome, Peers, Point
@@ -68,6 +69,8 @@ class Ledger(StudyLedger):
 
         None when no slot is free, or the study is not open.
         """
+        if self._engine.dialect.name == "postgresql":
+            return claim_at_once(self._engine, study_id, worker_id, lease_s, below)
         with self._write() as connection:
             # Claims of a study come one after the other, so that Optuna's trial ids grow with their commits.
             study = claims.lock_study(connection, study_id)

@@ -120,5 +120,7 @@ def _out_of_patience(error: Exception, waited_s: float) -> StorageError:
 
 def _reason(error: BaseException) -> str:
     """Return the first line of what the database said; a driver's message holds no URL."""
+    if isinstance(error, StorageError) and error.__cause__ is not None:
+        return _reason(error.__cause__)
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     return str(original).strip().split("\n", 1)[0]
