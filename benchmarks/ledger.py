@@ -45,6 +45,8 @@ from hpo.storage.tables import NO_FOLD, curve, slots
 
 EPOCHS = 50
 CHUNK = 500
+WARM_UP_S = 15.0
+"""For processes to start, to connect and to run their first trials."""
 
 
 # --- a history of finished trials, written in bulk
@@ -247,18 +249,13 @@ def attach(what: str, url: str, repeats: int = 3) -> tuple[float, float]:
 def trials_per_second(
     run: Callable[..., list[int]], url: str, workers: int, seconds: float, *more: object
 ) -> float:
-    """Return finished trials a second; the clock starts when all processes are there."""
+    """Return finished trials a second, counted when all processes are there and warm."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["zero_cost"])
     with ProcessPoolExecutor(workers, mp_context=context) as processes:
-        list(processes.map(warm_up, [2.0] * workers))
-        futures = [processes.submit(run, url, *more, seconds) for _ in range(workers)]
+        begin = time.time() + WARM_UP_S
+        futures = [processes.submit(run, url, *more, begin, seconds) for _ in range(workers)]
         return sum(len(future.result()) for future in futures) / seconds
-
-
-def warm_up(seconds: float) -> None:
-    """Keep a process busy until all of the pool are there."""
-    time.sleep(seconds)
 
 
 # --- a glance

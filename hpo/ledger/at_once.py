@@ -2,8 +2,8 @@
 
 Claims of one study come one after the other. Statement by statement, the lock on its row would be held over
 seven messages between client and server, each as long as a busy machine takes to wake the other side; here it
-is held for the statement and its commit alone: 36 zero-cost trials a second of 32 workers instead of 23 (medians
-of 4 interleaved rounds of 6 s on 2 crowded cores; 20 to 50 and 17 to 47).
+is held for the statement and its commit alone: 36 zero-cost trials a second of 32 workers instead of 23
+(medians of 4 interleaved rounds of 6 s on 2 crowded cores; 20 to 50 and 17 to 47).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from hpo.storage.tables import slots
 
 # The statement's snapshot may be older than the lock: PostgreSQL then looks again at the newest version of
 # each row that it locks (READ COMMITTED), so a slot that was taken meanwhile is passed over, and one that was
-# freed meanwhile may be missed until the next call. Trial ids are drawn under the lock: they grow with commits.
+# freed meanwhile may be missed until the next call. Trial ids are drawn under the lock: they grow with the
+# commits.
 _CLAIM = sa.text(
     """
     WITH study AS (
