@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.backbones import BACKBONES
+from finetune.backbones import BACKBONES, BackboneCard
 from finetune.backbones.cmssl_files import load_cmssl_safetensors
 from finetune.datasets import find_reader
 from finetune.datasets.base import TRAIN
@@ -108,6 +108,14 @@ def test_the_shipped_weights_are_small_and_saw_no_validation_or_test_subject(nam
     assert len((folder / f"{name}.safetensors").read_bytes()) < 4_000_000
     assert seen == {str(subject) for subject in SPLIT.train}
     assert card["loss_curve"][-1]["masked"] < 0.7 * card["loss_curve"][0]["masked"]
+
+
+@pytest.mark.parametrize("card", [card for card in BACKBONES.values() if "builtin" in card.weights])
+def test_every_built_in_backbone_ships_with_its_weights_and_card(card: BackboneCard):
+    folder = files("finetune") / "weights"
+
+    assert len((folder / f"{card.name}.safetensors").read_bytes()) < 4_000_000
+    assert json.loads((folder / f"{card.name}.json").read_text())["name"] == card.name
 
 
 def _training_units(dataset: str, hpo_data: Path) -> set[str]:
