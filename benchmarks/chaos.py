@@ -38,8 +38,8 @@ Result, n = 1 run a row, 2 cores shared with other heavy work (load 8 to 20, so 
 | foreign exclusive lock for 30 s | SQLite | 30 of 30 | 0 | 0 | 0 | 0 | yes | 0 | 0 of 300 |
 
 "Died": workers that ended by themselves otherwise than for want of work. "Same": every trial's result equals
-the undisturbed run's. "Cut short": attempts without a result; some kills came just after a trial's end; the one
-among the restarts is a claim whose answer was lost, taken again when its lease had run out. The
+the undisturbed run's. "Cut short": attempts without a result; some kills came just after a trial's end; the
+one among the restarts is a claim whose answer was lost, taken again when its lease had run out. The
 workers said 115 times that they wait for the server that restarts, 8 times each for disk and lock.
 """
 

@@ -10,7 +10,7 @@ comparison counts), Python 3.11.7, optuna 5.0.0, SQLAlchemy 2.1.9, psycopg 3.3.9
 
 | what | database | plain Optuna | here | n |
 |---|---|---|---|---|
-| report and pruning decision at 10,000 x 50, CPU ms | SQLite | 17.45 (16 to 21) | 1.86 (1.5 to 2.4) | 10; 10 |
+| report and pruning at 10,000 x 50, CPU ms | SQLite | 17.45 (16 to 21) | 1.86 (1.5 to 2.4) | 10; 10 |
 | the same, an hour earlier, not alternating, mean | SQLite | 14.58 | 1.35 | 5 trials each |
 | the same, not alternating, mean | PostgreSQL | 26.78 | 2.28 | 5 trials each |
 | attaching to 10,000 x 50, CPU s | SQLite | 19.32 | 0.41 | 1; 3 |
@@ -20,8 +20,8 @@ comparison counts), Python 3.11.7, optuna 5.0.0, SQLAlchemy 2.1.9, psycopg 3.3.9
 | 32 workers, zero-cost trials a second (15 s) | PostgreSQL | 10.7 | 68.7 | 1 |
 
 Why not ten times as many: each of ours is four commits that wait for the disk (one fdatasync takes 12 ms
-here, median of 100), and claims of one study come one after the other, their commits too, which alone allows about
-80 a second; Optuna's ids must grow with the commits (docs/storage.md). `hpo status` was not measured yet.
+here, median of 100), and claims of one study come one after the other, their commits too, which alone allows
+about 80 a second; Optuna's ids must grow with the commits (docs/storage.md). `hpo status` was not measured.
 """
 
 from __future__ import annotations
