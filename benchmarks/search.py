@@ -414,7 +414,7 @@ def cost(trials: int) -> None:
     anew, warm = times[0], float(np.median(times[1:]))
     mean = warm + (anew - warm) / ((GROWTH - 1) * trials)
     started = time.process_time()
-    prospects = learned_from(past, 6)
+    prospects = learned_from(past)
     learning = time.process_time() - started
     assert prospects is not None
     prospects.is_hopeless(past[0].configuration, [1.5, 1.4, 1.3])

@@ -241,9 +241,14 @@ def test_a_smaller_chance_stops_fewer_runs() -> None:
     assert stopped[0] < stopped[-1]
 
 
-@pytest.mark.parametrize(("trials", "epochs"), [(5, 3), (20, 1), (20, 0)])
+@pytest.mark.parametrize(("trials", "epochs"), [(2, 3), (20, 1), (20, 0)])
 def test_too_few_curves_or_epochs_stop_nothing(trials: int, epochs: int) -> None:
     assert not is_pruned(study_of(trials), final=50.0, epochs=epochs)
+
+
+def test_with_few_curves_the_median_decides() -> None:
+    assert is_pruned(study_of(4), final=50.0)
+    assert not is_pruned(study_of(4), final=2.0)
 
 
 def test_a_run_that_was_never_finite_is_stopped() -> None:

@@ -68,7 +68,7 @@ class Suggester:
 
             ended = [self._past.ended[slot] for slot in sorted(self._past.ended)]
             same = [trial for trial in ended if trial.fold == fold]
-            known = (len(ended), learned_from(same, self._spec.pruner.startup_trials))
+            known = (len(ended), learned_from(same))
             self._prospects[fold] = known
         return known[1]
 
@@ -159,9 +159,9 @@ def should_prune(pruner: Pruner, epoch: int, best: float | None, peers: Peers) -
     ``startup_trials`` peers.
     """
     match pruner.kind:
-        case "none" | "improvement":  # the latter asks hpo.search.stopping instead of the peers
+        case "none":
             return False
-        case "median":
+        case "median" | "improvement":  # the latter only until there are curves to learn from
             if epoch <= pruner.warmup_epochs or peers.count < max(1, pruner.startup_trials):
                 return False
             return best is None or best > peers.median

@@ -78,14 +78,14 @@ class Prospects:
         return self.chance(rates(configuration), np.array(curve)) < CHANCE
 
 
-def learned_from(trials: Sequence[PastTrial], startup_trials: int) -> Prospects | None:
-    """Return what ended trials of one fold teach; None with fewer than ``startup_trials`` complete ones."""
+def learned_from(trials: Sequence[PastTrial]) -> Prospects | None:
+    """Return what ended trials of one fold teach; None while too few are complete."""
     complete = [
         trial
         for trial in trials
         if trial.value is not None and trial.curve and trial.end not in {"pruned", "diverged"}
     ]
-    if len(complete) < max(startup_trials, MIN_CURVES):
+    if len(complete) < MIN_CURVES:
         return None
     losses = sorted({trial.configuration.loss for trial in complete})
     x = [(*rates(trial.configuration), losses.index(trial.configuration.loss)) for trial in complete]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, MedianPruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,7 +24,8 @@ class ImprovementPruner(BasePruner):
     """Stops a trial whose chance of ending better than the best configuration is below ``chance``.
 
     A trial's value must be the best of its intermediate values, reported at every step. Nothing is stopped in
-    the first ``n_warmup_steps`` reports, nor before ``n_startup_trials`` (at least 6) trials are complete.
+    the first ``n_warmup_steps`` reports, nor before ``n_startup_trials`` trials are complete; and until 6
+    are, enough to learn from their curves, the median rule holds (:class:`optuna.pruners.MedianPruner`).
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class ImprovementPruner(BasePruner):
         *,
         lr: str = "lr",
         backbone_lr: str = "backbone_lr",
-        n_startup_trials: int = 6,
-        n_warmup_steps: int = 2,
+        n_startup_trials: int = 3,
+        n_warmup_steps: int = 1,
         chance: float = CHANCE,
     ) -> None:
         """``lr`` and ``backbone_lr`` are the names of the rates in the study; it may lack them."""
@@ -41,6 +42,7 @@ class ImprovementPruner(BasePruner):
         self._startup = n_startup_trials
         self._warmup = n_warmup_steps
         self._chance = chance
+        self._early = MedianPruner(n_startup_trials=n_startup_trials, n_warmup_steps=n_warmup_steps)
         self._known: tuple[str, int, Prospects | None] = ("", -1, None)
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
@@ -51,8 +53,10 @@ class ImprovementPruner(BasePruner):
             return False
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         prospects = self._prospects(study.study_name, complete, sign)
-        if prospects is None or len(complete) < self._startup:
+        if len(complete) < self._startup:
             return False
+        if prospects is None:
+            return self._early.prune(study, trial)
         if np.isnan(curve[-1]):
             return True
         return prospects.chance(self._point(trial)[:2], curve) < self._chance

@@ -30,14 +30,14 @@ from hpo.analysis.posterior import fit_surrogate
 from hpo.analysis.surrogate import Fit, Surrogate
 from hpo.search.acquisition import Rule, best_point
 
-MAX_MODEL = 200
+MAX_MODEL = 150
 """Trials in the model; of more, those that matter (:func:`hpo.analysis.evidence.thinned`)."""
 MIN_MODEL = 4
 """Complete trials below which there is no model."""
 GROWTH = 1.2
 """The model's parameters are drawn anew when there are so many times as many trials; in between new trials
 only move the landscape."""
-DRAWS = 64
+DRAWS = 48
 """Draws of the landscape behind one suggestion."""
 STEP_DECADES = 0.2
 """Suggested rates lie on a lattice of this step, so that a configuration is often met by another seed."""

@@ -233,16 +233,21 @@ class Source:
         if self._spec.pruner.kind == "none" or report.epoch <= self._spec.pruner.warmup_epochs:
             return True
         if self._spec.pruner.kind == "improvement":
-            return not self._is_hopeless(report.epoch, held)
+            is_hopeless = self._is_hopeless(report.epoch, held)
+            if is_hopeless is not None:
+                return not is_hopeless
         peers = self._session.patiently(lambda: self._session.ledger.peers_at(held.claim, report.epoch))
         return not should_prune(self._spec.pruner, report.epoch, held.best, peers)
 
-    def _is_hopeless(self, epoch: int, held: _Held) -> bool:
-        """Return whether a run will hardly end better than the best configuration is expected to."""
+    def _is_hopeless(self, epoch: int, held: _Held) -> bool | None:
+        """Return whether a run will hardly end better than the best configuration is expected to.
+
+        None while there are too few complete curves to tell.
+        """
         curve, configuration = held.lowest_by(epoch), held.claim.configuration
         prospects = self._session.patiently(lambda: self._suggester.prospects(held.claim.fold))
         if prospects is None or configuration is None or not curve:
-            return False
+            return None
         return prospects.is_hopeless(configuration, curve)
 
     def _folder(self, claim: Claim) -> Path:
