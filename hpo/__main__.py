@@ -12,7 +12,7 @@ def run() -> None:
     status = main()
     if "torch" not in sys.modules:
         sys.exit(status)
-    # Python would now take torch apart piece by piece, which can last longer than a container is given to end.
+    # Python would now take torch apart piece by piece, for longer than a container may be given to end.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

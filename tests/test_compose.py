@@ -271,7 +271,7 @@ def test_the_services_finish_a_submitted_study_together_on_a_real_postgresql(
     finally:
         for process in (dashboard, *workers):
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)  # the shortest stop_grace_period of ours is 15 s, on a machine of its own
+            process.wait(timeout=30)  # our shortest stop_grace_period is 15 s, on a machine of its own
 
     assert (anonymous, answer) == (401, 200)
     assert b"compose_check" in page

@@ -412,7 +412,7 @@ def test_a_database_that_is_not_there_does_not_pass(postgres_url: str) -> None:
 def test_a_database_that_was_dropped_is_a_clean_error_at_once(postgres_url: str) -> None:
     engine = sa.create_engine(parse_url(postgres_url.replace("hpo_", "hpo_no_")))
 
-    with pytest.raises(StorageError, match="cannot be used: .* does not exist"):
+    with pytest.raises(StorageError, match=r"cannot be used: .* does not exist"):
         patiently(lambda: engine.connect(), wait=lambda _: pytest.fail("waited"))
 
 
