@@ -122,8 +122,16 @@ class Grid:
         return row, column, self.losses.index(loss)
 
     def best(self) -> tuple[int, int, int]:
-        """Return the point with the lowest mean over all seeds."""
-        mean = self.final().mean(axis=-1)
+        """Return the point with the lowest mean over all seeds and, for half of it, its neighbours' in rates.
+
+        Three seeds alone leave the lowest of 90 means to luck.
+        """
+        mean = np.minimum(self.final(), self.trivial).mean(axis=-1)
+        for axis in (0, 1):
+            edges = np.pad(mean, [(1, 1) if axis == at else (0, 0) for at in range(3)], mode="edge")
+            size = mean.shape[axis]
+            near = [np.take(edges, range(shift, shift + size), axis=axis) for shift in (0, 1, 2)]
+            mean = 0.25 * near[0] + 0.5 * near[1] + 0.25 * near[2]
         found = np.unravel_index(int(np.argmin(mean)), mean.shape)
         return int(found[0]), int(found[1]), int(found[2])
 
