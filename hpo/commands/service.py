@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,12 +60,17 @@ def worker(
 
     settings, url = make_settings(data, cache, device, timeout), url_of(storage)
     check_file_is_there(url)
-    what = f"serves {', '.join(study) if study else 'every open study'} of {shown(url)}"
+    served = f"serves {', '.join(study) if study else 'every open study'} of {shown(url)}"
     until = "until it is stopped" if forever else "until there is no work"
-    print_lines([f"this worker {what} {until}"], is_result=False)
     with own_device(device, settings.cache_dir / "seats") as mine:
         here = replace(settings, device=mine)
-        summary = work(url, study or (), forever=forever, settings=here, on_event=_print_event)
+        summary = work(
+            url,
+            study or (),
+            forever=forever,
+            settings=here,
+            on_event=partial(_print_event, f"{served} {until}"),
+        )
     if as_json:
         print_json({"ended": summary.ended, "ends": dict(summary.ends)})
     else:
@@ -74,13 +80,13 @@ def worker(
         raise Interrupted
 
 
-def _print_event(event: Event) -> None:
-    """Print what a person who watches a worker's log wants: everything but single epochs."""
+def _print_event(does: str, event: Event) -> None:
+    """Print what a person who watches a worker's log wants: what it ``does``, and all but single epochs."""
     if event.kind == "epoch":
         return
     where = "" if event.slot is None else f"trial {event.slot}"
     value = "" if event.value is None else f", best {event.value:.4g}"
-    what = {"attached": f"attached as {event.worker}", "idle": "no run for this worker:"}
+    what = {"attached": f"this worker, {event.worker}, {does}", "idle": "no run for this worker:"}
     words = [event.study, where, what.get(event.kind, event.kind) + value, event.text]
     with suppress(OSError):  # a log on a disk that is full: the work goes on
         print_lines([shown(" ".join(filter(None, words)))], is_result=False)

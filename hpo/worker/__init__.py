@@ -71,6 +71,7 @@ def work(
         try:
             with stop.raising(), open_session(url, settings, on_event, stop) as session:
                 roster = Roster(session, url, settings, studies, below)
+                on_event(Event("attached", session.worker))
                 ends = roster.ends
                 _serve(session, roster, settings, forever=forever)
         except Stopped:

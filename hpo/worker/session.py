@@ -177,7 +177,6 @@ def open_session(
     session = Session(
         engine, ledger, worker, settings.device, settings.lease_s, stop, on_event, settings.patience_s
     )
-    on_event(Event("attached", worker))
     try:
         yield session
     finally:
