@@ -1,17 +1,24 @@
-"""A claim on PostgreSQL, in one statement that is its own transaction.
+"""What PostgreSQL does in one statement that is its own transaction: a claim, and an epoch's report.
 
 Claims of one study come one after the other. Statement by statement, the lock on its row would be held over
 seven messages between client and server, each as long as a busy machine takes to wake the other side; here it
-is held for the statement and its commit alone.
+is held for the statement alone. A report is the most frequent thing that a worker does: one message instead
+of five takes a third off its CPU time.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 
 from hpo.ledger.claims import claim_of
-from hpo.ledger.values import Claim
-from hpo.storage.tables import slots
+from hpo.ledger.optuna_rows import finite, intermediate_type, is_kept, plain
+from hpo.ledger.values import Claim, Point
+from hpo.storage import writing
+from hpo.storage.tables import NO_FOLD, slots
 
 # The statement's snapshot may be older than the lock: PostgreSQL then looks again at the newest version of
 # each row that it locks (READ COMMITTED), so a slot that was taken meanwhile is passed over, and one that was
@@ -59,3 +66,73 @@ def claim_at_once(
     if taken is None:
         return None
     return claim_of(taken, study_id, worker_id, taken.trial_id, taken.epochs)
+
+
+# The lowest loss of the epochs before is read as of the statement's start: they were committed by then, since
+# the epochs of an attempt come one after the other.
+_REPORT = sa.text(
+    """
+    WITH held AS (
+        UPDATE hpo_slot
+        SET lease_until = CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION) + :lease_s
+        WHERE study_id = :study AND slot = :slot AND attempt = :attempt AND state = 'running'
+        RETURNING slot
+    ), before AS (
+        SELECT min(best_so_far) AS best FROM hpo_curve
+        WHERE study_id = :study AND slot = :slot AND epoch < :epoch
+    ), point AS (
+        INSERT INTO hpo_curve (
+            study_id, slot, epoch, fold, train_loss, validation_loss, best_so_far, metrics, elapsed_s
+        )
+        SELECT :study, slot, :epoch, :fold, :train_loss, :loss, LEAST(best, :loss), :metrics, :elapsed_s
+        FROM held, before
+        ON CONFLICT (study_id, slot, epoch) DO UPDATE SET
+            fold = excluded.fold, train_loss = excluded.train_loss,
+            validation_loss = excluded.validation_loss, best_so_far = excluded.best_so_far,
+            metrics = excluded.metrics, elapsed_s = excluded.elapsed_s
+    ), thinned AS (
+        INSERT INTO trial_intermediate_values (
+            trial_id, step, intermediate_value, intermediate_value_type
+        )
+        SELECT :trial, :epoch, :loss, :loss_type FROM held WHERE :is_kept
+        ON CONFLICT (trial_id, step) DO UPDATE SET
+            intermediate_value = excluded.intermediate_value,
+            intermediate_value_type = excluded.intermediate_value_type
+    )
+    SELECT slot FROM held
+    """
+).columns(sa.column("slot"))
+
+
+def report_at_once(engine: sa.Engine, points: Sequence[Point], lease_s: float) -> list[bool]:
+    """Store one epoch of each claim and renew its lease; return which are still held. PostgreSQL only.
+
+    One statement for each; those of several members are one transaction.
+    """
+    if len(points) == 1:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            return [_report(connection, points[0], lease_s)]
+    with writing(engine) as connection:
+        return [_report(connection, point, lease_s) for point in points]
+
+
+def _report(connection: sa.Connection, point: Point, lease_s: float) -> bool:
+    return connection.execute(_REPORT, _values(point) | {"lease_s": lease_s}).first() is not None
+
+
+def _values(point: Point) -> dict[str, Any]:
+    claim = point.claim
+    return {
+        "study": claim.study_id,
+        "slot": claim.slot,
+        "attempt": claim.attempt,
+        "epoch": point.epoch,
+        "fold": NO_FOLD if claim.fold is None else claim.fold,
+        "train_loss": finite(point.train_loss),
+        "loss": finite(point.validation_loss),
+        "loss_type": intermediate_type(point.validation_loss).name,
+        "metrics": json.dumps(plain(point.metrics)),
+        "elapsed_s": point.elapsed_s,
+        "trial": claim.trial_id,
+        "is_kept": is_kept(point.epoch, claim.epochs),
+    }

@@ -199,7 +199,7 @@ def write_intermediate(connection: sa.Connection, rows: Sequence[tuple[int, int,
             "trial_id": trial_id,
             "step": epoch,
             "intermediate_value": finite(loss),
-            "intermediate_value_type": _intermediate_type(loss),
+            "intermediate_value_type": intermediate_type(loss),
         }
         for trial_id, epoch, loss in rows
     ]
@@ -207,7 +207,8 @@ def write_intermediate(connection: sa.Connection, rows: Sequence[tuple[int, int,
         connection.execute(_upsert(connection, _intermediate, "trial_id", "step"), values)
 
 
-def _intermediate_type(value: float) -> Any:
+def intermediate_type(value: float) -> Any:
+    """Return how Optuna marks that value of a curve: finite, not a number, or infinite."""
     if math.isnan(value):
         return _IntermediateType.NAN
     if math.isinf(value):

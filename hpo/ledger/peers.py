@@ -20,7 +20,7 @@ _MIDDLE = sa.text(
     f"(SELECT best_so_far FROM hpo_curve WHERE {_HERE} AND slot = :slot) AS own, slot, best_so_far "
     f"FROM hpo_curve WHERE {_HERE} ORDER BY best_so_far LIMIT 3 "
     "OFFSET (SELECT CASE WHEN n > 2 THEN (n - 2) / 2 ELSE 0 END FROM everyone)"
-)
+).columns(sa.column("n"), sa.column("own"), sa.column("slot"), sa.column("best_so_far"))  # looked up once
 
 
 def peers_of(connection: sa.Connection, claim: Claim, epoch: int) -> Peers:
