@@ -1,22 +1,28 @@
-"""What PostgreSQL does in one statement that is its own transaction: a claim, and an epoch's report.
+"""What PostgreSQL does in one statement that is its own transaction: a claim, its begin, a report, a result.
 
-Claims of one study come one after the other. Statement by statement, the lock on its row would be held over
-seven messages between client and server, each as long as a busy machine takes to wake the other side; here it
-is held for the statement alone. A report is the most frequent thing that a worker does: one message instead
-of five takes a third off its CPU time.
+Statement by statement each would be five to ten messages between client and server, and a busy machine takes
+its time to wake the other side for each.
+
+Claims of one study come one after the other, and a claim does not wait until the disk has it: the lock on the
+study's row would be held meanwhile, and no study could start more trials a second than the disk can flush.
+What follows a claim waits, and the log is flushed in order: once a trial has begun, its claim cannot be lost.
+When the server crashes in between, the slot is free as if it had never been claimed, ``begin`` says that the
+claim was lost, and another claim may get the same attempt: so a claim is known by attempt and worker.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.trial import TrialState
 
 from hpo.ledger.claims import claim_of
-from hpo.ledger.optuna_rows import finite, intermediate_type, is_kept, plain
-from hpo.ledger.values import Claim, Point
+from hpo.ledger.optuna_rows import attribute_rows, finite, intermediate_type, is_kept, param_rows, plain
+from hpo.ledger.values import Claim, Outcome, Point
+from hpo.spec import Configuration, Space
 from hpo.storage import writing
 from hpo.storage.tables import NO_FOLD, slots
 
@@ -50,7 +56,9 @@ _CLAIM = sa.text(
         SELECT trial_id, :study, slot, 'RUNNING', to_timestamp(started_at) AT TIME ZONE 'UTC' FROM taken
         ON CONFLICT (trial_id) DO UPDATE SET state = 'RUNNING', datetime_start = excluded.datetime_start
     )
-    SELECT taken.slot, attempt, origin, config, fold, trial_id, epochs FROM taken, study
+    SELECT taken.slot, attempt, origin, config, fold, trial_id, epochs,
+           set_config('synchronous_commit', 'off', true)
+    FROM taken, study
     """
 ).columns(config=slots.c.config.type)
 
@@ -61,11 +69,54 @@ def claim_at_once(
     """Take the lowest free slot of an open study; None when none is free. PostgreSQL only."""
     bound = 2**31 - 1 if below is None else below
     values = {"study": study_id, "worker": worker_id, "lease_s": lease_s, "below": bound}
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with _autocommit(engine) as connection:
         taken = connection.execute(_CLAIM, values).one_or_none()
     if taken is None:
         return None
     return claim_of(taken, study_id, worker_id, taken.trial_id, taken.epochs)
+
+
+_BEGIN = sa.text(
+    """
+    WITH held AS (
+        UPDATE hpo_slot SET config = :config, fold = :fold
+        WHERE study_id = :study AND slot = :slot AND attempt = :attempt AND worker_id = :worker
+            AND state = 'running'
+        RETURNING trial_id
+    ), param AS (
+        INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
+        SELECT held.trial_id, given.* FROM held, json_to_recordset(:params)
+            AS given (param_name TEXT, param_value DOUBLE PRECISION, distribution_json TEXT)
+        ON CONFLICT (trial_id, param_name) DO UPDATE SET
+            param_value = excluded.param_value, distribution_json = excluded.distribution_json
+    ), attribute AS (
+        INSERT INTO trial_user_attributes (trial_id, key, value_json)
+        SELECT trial_id, key, value_json FROM held, json_to_recordset(:attributes)
+            AS given (key TEXT, value_json TEXT)
+        ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
+    )
+    SELECT trial_id FROM held
+    """
+).columns(sa.column("trial_id"))
+
+
+def begin_at_once(
+    engine: sa.Engine,
+    claim: Claim,
+    configuration: Configuration,
+    space: Space,
+    attributes: Mapping[str, Any],
+    fold: int | None,
+) -> bool:
+    """Write what a claimed trial tries; False when the claim was lost. PostgreSQL only."""
+    values = _names(claim) | {
+        "config": json.dumps(vars(configuration)),
+        "fold": NO_FOLD if fold is None else fold,
+        "params": json.dumps(param_rows(configuration, space)),
+        "attributes": json.dumps(attribute_rows(attributes)),
+    }
+    with _autocommit(engine) as connection:
+        return connection.execute(_BEGIN, values).first() is not None
 
 
 # The lowest loss of the epochs before is read as of the statement's start: they were committed by then, since
@@ -75,7 +126,8 @@ _REPORT = sa.text(
     WITH held AS (
         UPDATE hpo_slot
         SET lease_until = CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION) + :lease_s
-        WHERE study_id = :study AND slot = :slot AND attempt = :attempt AND state = 'running'
+        WHERE study_id = :study AND slot = :slot AND attempt = :attempt AND worker_id = :worker
+            AND state = 'running'
         RETURNING slot
     ), before AS (
         SELECT min(best_so_far) AS best FROM hpo_curve
@@ -110,7 +162,7 @@ def report_at_once(engine: sa.Engine, points: Sequence[Point], lease_s: float) -
     One statement for each; those of several members are one transaction.
     """
     if len(points) == 1:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with _autocommit(engine) as connection:
             return [_report(connection, points[0], lease_s)]
     with writing(engine) as connection:
         return [_report(connection, point, lease_s) for point in points]
@@ -122,10 +174,7 @@ def _report(connection: sa.Connection, point: Point, lease_s: float) -> bool:
 
 def _values(point: Point) -> dict[str, Any]:
     claim = point.claim
-    return {
-        "study": claim.study_id,
-        "slot": claim.slot,
-        "attempt": claim.attempt,
+    return _names(claim) | {
         "epoch": point.epoch,
         "fold": NO_FOLD if claim.fold is None else claim.fold,
         "train_loss": finite(point.train_loss),
@@ -136,3 +185,79 @@ def _values(point: Point) -> dict[str, Any]:
         "trial": claim.trial_id,
         "is_kept": is_kept(point.epoch, claim.epochs),
     }
+
+
+_FINISH = sa.text(
+    """
+    WITH held AS (
+        UPDATE hpo_slot SET
+            state = 'done', "end" = :end, value = :value, best_epoch = :best_epoch, epochs = :epochs,
+            metrics = :metrics, elapsed_s = :elapsed_s, device = :device, checkpoint = :checkpoint,
+            lease_until = NULL, ended_at = now.s
+        FROM (SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION) AS s) AS now
+        WHERE study_id = :study AND slot = :slot AND attempt = :attempt AND worker_id = :worker
+            AND state = 'running'
+        RETURNING trial_id, ended_at
+    ), attempt AS (
+        UPDATE hpo_attempt SET "end" = :end, message = NULL, ended_at = held.ended_at FROM held
+        WHERE study_id = :study AND slot = :slot AND attempt = :attempt
+    ), later AS (
+        DELETE FROM hpo_curve USING held
+        WHERE :attempt > 1 AND study_id = :study AND slot = :slot AND epoch > :epochs
+    ), later_value AS (
+        DELETE FROM trial_intermediate_values AS old USING held
+        WHERE :attempt > 1 AND old.trial_id = held.trial_id AND step > :epochs
+    ), result AS (
+        INSERT INTO trial_values (trial_id, objective, value, value_type)
+        SELECT trial_id, 0, :value, 'FINITE' FROM held WHERE :has_value
+        ON CONFLICT (trial_id, objective) DO UPDATE SET
+            value = excluded.value, value_type = excluded.value_type
+    ), attribute AS (
+        INSERT INTO trial_user_attributes (trial_id, key, value_json)
+        SELECT trial_id, key, value_json FROM held, json_to_recordset(:attributes)
+            AS given (key TEXT, value_json TEXT)
+        ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
+    ), trial AS (
+        UPDATE trials SET state = :state, datetime_complete = to_timestamp(held.ended_at) AT TIME ZONE 'UTC'
+        FROM held WHERE trials.trial_id = held.trial_id
+    )
+    SELECT trial_id FROM held
+    """
+).columns(sa.column("trial_id"))
+
+
+def finish_at_once(
+    engine: sa.Engine, claim: Claim, outcome: Outcome, attributes: Mapping[str, Any], state: TrialState
+) -> bool:
+    """Close a slot and its trial with a result; False when the claim was lost. PostgreSQL only."""
+    value = finite(outcome.value)
+    values = _names(claim) | {
+        "end": outcome.end,
+        "value": value,
+        "has_value": value is not None,
+        "best_epoch": outcome.best_epoch,
+        "epochs": outcome.epochs,
+        "metrics": json.dumps(plain(outcome.metrics)),
+        "elapsed_s": outcome.elapsed_s,
+        "device": outcome.device,
+        "checkpoint": outcome.checkpoint,
+        "attributes": json.dumps(attribute_rows(attributes)),
+        "state": state.name,
+    }
+    with _autocommit(engine) as connection:
+        return connection.execute(_FINISH, values).first() is not None
+
+
+def _names(claim: Claim) -> dict[str, Any]:
+    """Return the bound values that name a claim."""
+    return {
+        "study": claim.study_id,
+        "slot": claim.slot,
+        "attempt": claim.attempt,
+        "worker": claim.worker_id,
+    }
+
+
+def _autocommit(engine: sa.Engine) -> sa.Connection:
+    """Return a connection on which each statement is a transaction."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")

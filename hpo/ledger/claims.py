@@ -16,12 +16,15 @@ Named = tuple[str, Configuration]
 """Origin and configuration of a slot whose configuration is fixed."""
 
 _bind = sa.bindparam
-_THIS_ATTEMPT = sa.and_(
+_HELD = sa.and_(
     slots.c.study_id == _bind("the_study"),
     slots.c.slot == _bind("the_slot"),
     slots.c.attempt == _bind("the_attempt"),
+    slots.c.worker_id == _bind("the_holder"),
     slots.c.state == "running",
 )
+"""The slot while it is claimed so. The worker is asked for too: a server's crash can forget a claim that has
+not begun (:mod:`hpo.ledger.at_once`), and another worker then gets the same attempt."""
 
 
 def lock_study(connection: sa.Connection, study_id: int) -> sa.Row[str, int] | None:
@@ -144,16 +147,16 @@ def claim_of(row: sa.Row[Any], study_id: int, worker_id: str, trial_id: int, epo
 
 def update_held(connection: sa.Connection, claim: Claim, values: Mapping[str, Any]) -> bool:
     """Write ``values`` to the claimed slot; False, and nothing written, when the claim was lost."""
-    statement = sa.update(slots).where(_THIS_ATTEMPT).values(values)
-    return connection.execute(statement, this_attempt(claim)).rowcount == 1
+    statement = sa.update(slots).where(_HELD).values(values)
+    return connection.execute(statement, _held(claim)).rowcount == 1
 
 
-_RENEW = sa.update(slots).where(_THIS_ATTEMPT).values(lease_until=now_s() + _bind("lease_s", type_=sa.Double))
+_RENEW = sa.update(slots).where(_HELD).values(lease_until=now_s() + _bind("lease_s", type_=sa.Double))
 
 
 def renew_lease(connection: sa.Connection, claim: Claim, lease_s: float) -> bool:
     """Renew one lease; False when the claim was lost."""
-    return connection.execute(_RENEW, this_attempt(claim) | {"lease_s": lease_s}).rowcount == 1
+    return connection.execute(_RENEW, _held(claim) | {"lease_s": lease_s}).rowcount == 1
 
 
 _NOTE = (
@@ -178,6 +181,10 @@ def slot_state(connection: sa.Connection, claim: Claim) -> str:
     """Return the state of the claimed slot."""
     this = (slots.c.study_id == claim.study_id) & (slots.c.slot == claim.slot)
     return str(connection.execute(sa.select(slots.c.state).where(this)).scalar_one())
+
+
+def _held(claim: Claim) -> dict[str, Any]:
+    return this_attempt(claim) | {"the_holder": claim.worker_id}
 
 
 def this_attempt(claim: Claim) -> dict[str, Any]:

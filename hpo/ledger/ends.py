@@ -41,6 +41,7 @@ def has_ended(connection: sa.Connection, claim: Claim, end: str) -> bool:
         attempts.c.study_id == claim.study_id,
         attempts.c.slot == claim.slot,
         attempts.c.attempt == claim.attempt,
+        attempts.c.worker_id == claim.worker_id,
     )
     return connection.execute(query).scalar_one_or_none() == end
 
@@ -68,7 +69,13 @@ def end_trial(connection: sa.Connection, claim: Claim, outcome: Outcome, at: flo
     value = finite(outcome.value)
     if value is not None:
         optuna_rows.write_value(connection, claim.trial_id, value)
-    attributes = {
+    optuna_rows.write_attributes(connection, claim.trial_id, result_attributes(outcome))
+    optuna_rows.end_trial(connection, claim.trial_id, result_state(outcome), at)
+
+
+def result_attributes(outcome: Outcome) -> dict[str, Any]:
+    """Return what a trial's user attributes say of its result."""
+    return {
         "end": outcome.end,
         "best_epoch": outcome.best_epoch,
         "epochs": outcome.epochs,
@@ -76,9 +83,11 @@ def end_trial(connection: sa.Connection, claim: Claim, outcome: Outcome, at: flo
         "device": outcome.device,
         "metrics": outcome.metrics,
     }
-    optuna_rows.write_attributes(connection, claim.trial_id, attributes)
-    state = TrialState.COMPLETE if outcome.end in COMPLETE else TrialState.PRUNED
-    optuna_rows.end_trial(connection, claim.trial_id, state, at)
+
+
+def result_state(outcome: Outcome) -> TrialState:
+    """Return what a result is for Optuna."""
+    return TrialState.COMPLETE if outcome.end in COMPLETE else TrialState.PRUNED
 
 
 def after_fault(end: str) -> dict[str, Any]:

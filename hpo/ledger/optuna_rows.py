@@ -79,7 +79,7 @@ def create_study(connection: sa.Connection, name: str, attributes: Mapping[str, 
     connection.execute(
         sa.insert(_directions).values(study_id=study_id, objective=0, direction=StudyDirection.MINIMIZE)
     )
-    rows = [_attribute_row("study_id", study_id, key, value) for key, value in attributes.items()]
+    rows = [{"study_id": study_id, **row} for row in attribute_rows(attributes)]
     connection.execute(sa.insert(_study_attributes), rows)
     return study_id
 
@@ -132,16 +132,20 @@ def write_params(
     connection: sa.Connection, trial_id: int, configuration: Configuration, space: Space
 ) -> None:
     """Store lr, backbone_lr, loss and seed, each with its distribution."""
-    rows = [
+    rows = [{"trial_id": trial_id, **row} for row in param_rows(configuration, space)]
+    connection.execute(_upsert(connection, _params, "trial_id", "param_name"), rows)
+
+
+def param_rows(configuration: Configuration, space: Space) -> list[dict[str, Any]]:
+    """Return the params of a trial as their table has them, without the trial's id."""
+    return [
         {
-            "trial_id": trial_id,
             "param_name": name,
             "param_value": distribution.to_internal_repr(value),
             "distribution_json": distribution_to_json(distribution),
         }
         for name, (distribution, value) in _distributed(configuration, space).items()
     ]
-    connection.execute(_upsert(connection, _params, "trial_id", "param_name"), rows)
 
 
 def _distributed(configuration: Configuration, space: Space) -> dict[str, tuple[BaseDistribution, Any]]:
@@ -161,7 +165,7 @@ def _distributed(configuration: Configuration, space: Space) -> dict[str, tuple[
 
 def write_attributes(connection: sa.Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
     """Store user attributes of a trial; one of the same key is overwritten."""
-    rows = [_attribute_row("trial_id", trial_id, key, value) for key, value in attributes.items()]
+    rows = [{"trial_id": trial_id, **row} for row in attribute_rows(attributes)]
     if rows:
         connection.execute(_upsert(connection, _attributes, "trial_id", "key"), rows)
 
@@ -175,13 +179,14 @@ def system_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any
 
 def write_system_attributes(connection: sa.Connection, study_id: int, attributes: Mapping[str, Any]) -> None:
     """Store system attributes of a study; one of the same key is overwritten."""
-    rows = [_attribute_row("study_id", study_id, key, value) for key, value in attributes.items()]
+    rows = [{"study_id": study_id, **row} for row in attribute_rows(attributes)]
     if rows:
         connection.execute(_upsert(connection, _study_system_attributes, "study_id", "key"), rows)
 
 
-def _attribute_row(owner: str, owner_id: int, key: str, value: Any) -> dict[str, Any]:
-    return {owner: owner_id, "key": key, "value_json": json.dumps(plain(value))}
+def attribute_rows(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return attributes as their tables have them, without the id of whose they are."""
+    return [{"key": key, "value_json": json.dumps(plain(value))} for key, value in attributes.items()]
 
 
 def is_kept(epoch: int, epochs: int) -> bool:
