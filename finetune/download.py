@@ -44,6 +44,8 @@ class DataStatus:
     bytes: int
     licence: str
     citation: str
+    lacks: tuple[str, ...] = ()
+    """Tables, such as labels, that are not there and without which no record can be used."""
 
 
 def data_status(data_dir: Path) -> list[DataStatus]:
@@ -95,7 +97,8 @@ def _get_listed(source: Source, root: Path, transfer: Transfer, notify: Notify |
     if not wanted:
         raise DataError(f"{transfer.url_of(SUMS)} lists no file of {source.name}", "the publisher's list")
     missing = [path for path in wanted if not _is_there(root / path, wanted[path], transfer)]
-    _tell(notify, f"{source.name}: {len(wanted) - len(missing)} files are there, fetching {len(missing)}")
+    with transfer.aside():
+        _tell(notify, f"{source.name}: {len(wanted) - len(missing)} files are there, fetching {len(missing)}")
     pool = ThreadPoolExecutor(CONNECTIONS)
     try:
         for _ in pool.map(lambda path: transfer.fetch(path, wanted[path]), missing):
@@ -136,7 +139,8 @@ def _get_archive(
     sums = _read_sums(recorded) if recorded.is_file() else {}
     members = {path: digest for path, digest in sums.items() if re.search(archive.wanted, path)}
     if members and all(_is_there(root / path, digest, transfer) for path, digest in members.items()):
-        _tell(notify, f"{source.name}: {len(members)} files are there")
+        with transfer.aside():
+            _tell(notify, f"{source.name}: {len(members)} files are there")
         return
     path = transfer.fetch(archive.path, archive.sha256)
     try:
@@ -151,7 +155,9 @@ def _get_archive(
     recorded.write_text("".join(f"{digest} {name}\n" for name, digest in hashes.items()))
     path.unlink()
     if archive.sha256 is None:
-        _tell(notify, f"{source.name}: the publisher gives no checksum; what came is recorded in {recorded}")
+        what = f"{source.name}: the publisher gives no checksum; what came is recorded in {recorded}"
+        with transfer.aside():
+            _tell(notify, what)
 
 
 def _unpack(path: Path, root: Path, wanted: str) -> Iterator[str]:
@@ -187,24 +193,37 @@ def _unpack_one(archive: zipfile.ZipFile, member: str, target: Path) -> None:
 
 def _status(source: Source, root: Path) -> DataStatus:
     found = min((_count(root, pattern) for pattern in source.records), default=source.expected)
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if found else 0
+    absent = [places for places in source.tables if not any(_count(root, place) for place in places)]
+    lacks = tuple(Path(places[0]).name for places in absent) if found else ()
     state: Literal["complete", "partial", "missing"] = "partial" if found else "missing"
-    if found >= source.expected:
+    if found >= source.expected and not lacks:
         state = "complete"
     return DataStatus(
-        source.name, source.tasks, state, found, source.expected, size, source.licence, source.citation
+        name=source.name,
+        tasks=source.tasks,
+        state=state,
+        found=found,
+        expected=source.expected,
+        bytes=sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if found else 0,
+        licence=source.licence,
+        citation=source.citation,
+        lacks=lacks,
     )
 
 
 def _count(root: Path, pattern: str) -> int:
     """Return how many records a pattern finds, in a folder or among the members of an archive."""
-    if "!" not in pattern:
-        names = {path.relative_to(root).as_posix() for path in root.glob(pattern)}
-        return len({name.removesuffix(".gz") for name in names if not name.endswith(".part")})
-    archive, members = pattern.split("!")
+    archive, _, members = pattern.rpartition("!")
+    if archive and not (root / archive).with_suffix("").is_dir():
+        return _count_members(root / archive, members)
+    names = {path.relative_to(root).as_posix() for path in root.glob(members)}
+    return len({name.removesuffix(".gz") for name in names if not name.endswith(".part")})
+
+
+def _count_members(archive: Path, pattern: str) -> int:
     try:
-        with zipfile.ZipFile(root / archive) as packed:
-            return sum(fnmatch(name, members) for name in packed.namelist())
+        with zipfile.ZipFile(archive) as packed:
+            return sum(fnmatch(name, pattern) for name in packed.namelist())
     except (OSError, zipfile.BadZipFile):
         return 0
 

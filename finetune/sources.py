@@ -40,9 +40,12 @@ class Source:
     citation: str
     records: tuple[str, ...]
     """Glob patterns below the folder, each of which finds one file per record when the set is complete;
-    ``x.zip!pattern`` looks among the members of an archive."""
+    ``x.zip!pattern`` looks in the folder ``x`` or, where there is none, among the members of the archive."""
     expected: int
     """Records of the complete set."""
+    tables: tuple[tuple[str, ...], ...] = ()
+    """Files without which no record can be used, such as labels: the places where each of them may lie,
+    patterns as in ``records``."""
     size_bytes: int | None = None
     wanted: str = ""
     """Regular expression of the paths that are fetched from the publisher's ``SHA256SUMS.txt``."""
@@ -108,6 +111,7 @@ SOURCES = {
             citation="Wagner et al., Scientific Data 7:154, 2020; Goldberger et al., Circulation, 2000",
             records=("records100/*/*.dat", "records100/*/*.hea"),
             expected=21799,
+            tables=(("ptbxl_database.csv",), ("scp_statements.csv",)),
             size_bytes=21799 * 24_500,
             wanted=r"^records100/|^(ptbxl_database|scp_statements)\.csv$|^LICENSE\.txt$",
         ),
@@ -117,8 +121,9 @@ SOURCES = {
             url=f"{PHYSIONET}/challenge-2017/1.0.0/",
             licence="ODC-By 1.0",
             citation="Clifford et al., Computing in Cardiology, 2017; Goldberger et al., Circulation, 2000",
-            records=("training2017.zip!training2017/A*.mat",),
+            records=("training2017.zip!training2017/A*.mat", "training2017.zip!training2017/A*.hea"),
             expected=8528,
+            tables=(("REFERENCE-v3.csv", "training2017.zip!training2017/REFERENCE-v3.csv"),),
             size_bytes=99_303_840,
             wanted=r"^(training2017\.zip|REFERENCE-v3\.csv)$",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urljoin
@@ -63,6 +64,11 @@ class Transfer:
         """Move the progress bar on by so many bytes."""
         with self._lock:
             self._bar.update(count)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Return a context in which lines can be printed without running into the progress bar."""
+        context: AbstractContextManager[None] = tqdm.external_write_mode(file=sys.stderr)
+        return context
 
     def url_of(self, path: str) -> str:
         """Return the address of a file."""

@@ -23,12 +23,13 @@ def data_sets(data_dir: Path, name: str | None = None) -> list[DataStatus]:
 
 
 def fetch(name: str, data_dir: Path, base_url: str | None, notify: Callable[[str], None]) -> list[DataStatus]:
-    """Download every data set that ``name`` (a data set, task or study) needs; returns what is there then.
+    """Download the data set that ``name`` (a data set, task or study) needs; returns what is there then.
 
+    Of a task that can be read from several forms (UCI) the first is fetched; the others by their own names.
     Raises what :func:`finetune.api.get_data` raises.
     """
-    sets = data_sets(data_dir, name)
-    return [get_data(one.name, data_dir, base_url=base_url, notify=notify) for one in sets]
+    data_sets(data_dir, name)  # an unknown name is told with the studies among the nearest
+    return [get_data(_task(name), data_dir, base_url=base_url, notify=notify)]
 
 
 def _task(name: str) -> str:

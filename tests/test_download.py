@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from bidmc_files import write_subject
+from makers import physionet2017, ptbxl
 
 from finetune import transfer
-from finetune.download import data_status, get_data
+from finetune.download import DataStatus, data_status, get_data
 from finetune.errors import DataError, SettingError, UnknownNameError
 from finetune.sources import SOURCES
 from finetune.tasks import TASKS
+from hpo.commands.listing import data_lines
+from hpo.datasets import fetch
 
 
 @dataclass
@@ -290,7 +301,92 @@ def test_an_archive_without_the_data_is_refused(publisher: Publisher, tmp_path: 
         get_data("uci_sbp", tmp_path, base_url=publisher.url)
 
 
+# --- the command ---
+
+
+def test_the_command_prints_licence_citation_progress_and_what_is_there_then(
+    bidmc: Publisher, tmp_path: Path
+) -> None:
+    """On a terminal, because there is a progress bar on nothing else."""
+    bidmc.aborts[SIGNALS] = [100_000]
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    words = ["data", "get", "bidmc_rr", "--data", str(tmp_path), "--base-url", bidmc.url]
+    command = [sys.executable, "-m", "hpo", *words]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, text=True, timeout=120)
+    os.close(terminal)
+    shown = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+
+    assert ran.returncode == 0, shown
+    assert "licence ODC-By 1.0; cite Pimentel et al., IEEE TBME 64(8):1914-1923, 2016" in shown
+    assert "0 files are there, fetching 4" in shown
+    assert re.search(r"bidmc: +\d+%\|", shown)
+    assert "/153M" in shown
+    assert ["bidmc", "partial", "1", "of", "53"] in [line.split()[:5] for line in ran.stdout.splitlines()]
+
+
+def test_a_task_with_two_forms_of_its_data_fetches_the_cleaned_one_only(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    members = {f"data/uci2_dataset/signal_fold_{number}.mat": b"a fold" for number in range(3)}
+    publisher.files["38671886"] = zipped(members)
+
+    (status,) = fetch("uci_dbp", tmp_path, publisher.url, print)
+
+    assert (status.name, status.state) == ("uci_bp", "complete")
+    assert [path for path, _ in publisher.requests] == ["38671886"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "members", "member"),
+    [
+        ("uci_bp_raw", "cuff+less+blood+pressure+estimation.zip", ("Part_1.mat",), "Part_1.mat"),
+        ("ppg_dalia", "ppg+dalia.zip", ("PPG_FieldStudy/S1/S1.pkl",), "PPG_FieldStudy/S1/S1.pkl"),
+        ("uci_bp", "38671886", ("uci2_dataset/signal_fold_0.mat",), "uci2_dataset/signal_fold_0.mat"),
+    ],
+)
+def test_an_archive_that_breaks_off_is_gone_on_from(
+    publisher: Publisher, tmp_path: Path, name: str, path: str, members: tuple[str, ...], member: str
+) -> None:
+    publisher.files[path] = zipped({each: bytes(range(256)) * 400 for each in members})
+    publisher.aborts[path] = [30_000]
+
+    status = get_data(name, tmp_path, base_url=publisher.url)
+
+    assert status.found == 1
+    assert publisher.asked_for(path) == ["", "bytes=30000-"]
+    assert (tmp_path / SOURCES[name].folder / member).read_bytes() == bytes(range(256)) * 400
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("ptb-xl", ("records100/00000/00001_lr.dat", "records100/00000/00001_lr.hea", "ptbxl_database.csv")),
+        ("physionet2017", ("training2017.zip", "REFERENCE-v3.csv")),
+        ("csn", ("WFDBRecords/01/010/JS00001.mat", "WFDBRecords/01/010/JS00001.hea")),
+    ],
+)
+def test_physionet_s_lists_are_followed_for_what_the_reader_needs_and_no_more(
+    publisher: Publisher, tmp_path: Path, name: str, files: tuple[str, ...]
+) -> None:
+    unwanted = ("records500/00000/00001_hr.dat", "sample2017.zip", "validation.zip", "index.html")
+    for path in (*files, *unwanted):
+        publisher.files[path] = path.encode()
+    publisher.sums()
+
+    get_data(name, tmp_path, base_url=publisher.url)
+
+    root = tmp_path / SOURCES[name].folder
+    there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    assert there == {*files, "SHA256SUMS.txt"}
+
+
 # --- names, folders, status ---
+
+
+def status_of(name: str, data_dir: Path) -> DataStatus:
+    return next(status for status in data_status(data_dir) if status.name == name)
 
 
 def test_an_unknown_data_set_offers_the_nearest_name(tmp_path: Path) -> None:
@@ -328,9 +424,39 @@ def test_status_counts_complete_records_only(tmp_path: Path) -> None:
     write_subject(tmp_path / "bidmc", 9, gzipped=True)
     (tmp_path / "bidmc/bidmc_csv/bidmc_09_Breaths.csv").unlink()
 
-    status = next(status for status in data_status(tmp_path) if status.name == "bidmc")
+    status = status_of("bidmc", tmp_path)
     assert (status.state, status.found) == ("partial", 1)
     assert status.bytes > 1_000_000
+
+
+@pytest.mark.parametrize("write", [physionet2017.write, physionet2017.write_zip])
+def test_status_counts_the_records_of_the_archive_and_of_the_folder(
+    tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
+    write(tmp_path)
+
+    assert status_of("physionet2017", tmp_path).found == physionet2017.COUNT
+
+
+def test_status_names_the_tables_that_are_not_there(tmp_path: Path) -> None:
+    (physionet2017.write(tmp_path) / "REFERENCE-v3.csv").unlink()
+    (ptbxl.write(tmp_path) / "scp_statements.csv").unlink()
+
+    assert status_of("physionet2017", tmp_path).lacks == ("REFERENCE-v3.csv",)
+    assert status_of("ptb-xl", tmp_path).lacks == ("scp_statements.csv",)
+    assert "60 of 8528, no REFERENCE-v3.csv" in data_lines(data_status(tmp_path))[6]
+
+
+def test_a_set_without_its_labels_is_not_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(SOURCES["physionet2017"], expected=physionet2017.COUNT)
+    monkeypatch.setitem(SOURCES, "physionet2017", few)
+    root = physionet2017.write(tmp_path)
+
+    whole = status_of("physionet2017", tmp_path).state
+    (root / "REFERENCE-v3.csv").rename(root / "training2017" / "REFERENCE-v3.csv")
+    inside = status_of("physionet2017", tmp_path).state
+    (root / "training2017" / "REFERENCE-v3.csv").unlink()
+    assert (whole, inside, status_of("physionet2017", tmp_path).state) == ("complete", "complete", "partial")
 
 
 @pytest.mark.real_data

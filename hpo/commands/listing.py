@@ -70,7 +70,7 @@ def data_lines(sets: Sequence[DataStatus]) -> list[str]:
     """Return what is there of each data set."""
     rows = [("data set", "state", "records", "size", "licence", "tasks")]
     for one in sets:
-        records = f"{one.found} of {one.expected}"
+        records = ", ".join([f"{one.found} of {one.expected}", *(f"no {table}" for table in one.lacks)])
         rows.append((one.name, one.state, records, _size(one.bytes), one.licence, ", ".join(one.tasks)))
     return columns(rows)
 
