@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from finetune.api import (
     Run,
     RunResult,
     RunSpec,
+    SettingError,
+    describe_data,
     find_task,
     score_test,
     train,
@@ -70,7 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     """Fine-tune one configuration and print its result as JSON."""
-    backbone = options.backbone or f"cmssl_tiny_{find_task(options.task).signal}"
+    task = find_task(options.task)
+    backbone, loss = options.backbone or f"cmssl_tiny_{task.signal}", options.loss or task.losses[0]
+    if loss not in task.losses:
+        raise SettingError(f"loss {loss!r} for {task.name}", f"one of {', '.join(task.losses)}")
     spec = RunSpec(
         InputSpec(
             options.task,
@@ -84,16 +90,20 @@ def _run(options: argparse.Namespace) -> None:
         Recipe(options.epochs, options.batch_size, options.patience),
         options.lr,
         options.backbone_lr,
-        options.loss,
+        loss,
         options.seed,
     )
+    found = describe_data(spec.inputs, data_dir=options.data, cache_dir=options.cache)
+    labels = ["synthetic signals"] * task.synthetic + [f"partial: {found.partial}"] * bool(found.partial)
+    for sentence in (*labels, *found.notes):
+        print(sentence, file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         source = OneRun(Run("run", spec, Path(folder)))
         where = {"data_dir": options.data, "cache_dir": options.cache, "device": options.device}
         train(source, **where)
         result = source.result
         assert result is not None
-        printed = asdict(result) | {"checkpoint": None}
+        printed = {"labels": labels, **asdict(result), "checkpoint": None}
         if options.test and result.checkpoint is not None:
             printed["test"] = score_test(spec, result.checkpoint, **where).metrics
     print(json.dumps(printed, indent=2))
@@ -151,7 +161,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=1250, help="samples per window after interpolation")
     parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of the head")
     parser.add_argument("--backbone-lr", type=float, default=1e-5, help="learning rate of the backbone")
-    parser.add_argument("--loss", default="mse", help=f"one of {', '.join(LOSSES)}")
+    parser.add_argument("--loss", help=f"one of {', '.join(LOSSES)}; the task's published default without it")
     parser.add_argument("--seed", type=int, default=0, help="head initialisation, data order and dropout")
     parser.add_argument("--epochs", type=int, default=20, help="at most so many epochs")
     parser.add_argument("--batch-size", type=int, default=64, help="windows a step")
@@ -162,8 +172,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for prepared windows")
+    data, cache = os.environ.get("HPO_DATA", "data"), os.environ.get("HPO_CACHE", ".cache")
+    parser.add_argument("--data", type=Path, default=Path(data), help="folder of the data sets [HPO_DATA]")
+    parser.add_argument("--cache", type=Path, default=Path(cache), help="prepared windows [HPO_CACHE]")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto")
 
 

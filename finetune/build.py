@@ -29,6 +29,7 @@ from finetune.content import content_hash
 from finetune.datasets import find_reader
 from finetune.datasets.base import SPLIT_NAMES, TEST, TRAIN, VALIDATION, Reader, WindowSet
 from finetune.errors import DataError, MissingDataError, SettingError
+from finetune.metrics import note_on_areas
 from finetune.signals import CHUNK, Float32s, interpolate, position_statistics, standardise_each
 from finetune.spec import DataSummary, InputSpec
 from finetune.splits import first_subjects, grouped_folds
@@ -272,5 +273,5 @@ def _summary(key: str, windows: WindowSet, rows: tuple[Rows, Rows], task: Task) 
         trivial=trivial_metrics(task, training, validation),
         trivial_name=trivial_name(task, training),
         partial=f"{found} of {expected} records" if found < expected else "",
-        notes=windows.notes,
+        notes=(*windows.notes, *note_on_areas(task, validation)),
     )

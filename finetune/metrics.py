@@ -4,7 +4,7 @@ Averages follow the reference (CM-SSL, which uses torchmetrics): macro one-vs-re
 ``auc_pr``, support-weighted for ``f1_weighted``, the mean over all outputs for multi-label ``accuracy``
 with a threshold of 0.5 on the probability. One difference: a class that has no positive (or no negative)
 window in the split is left out of ``auroc`` and ``auc_pr`` and counted in ``classes_skipped``, where
-torchmetrics counts its AUROC as 0.
+torchmetrics counts its AUROC as 0; :func:`note_on_areas` says which.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from finetune.tasks import Task
 
 Floats = NDArray[np.float64]
+
+NAMED = 5
+"""Classes that one note names."""
 
 
 def evaluate(task: Task, predictions: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
@@ -119,14 +122,32 @@ def _areas(is_positive: NDArray[np.bool_], scores: Floats) -> tuple[float, float
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    positives = is_positive.sum(axis=0)
-    usable = (positives > 0) & (positives < len(is_positive))
+    usable = _has_both(is_positive)
     if not usable.any():
         return float("nan"), float("nan"), len(usable)
     truth, scores = is_positive[:, usable], scores[:, usable]
     auroc = [roc_auc_score(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
     precision = [average_precision_score(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
     return float(np.mean(auroc)), float(np.mean(precision)), int((~usable).sum())
+
+
+def _has_both(is_positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for each class (classes,) whether there are positives and negatives of it."""
+    return np.asarray(is_positive.any(axis=0) & ~is_positive.all(axis=0))
+
+
+def note_on_areas(task: Task, validation: NDArray[Any]) -> tuple[str, ...]:
+    """Return one sentence on the classes that the areas leave out on the ``validation`` labels, or none."""
+    if task.kind == "regression":
+        return ()
+    is_class = task.kind == "multiclass"
+    is_positive = validation.reshape(-1, 1) == np.arange(task.outputs) if is_class else validation > 0.5
+    left_out = [task.classes[i] for i in np.flatnonzero(~_has_both(is_positive))]
+    if not left_out:
+        return ()
+    names = ", ".join(left_out[:NAMED]) + (", ..." if len(left_out) > NAMED else "")
+    what = "classes without positives or without negatives in the validation split"
+    return (f"{len(left_out)} of {task.outputs} {what}, left out of AUROC and AUC_PR: {names}",)
 
 
 def log_softmax(logits: Floats) -> Floats:

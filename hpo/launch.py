@@ -52,9 +52,9 @@ def launch(
 
 
 def _progress(before: Findings, total: int) -> Progress:
-    counts, best = before.counts, before.answer.best
+    counts, best, partial = before.counts, before.answer.best, before.row.data.get("partial")
     return Progress(
-        before.row.name,
+        before.row.name + (f" [partial: {partial}]" if partial else ""),
         total,
         before.task.unit,
         counts.complete,

@@ -22,9 +22,18 @@ def test_one_run_prints_its_epochs_and_its_result(tmp_path: Path, capsys: pytest
 
     printed = capsys.readouterr()
     result = json.loads(printed.out)
-    assert printed.err.startswith("epoch 1: train loss ")
+    assert printed.err.startswith("synthetic signals\nepoch 1: train loss ")
     assert (result["reason"], result["epochs"]) == ("finished", 1)
     assert "test" not in result
+
+
+def test_the_loss_is_the_task_s_own_and_must_fit_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--task", "csn", "--loss", "mse", *places(tmp_path)]) == 2
+    assert "loss 'mse' for csn; expected one of bce, bce_balanced" in capsys.readouterr().err
+    assert main(["run", "--task", "csn", *places(tmp_path)]) == 2
+    assert "no CSN record" in capsys.readouterr().err
 
 
 def test_the_test_split_is_scored_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,4 +70,7 @@ def test_a_partial_data_set_has_to_be_allowed(
     assert main(words) == 2
     assert "partial" in capsys.readouterr().err
     assert main([*words, "--allow-partial", "--samples", "625"]) == 0
-    assert json.loads(capsys.readouterr().out)["epochs"] == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["epochs"] == 1
+    assert json.loads(printed.out)["labels"] == ["partial: 500 of 21799 records"]
+    assert printed.err.startswith("partial: 500 of 21799 records\n")

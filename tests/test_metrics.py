@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from finetune.metrics import evaluate
+from finetune.metrics import evaluate, note_on_areas
 from finetune.tasks import TASKS, find_task
 
 REGRESSION, CLASSES, LABELS = find_task("bidmc_hr"), find_task("physionet2017"), find_task("ptb-xl")
@@ -108,6 +108,20 @@ def test_a_class_without_positives_is_left_out_of_the_areas_and_counted() -> Non
     assert found["auroc"] == pytest.approx(sk.roc_auc_score(labels[:, kept], logits[:, kept]))
     assert found["auc_pr"] == pytest.approx(sk.average_precision_score(labels[:, kept], logits[:, kept]))
     assert all(math.isfinite(value) for value in found.values())
+
+
+def test_the_classes_that_are_left_out_are_named() -> None:
+    _, labels = random_case("multilabel")
+    labels[:, 1], labels[:, 3] = 0, 1
+
+    (note,) = note_on_areas(LABELS, labels)
+    (also,) = note_on_areas(CLASSES, np.array([0, 2, 2]))
+
+    assert note.startswith("2 of 5 classes without positives or without negatives")
+    assert note.endswith("AUROC and AUC_PR: HYP, NORM")
+    assert also.endswith(": A, ~")
+    assert note_on_areas(LABELS, random_case("multilabel")[1]) == ()
+    assert note_on_areas(REGRESSION, labels) == ()
 
 
 def test_a_class_that_never_occurs_costs_no_balanced_accuracy() -> None:

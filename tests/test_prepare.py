@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import pytest
 from bidmc_files import breaths_text, numerics_text, write_bidmc, write_subject
 from hypothesis import given
 from hypothesis import strategies as st
+from makers import csn, physionet2017
 
 from finetune.build import every_nth
 from finetune.datasets import find_reader
@@ -391,6 +393,21 @@ def test_a_partial_set_says_so_everywhere_even_from_the_cache(tmp_path: Path, ca
         prepare(InputSpec("bidmc_hr"), data_dir, cache_dir)
     with pytest.raises(MissingDataError):
         load_test(InputSpec("bidmc_hr"), data_dir, cache_dir)
+
+
+def test_classes_that_the_areas_leave_out_are_in_the_notes(tmp_path: Path, cache_dir: Path) -> None:
+    csn.write(tmp_path)
+    physionet2017.write(tmp_path)
+
+    rare = describe(InputSpec("csn", allow_partial=True), tmp_path, cache_dir)
+    common = describe(InputSpec("physionet2017", allow_partial=True), tmp_path, cache_dir)
+
+    assert re.fullmatch(
+        r"\d\d of 94 classes without positives or without negatives in the validation split, "
+        r"left out of AUROC and AUC_PR: (\d+, ){5}\.\.\.",
+        rare.notes[-1],
+    )
+    assert not any("AUROC" in note for note in common.notes)
 
 
 def test_records_that_leave_no_validation_subject_are_refused(tmp_path: Path, cache_dir: Path) -> None:

@@ -130,6 +130,11 @@ def test_a_partial_data_set_is_said_everywhere(place: Place, capsys: pytest.Capt
     assert "partial: 10 of 53 subjects" in (out / "report.md").read_text()
     assert "partial: 10 of 53 subjects" in capsys.readouterr().out
     assert read_json(out)["partial"] == "10 of 53 subjects"
+    assert f"`hpo run --study {NAME} --trials 5 --allow-partial`" in (out / "report.md").read_text()
+    for words in (["status"], ["studies"], ["report", "--all", "--out", str(out)], ["compare", NAME, NAME]):
+        assert main([*words, "--storage", place.url]) == 0
+        assert "partial: 10 of 53 subjects" in capsys.readouterr().out, words
+    assert "partial: 10 of 53 subjects" in (out / "summary.md").read_text()
 
 
 def test_a_folder_that_cannot_be_written_is_the_users_fault(

@@ -113,7 +113,7 @@ def _each(specs: Sequence[StudySpec], search: Any) -> tuple[list[dict[str, Any]]
 
 def _print_outcome(launched: Launched, url: str, as_json: bool) -> None:
     """Print the answer of one study and what to type next; with ``as_json`` only that nothing was done."""
-    from hpo.wording import answer_lines, next_steps
+    from hpo.wording import answer_lines, next_steps, run_command
 
     findings, total = launched.findings, launched.total
     name, finished = findings.row.name, findings.counts.finished
@@ -125,6 +125,6 @@ def _print_outcome(launched: Launched, url: str, as_json: bool) -> None:
     option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
     print_lines(answer_lines(findings))
     if finished < total:
-        again = f"hpo run --study {name} --trials {total}{option}"
+        again = run_command(findings, total, option)
         print_lines([f"stopped at {finished} of {total} trials; to go on: {again}"])
     print_lines(next_steps(findings, option))

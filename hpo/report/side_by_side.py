@@ -84,6 +84,7 @@ def _column(found: Findings) -> dict[str, str]:
     )
     rates = "not known" if choice is None else f"{choice.lr:.3g}, {choice.backbone_lr:.3g}, {choice.loss}"
     return {
+        "data": ", ".join(found.labels) or "complete",
         "yardstick": f"validation {YARDSTICKS[found.task.yardstick]} {unit}".rstrip(),
         "finished trials": str(found.counts.finished),
         "best ratio [95 %]": best + interval,
@@ -110,7 +111,10 @@ def to_json(first: Findings, second: Findings) -> dict[str, Any]:
     """Return both answers, what differs and what may be concluded."""
     found: dict[str, Any] = plain(
         {
-            "studies": [{"study": one.row.name, **one.answer.to_json()} for one in (first, second)],
+            "studies": [
+                {"study": one.row.name, "labels": list(one.labels), **one.answer.to_json()}
+                for one in (first, second)
+            ],
             "differences": differences(first, second),
             "statement": statement(first, second),
         }

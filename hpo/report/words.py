@@ -13,7 +13,7 @@ from hpo.findings import Findings
 from hpo.overview import budget
 from hpo.report.page import Language
 from hpo.report.texts import CAPTIONS, TEXTS
-from hpo.wording import YARDSTICKS, answer_lines
+from hpo.wording import YARDSTICKS, answer_lines, run_command
 from hpo.wording.confirmed import confirmation_lines
 from hpo.wording.zh import YARDSTICKS_ZH, answer_lines_zh, confirmed_zh, ready_zh
 
@@ -135,7 +135,7 @@ def _method(findings: Findings, confirmation: Confirmation | None, language: Lan
     spec, data, texts = findings.spec, findings.row.data, TEXTS[language]
     windows = ", ".join(f"{name} {number}" for name, number in data["windows"].items())
     versions = ", ".join(f"{name} {version}" for name, version in findings.row.versions.items())
-    recipe, again = spec.recipe, f"`hpo run --study {spec.name} --trials {budget(findings.counts)}`"
+    recipe, again = spec.recipe, f"`{run_command(findings, budget(findings.counts))}`"
     opened = texts["closed"] if confirmation is None else texts["opened"].format(confirmation.test_looks)
     given = [
         texts["data"].format(spec.task, windows, spec.inputs.normalisation),

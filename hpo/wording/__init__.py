@@ -53,10 +53,16 @@ def next_steps(findings: Findings, option: str = "") -> list[str]:
     if findings.answer.choice is None or not (findings.answer.curve and findings.answer.curve.identified):
         more = max(2 * counts.finished, findings.spec.budget.trials)
         return [
-            f"next: hpo run --study {name} --trials {more}{option}   (more trials sharpen the answer)",
+            f"next: {run_command(findings, more, option)}   (more trials sharpen the answer)",
             f"      {report}",
         ]
     return [f"next: {report}"]
+
+
+def run_command(findings: Findings, trials: int, option: str = "") -> str:
+    """Return what goes on with a study up to so many trials, on a part of its data where it began on one."""
+    partial = " --allow-partial" if findings.row.data.get("partial") else ""
+    return f"hpo run --study {findings.row.name} --trials {trials}{partial}{option}"
 
 
 def _choice(findings: Findings) -> list[str]:
