@@ -9,11 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bidmc_files import write_subject
 from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
 from hpo.cli import main
 
+
+def write_bidmc_of_four(data_dir: Path) -> Path:
+    """Write subjects of every split, their signals gzipped."""
+    for subject in (20, 42, 11, 8):
+        write_subject(data_dir / "bidmc", subject, gzipped=True)
+    return data_dir / "bidmc"
+
+
 CASES: list[tuple[str, Callable[[Path], Path], str]] = [
+    ("bidmc_hr", write_bidmc_of_four, "bidmc_csv/bidmc_11_Signals.csv.gz"),
+    ("bidmc_hr", write_bidmc_of_four, "bidmc_csv/bidmc_11_Numerics.csv"),
+    ("bidmc_rr", write_bidmc_of_four, "bidmc_csv/bidmc_11_Breaths.csv"),
     ("ppg_dalia_hr", ppg_dalia.write, "PPG_FieldStudy/S3/S3.pkl"),
     ("uci_sbp", uci_bp.write, "uci2_dataset/signal_fold_1.mat"),
     ("uci_dbp", uci_bp.write_raw, "Part_2.mat"),

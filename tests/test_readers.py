@@ -6,6 +6,8 @@ HPO_DATA. Faults of a format are tested with its reader.
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +20,7 @@ from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
 from finetune.datasets import READERS, find_reader
 from finetune.datasets.base import TRAIN, Reader, WindowSet
-from finetune.errors import MissingDataError, UnknownNameError
+from finetune.errors import DataError, MissingDataError, UnknownNameError
 from finetune.tasks import TASKS, Task
 
 
@@ -63,10 +65,28 @@ CASES = [
 ]
 
 
+RATES_HZ = {
+    "bidmc": 125,
+    "ppg_dalia": 64,
+    "uci_bp": 125,
+    "ptb-xl": 100,
+    "physionet2017": 300,
+    "csn": 500,
+    "synthetic": 125,
+}
+
+FAULTS = ("truncated", "empty", "foreign")
+"""Half of the file, nothing of it, and the page that a server sends in its place."""
+
+
 def as_param(case: Case) -> object:
     kind = "real" if case.write is None else case.kind
     marks = [pytest.mark.real_data] if case.write is None else []
     return pytest.param(case, id=f"{case.task}-{kind}", marks=marks)
+
+
+ECGS = [as_param(case) for case in CASES if TASKS[case.task].signal == "ecg"]
+MADE = [as_param(case) for case in CASES if case.write is not None and not TASKS[case.task].synthetic]
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,18 @@ def test_a_window_is_as_long_as_the_task_says(subject: Subject) -> None:
     assert windows.signal.shape[1] == round(subject.task.window_s * windows.rate_hz)
 
 
+def test_the_rate_is_the_publisher_s(subject: Subject) -> None:
+    assert read(subject).rate_hz == RATES_HZ[subject.task.dataset]
+
+
+@pytest.mark.parametrize("subject", ECGS, indirect=True, scope="module")
+def test_an_ecg_is_in_millivolts(subject: Subject) -> None:
+    """A beat is about 1 mV high: ADC units (1000 to the mV) or volts would lie far outside."""
+    heights = np.ptp(read(subject).signal, axis=1)
+
+    assert 0.2 < np.median(heights) < 5
+
+
 def test_types_are_the_agreed_ones(subject: Subject) -> None:
     windows = read(subject)
 
@@ -178,6 +210,36 @@ def test_the_same_files_give_the_same_bytes(subject: Subject) -> None:
     for part in ("signal", "labels", "groups", "split"):
         assert getattr(once, part).tobytes() == getattr(again, part).tobytes()
     assert once.notes == again.notes
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("subject", MADE, indirect=True, scope="module")
+def test_a_bad_file_of_each_kind_is_one_line_that_names_it_and_says_what_to_do(
+    subject: Subject, fault: str, tmp_path: Path
+) -> None:
+    for name in one_of_each_kind(subject):
+        root = tmp_path / name.replace("/", "-") / subject.reader.folder
+        shutil.copytree(subject.root, root)
+        spoil(root / name, fault)
+
+        with pytest.raises(DataError) as caught:
+            subject.reader.read(root, subject.task.name)
+        assert Path(name).stem in str(caught.value), caught.value
+        assert "hpo data get" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def one_of_each_kind(subject: Subject) -> list[str]:
+    """Return the last file of each kind; the files of one kind have the same name but for numbers."""
+    files = subject.reader.files(subject.root, subject.task.name)
+    kinds = {re.sub(r"\d+", "#", path.name): path for path in files}
+    return [path.relative_to(subject.root).as_posix() for path in kinds.values()]
+
+
+def spoil(path: Path, fault: str) -> None:
+    whole = path.read_bytes()
+    foreign = b"<html><body>404 Not Found</body></html>\n"
+    path.write_bytes({"truncated": whole[: len(whole) // 2 + 1], "empty": b"", "foreign": foreign}[fault])
 
 
 @pytest.mark.parametrize("task", sorted(name for name, task in TASKS.items() if not task.synthetic))
