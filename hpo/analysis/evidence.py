@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import log_ndtr
 
 from hpo.analysis.box import Box, Floats
 
@@ -276,6 +276,7 @@ def _truncated(mean: Floats, sd: Floats, top: Floats) -> tuple[Floats, Floats]:
     """Return mean and variance (m,) of normals below ``top`` (m,)."""
     edge = np.minimum((top - mean) / sd, 8.0)
     is_far = edge < -5
-    hazard = np.exp(norm.logpdf(edge) - norm.logcdf(edge))
+    density = -0.5 * edge**2 - 0.5 * np.log(2 * np.pi)
+    hazard = np.exp(density - log_ndtr(edge))
     middle = np.where(is_far, top, mean - sd * hazard)
     return middle, sd**2 * np.where(is_far, 1.0, np.maximum(1 - edge * hazard - hazard**2, 0.05))

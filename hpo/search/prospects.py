@@ -12,7 +12,7 @@ from scipy.special import stdtr
 
 from hpo.analysis.box import Floats
 from hpo.analysis.evidence import FEATURES, MIN_CURVES, Outlook, Scale, Seen
-from hpo.search.past import PastTrial
+from hpo.search.past import MAX_CURVES, PastTrial
 from hpo.spec import Configuration
 
 CHANCE = 0.1
@@ -21,8 +21,6 @@ NEAR_DECADES = 0.3
 """Trials so near in lr and ratio count as one configuration when its expected loss is guessed."""
 OTHER_LOSS = 0.3
 """Weight of a trial with another loss in that guess."""
-MAX_CURVES = 500
-"""Complete trials, the latest, that are learned from."""
 
 
 @dataclass(frozen=True)
