@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from finetune.api import (
     BACKBONES,
@@ -106,7 +108,14 @@ def _run(options: argparse.Namespace) -> None:
         printed = {"labels": labels, **asdict(result), "checkpoint": None}
         if options.test and result.checkpoint is not None:
             printed["test"] = score_test(spec, result.checkpoint, **where).metrics
-    print(json.dumps(printed, indent=2))
+    print(json.dumps(_finite(printed), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _pretrain(options: argparse.Namespace) -> None:

@@ -36,6 +36,21 @@ def test_the_loss_is_the_task_s_own_and_must_fit_it(
     assert "no CSN record" in capsys.readouterr().err
 
 
+@pytest.mark.real_data
+def test_areas_that_no_class_has_are_null_in_json_and_a_note(
+    tmp_path: Path, hpo_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four records, one of which validates: no class has positives and negatives there."""
+    where = ["--data", str(hpo_data), "--cache", str(tmp_path), "--device", "cpu"]
+    main(["run", "--task", "csn", "--allow-partial", *SMALL, *where])
+
+    printed = capsys.readouterr()
+    assert "94 of 94 classes without positives or without negatives" in printed.err
+    found = json.loads(printed.out, parse_constant=pytest.fail)["best_metrics"]
+    assert (found["auroc"], found["auc_pr"], found["classes_skipped"]) == (None, None, 94)
+    assert found["bce"] > 0
+
+
 def test_the_test_split_is_scored_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", "--task", "synthetic_hr", "--loss", "l1", "--test", *SMALL, *places(tmp_path)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ def test_the_three_files_are_train_validation_and_test(tmp_path: Path) -> None:
     assert windows.labels[:, 0].tolist() == expected
     assert windows.groups[[0, 3, 35]].tolist() == ["Part_4_0", "Part_4_1", "Part_1_3"]
     assert (windows.records_found, windows.records_expected) == (3, 3)
+    assert any(note.startswith("files 0, 1 and 2 train, validate and test") for note in windows.notes)
 
 
 def test_the_diastolic_task_reads_the_other_column(tmp_path: Path) -> None:
@@ -172,6 +174,21 @@ def test_cells_shorter_than_a_window_give_none(tmp_path: Path) -> None:
     cells = [maker.cell(number) for number in range(9)] + [maker.cell(9)[:, :600]]
 
     assert len(read_raw([maker.write_part(tmp_path, 1, cells)], SYSTOLIC).signal) == 36
+
+
+def test_the_raw_form_is_read_cell_by_cell_and_never_whole(tmp_path: Path) -> None:
+    cells = [maker.cell(number, seconds=300) for number in range(20)]
+    path = maker.write_part(tmp_path, 1, cells)
+    content = sum(each.nbytes for each in cells)
+    del cells
+
+    tracemalloc.start()
+    windows = read_raw([path], SYSTOLIC)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert windows.signal.nbytes == 20 * 60 * 625 * 4
+    assert peak < windows.signal.nbytes + 0.35 * content  # at most three cells of twenty, and room to spare
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
