@@ -67,7 +67,7 @@ import pandas as pd
 import sqlalchemy as sa
 from postgres import Server, database, own_server
 
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.ends import FAULTS
 from hpo.results import attempts_frame, curves_frame, trials_frame
 from hpo.spec import StudySpec

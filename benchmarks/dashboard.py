@@ -29,7 +29,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.ledger import Ledger, optuna_rows
+from hpo.ledger import optuna_rows
+from hpo.ledger.ledger import Ledger
 from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine, writing
 from hpo.storage.tables import NO_FOLD, curve, slots

@@ -45,7 +45,8 @@ import sqlalchemy as sa
 import zero_cost
 from postgres import database, server
 
-from hpo.ledger import Ledger, optuna_rows
+from hpo.ledger import optuna_rows
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.search import Suggester, should_prune
 from hpo.storage import open_engine, writing

@@ -30,7 +30,7 @@ import sqlalchemy as sa
 
 from finetune.api import describe_data
 from hpo.fleet import run_local
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.results import attempts_frame, curves_frame, trials_frame
 from hpo.spec import Configuration, StudySpec, load_spec

@@ -8,7 +8,7 @@ import time
 import optuna
 from optuna.trial import TrialState
 
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine

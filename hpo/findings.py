@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from finetune.api import Task, find_task
 from hpo.analysis import answer
 from hpo.analysis.values import Answer
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.overview import standing
 from hpo.results import curves_frame, trials_frame

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from finetune.api import find_task
 from hpo.activity import activities, throughput
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.spec import Configuration
 from hpo.storage import parse_url, redact, sqlite_file

@@ -6,7 +6,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine

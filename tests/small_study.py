@@ -12,7 +12,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
 from hpo.spec import StudySpec
 from hpo.storage import open_engine

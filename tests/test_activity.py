@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ledger_play import make_study, outcome, report, take, worker
 
 from hpo.activity import activities, throughput
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.storage import writing
 from hpo.storage.tables import now_s, workers
 

@@ -148,7 +148,7 @@ def test_the_words_name_the_looks_the_subjects_and_the_smallest_effect(shared: S
 
     assert lines[0].startswith(f"{NAME} [synthetic signals]: on the test split the chosen configuration ")
     assert "6 paired seeds from 1000000, 6 test subjects" in "\n".join(lines)
-    assert "would be found four times in five" in "\n".join(lines)
+    assert "would be called real four times in five" in "\n".join(lines)
     assert lines[-1].endswith("the test split of this study has been looked at once")
 
 

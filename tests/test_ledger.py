@@ -18,7 +18,7 @@ from ledger_play import configuration, make_study, outcome, point, report, spec_
 from optuna.trial import TrialState
 
 from hpo.errors import MismatchError, UnknownStudyError
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.peers import without_own
 from hpo.ledger.values import Counts, Peers
 from hpo.storage import optuna_storage, parse_url

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from ledger_play import configuration, make_study, outcome, report, take
 
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.results import attempts_frame, curves_frame, trials_frame
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Outcome, Peers, Point
 from hpo.search import PastTrial, Suggester, should_prune, suggest, tuning_seed
 from hpo.spec import Configuration, Pruner, StudySpec

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ledger_play import make_study, outcome, processes, report, take
 
 from hpo.errors import HpoError, MismatchError, StorageError
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.storage import default_url, open_engine, parse_url, passes, patiently, redact, schema, writing
 from hpo.storage.mounts import file_system, refuse_network_folder
 from hpo.storage.tables import metadata, slots

@@ -111,7 +111,7 @@ def submit(
 ) -> None:
     """Register a study, or more trials of it, for the workers of the database, and return."""
     from hpo.launch import check_at_least_one, make_settings, read_spec
-    from hpo.ledger import Ledger
+    from hpo.ledger.ledger import Ledger
     from hpo.overview import attached_workers
     from hpo.worker import open_study
 
@@ -149,7 +149,7 @@ def resume(study: Study, storage: Storage = None) -> None:
 
 
 def _set_state(name: str, storage: str | None, state: StudyState) -> None:
-    from hpo.ledger import Ledger
+    from hpo.ledger.ledger import Ledger
 
     with database(url_of(storage)) as engine:
         ledger = Ledger(engine)

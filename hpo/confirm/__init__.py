@@ -22,7 +22,7 @@ from hpo.confirm.arms import Request, decide, refuse_used_seeds
 from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import MismatchError, UnknownStudyError, UsageError
 from hpo.findings import Findings, find_out
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.choice import FrozenChoice
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.values import StudyRow

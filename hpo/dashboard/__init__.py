@@ -26,7 +26,7 @@ from hpo.dashboard.glance import glance
 from hpo.dashboard.quick_pages import quick_dashboard
 from hpo.dashboard.study_page import write_study_page
 from hpo.errors import UsageError
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
 from hpo.storage import open_engine, optuna_storage, parse_url, sqlite_file
 

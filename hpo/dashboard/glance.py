@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from hpo.analysis.values import Answer
 from hpo.findings import Findings, find_out
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.results import trials_frame
 from hpo.spec import StudySpec
 

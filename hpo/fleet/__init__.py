@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import Interrupted, UsageError
 from hpo.fleet.child import INTERRUPTED, Child, Job
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.worker import Event, Settings, WorkSummary
 from hpo.worker.session import open_ledger

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.findings import Findings, find_out
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.wording import YARDSTICKS
 

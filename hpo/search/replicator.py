@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Claim
 from hpo.search.replication import Tried, contenders, first_replicate, next_replicate
 from hpo.spec import Configuration, StudySpec

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from finetune.api import DataSummary, InputSpec, RunSource, RunSpec, TestScores
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.storage import open_engine, patiently
 from hpo.worker.stop import Stop
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.api import Report, Run, RunResult
-from hpo.ledger import Ledger
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.search import Suggester, should_prune
 from hpo.search.replicator import Replicator
