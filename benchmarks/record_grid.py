@@ -10,6 +10,8 @@ studies/bidmc_*.yaml. The runs are slots of a study of kind ``grid`` in a databa
 on by our own workers: stop and start as you like, on as many machines as see the database. bidmc_hr comes
 before bidmc_rr, and within a task one seed after the other. Whatever is complete goes to
 benchmarks/results/grid_bidmc.npz, which benchmarks/search.py replays; docs/search.md says what is in it.
+Runs that stand in that file already are not run again, so a new database goes on where the file ends; its
+provenance lists each part with its versions, hardware and days.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import argparse
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -44,6 +46,7 @@ LOSSES = ("mse", "l1", "smooth_l1")
 SEEDS = (0, 1, 2)
 EPOCHS = 8
 RESULT = Path(__file__).parent / "results" / "grid_bidmc.npz"
+CURVES = ("validation_loss", "train_loss")
 AXES = ("task", "lr", "backbone_lr", "loss", "seed")
 
 
@@ -67,13 +70,18 @@ def configurations() -> list[Configuration]:
     return [Configuration(lr, backbone_lr, loss, seed) for seed, loss, lr, backbone_lr in points]
 
 
-def record(engine: sa.Engine, url: str, task: str, settings: Settings, workers: int) -> None:
+def record(
+    engine: sa.Engine, url: str, task: str, settings: Settings, workers: int, known: Recording
+) -> None:
     """Run what is missing of one task's grid."""
+    missing = [found for found in configurations() if not known.ended[place_of(task, found)]]
+    if not missing:
+        return
     spec, ledger = grid_spec(task), Ledger(engine)
     inputs = spec.run_spec(configurations()[0]).inputs
     data = describe_data(inputs, data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     row = ledger.create_study(spec, kind="grid", data=asdict(data), versions=versions())
-    slots = ledger.append_slots(row.study_id, [("fixed", found) for found in configurations()])
+    slots = ledger.append_slots(row.study_id, [("fixed", found) for found in missing])
     run_local(
         url,
         row.name,
@@ -96,60 +104,102 @@ def _progress(total: int) -> Any:
     return tell
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What the file holds: arrays over (task, lr, backbone_lr, loss, seed[, epoch]), and where it is from."""
+
+    arrays: dict[str, Any]
+    studies: dict[str, dict[str, Any]]
+    """By task: spec, fingerprint, data hash, and the parts it was recorded in."""
+
+    @classmethod
+    def load(cls, file: Path) -> Recording:
+        """Read the file; an empty recording where there is none."""
+        shape = (len(TASKS), len(LR), len(BACKBONE_LR), len(LOSSES), len(SEEDS))
+        if not file.exists():
+            losses = {name: np.full((*shape, EPOCHS), np.nan, np.float32) for name in CURVES}
+            return cls({**losses, "elapsed_s": np.full(shape, np.nan, np.float32),
+                        "ended": np.full(shape, "", "<U8")}, {})  # fmt: skip
+        with np.load(file) as stored:
+            arrays = {name: stored[name] for name in (*CURVES, "elapsed_s", "ended")}
+            return cls(arrays, json.loads(str(stored["provenance"]))["studies"])
+
+    @property
+    def ended(self) -> Any:
+        """Return True where a run is recorded."""
+        return self.arrays["ended"] != ""
+
+    def write(self, file: Path) -> dict[str, int]:
+        """Write the file; return how many runs of each task there are."""
+        counts = {task: int(self.ended[place].sum()) for place, task in enumerate(TASKS)}
+        axes = {"task": TASKS, "lr": LR, "backbone_lr": BACKBONE_LR, "loss": LOSSES, "seed": SEEDS}
+        provenance = json.dumps({"runs": counts, "studies": self.studies})
+        file.parent.mkdir(exist_ok=True)
+        named = {name: np.array(axes[name]) for name in AXES}
+        np.savez_compressed(file, provenance=provenance, **named, **self.arrays)
+        return counts
+
+
 def export(engine: sa.Engine, out: Path) -> dict[str, int]:
-    """Write what is recorded to ``out``; return how many runs of each task there are."""
-    ledger = Ledger(engine)
+    """Add what the database holds to ``out``; return how many runs of each task there are."""
+    ledger, found = Ledger(engine), Recording.load(out)
     there = {row.name for row in ledger.studies()}
-    rows = {task: ledger.study(f"grid_{task}") for task in TASKS if f"grid_{task}" in there}
-    shape = (len(TASKS), len(LR), len(BACKBONE_LR), len(LOSSES), len(SEEDS))
-    arrays = {
-        "validation_loss": np.full((*shape, EPOCHS), np.nan, np.float32),
-        "train_loss": np.full((*shape, EPOCHS), np.nan, np.float32),
-        "elapsed_s": np.full(shape, np.nan, np.float32),
-        "ended": np.full(shape, "", "<U8"),
-    }
-    for task, row in rows.items():
-        _fill(arrays, TASKS.index(task), engine, row)
-    counts = {task: int((arrays["ended"][place] != "").sum()) for place, task in enumerate(TASKS)}
-    axes = {"task": TASKS, "lr": LR, "backbone_lr": BACKBONE_LR, "loss": LOSSES, "seed": SEEDS}
-    provenance = {"runs": counts, "studies": {task: _provenance(engine, row) for task, row in rows.items()}}
-    out.parent.mkdir(exist_ok=True)
-    np.savez_compressed(
-        out, provenance=json.dumps(provenance), **{name: np.array(axes[name]) for name in AXES}, **arrays
+    for task in TASKS:
+        if f"grid_{task}" in there:
+            _add(found, task, engine, ledger.study(f"grid_{task}"))
+    return found.write(out)
+
+
+def place_of(task: str, found: Configuration) -> tuple[int, int, int, int, int]:
+    """Return where a run stands in the arrays."""
+    return (
+        TASKS.index(task),
+        int(np.argmin(np.abs(np.log(LR) - np.log(found.lr)))),
+        int(np.argmin(np.abs(np.log(BACKBONE_LR) - np.log(found.backbone_lr)))),
+        LOSSES.index(found.loss),
+        SEEDS.index(found.seed),
     )
-    return counts
 
 
-def _fill(arrays: dict[str, Any], task: int, engine: sa.Engine, row: StudyRow) -> None:
-    """Put the ended runs of one task's study into the arrays."""
+def _add(recording: Recording, task: str, engine: sa.Engine, row: StudyRow) -> None:
+    """Put the ended runs of one task's study into the recording; refuse a study that differs from it."""
+    known = recording.studies.setdefault(task, _what(row))
+    for key in ("fingerprint", "data_hash"):
+        if known[key] != _what(row)[key]:
+            raise SystemExit(f"{task}: {key} is {_what(row)[key]} here, {known[key]} in the recording")
     trials = trials_frame(engine, row.study_id)
     trials = trials[trials["state"].isin(["complete", "pruned"])]
     curves = dict(list(curves_frame(engine, row.study_id).groupby("number")))
+    arrays = recording.arrays
     for trial in trials.itertuples():
-        place = (
-            task,
-            int(np.argmin(np.abs(np.log(LR) - np.log(trial.lr)))),
-            int(np.argmin(np.abs(np.log(BACKBONE_LR) - np.log(trial.backbone_lr)))),
-            LOSSES.index(str(trial.loss)),
-            SEEDS.index(int(trial.seed)),
-        )
+        place = place_of(task, Configuration(trial.lr, trial.backbone_lr, str(trial.loss), int(trial.seed)))
         curve = curves[trial.number]
         epochs = curve["epoch"].to_numpy() - 1
         arrays["validation_loss"][place][epochs] = curve["validation_loss"]
         arrays["train_loss"][place][epochs] = curve["train_loss"]
         arrays["elapsed_s"][place] = trial.elapsed_s
         arrays["ended"][place] = str(trial.end)
+    part = _part(engine, row) | {"runs": len(trials)}
+    known["parts"] = [one for one in known["parts"] if one["study"] != part["study"]] + [part]
 
 
-def _provenance(engine: sa.Engine, row: StudyRow) -> dict[str, Any]:
-    """Return what made one task's curves: enough to tell whether others can be compared with them."""
-    attempts = attempts_frame(engine, row.study_id).dropna(subset=["ended_at"])
+def _what(row: StudyRow) -> dict[str, Any]:
+    """Return what was recorded: enough to tell whether other curves can be compared with these."""
     return {
         "spec": row.spec,
         "fingerprint": row.fingerprint,
         "data_hash": row.data["data_hash"],
         "windows": row.data["windows"],
         "trivial": row.data["trivial"],
+        "parts": [],
+    }
+
+
+def _part(engine: sa.Engine, row: StudyRow) -> dict[str, Any]:
+    """Return by what and when one database's runs were recorded."""
+    attempts = attempts_frame(engine, row.study_id).dropna(subset=["ended_at"])
+    return {
+        "study": f"{row.name}, made {datetime.fromtimestamp(row.created_at, UTC):%Y-%m-%d %H:%M:%S} UTC",
         "versions": row.versions,
         "hardware": f"{_processor()}, one thread a run, fp32, {platform.system()} {platform.machine()}",
         "from": _day(attempts["started_at"].min()),
@@ -184,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = open_engine(options.database)
     settings = Settings(options.data, options.cache, "cpu", 1)
     for task in () if options.export_only else options.task or TASKS:
-        record(engine, options.database, task, settings, options.workers)
+        record(engine, options.database, task, settings, options.workers, Recording.load(options.out))
     print(export(engine, options.out))
 
 
