@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bidmc_files import write_bidmc
+from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
 from finetune.__main__ import main
+from finetune.tasks import find_task
+from hpo.spec import load_spec
 
 SMALL = ["--epochs", "1", "--train-subjects", "2", "--seed", "3"]
 
@@ -15,6 +20,10 @@ SMALL = ["--epochs", "1", "--train-subjects", "2", "--seed", "3"]
 def places(folder: Path) -> list[str]:
     """Return the options that keep a run inside ``folder``."""
     return ["--data", str(folder / "data"), "--cache", str(folder / "cache"), "--device", "cpu"]
+
+
+def write_four_subjects(data_dir: Path) -> None:
+    write_bidmc(data_dir, [20, 42, 11, 8])
 
 
 def test_one_run_prints_its_epochs_and_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +72,35 @@ def test_the_backbone_is_the_tiny_one_of_the_tasks_signal(
     assert main(["run", "--task", "ptb-xl", "--loss", "bce", *places(tmp_path)]) == 2
 
     assert "ptb-xl" in capsys.readouterr().err  # the data are missing; the backbone fits
+
+
+@pytest.mark.parametrize(
+    ("task", "write"),
+    [
+        *((task, write_four_subjects) for task in ("bidmc_hr", "bidmc_rr", "bidmc_rr_30s")),
+        *((task, ppg_dalia.write) for task in ("ppg_dalia_hr", "ppg_dalia_rr")),
+        ("uci_sbp", uci_bp.write),
+        ("uci_dbp", uci_bp.write_raw),
+        ("ptb-xl", ptbxl.write),
+        ("physionet2017", physionet2017.write_zip),
+        ("csn", csn.write),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_task_runs_as_its_study_says_from_files_as_they_are_published(
+    task: str, write: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "data")
+    study = load_spec(task)
+    inputs = ["--samples", str(study.inputs.samples), "--normalisation", study.inputs.normalisation]
+
+    status = main(["run", "--task", task, "--epochs", "1", *inputs, "--allow-partial", *places(tmp_path)])
+
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    found = json.loads(printed.out)
+    assert next(iter(found["best_metrics"])) == find_task(task).yardstick
+    assert all(value is not None for value in found["best_metrics"].values())
 
 
 @pytest.mark.real_data
