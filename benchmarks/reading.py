@@ -9,9 +9,9 @@ more in a new process. Imports are not in them: ``imports`` is what a process ne
 page cache after the first.
 
 Measured on complete BIDMC (53 subjects, signals as csv.gz) and complete PhysioNet 2017 (8,528 records, zip);
-n = 3 a figure; one of 2 cores of an AMD EPYC, 24 GiB, with other work all the time (load 8 to 14, so wall times
-are several times what a free core takes); python 3.11.7, numpy 2.4.6, pandas 2.3.3, scipy 1.17.1, scikit-learn
-1.9.1:
+n = 3 a figure; one of 2 cores of an AMD EPYC, 24 GiB, with other work all the time (load 8 to 14, so wall
+times are several times what a free core takes); python 3.11.7, numpy 2.4.6, pandas 2.3.3, scipy 1.17.1,
+scikit-learn 1.9.1:
 
     step                    wall, median (longest)    CPU       peak        bar
     bidmc_hr prepare        13.1 s (15.1)             3.8 s     196 MiB     60 s
