@@ -17,7 +17,7 @@ NAME = "benchmark"
 LOSSES = ("mse", "l1", "smooth_l1")
 
 
-def spec(epochs: int = 50) -> StudySpec:
+def spec(epochs: int = 50, *, sampler: str = "random", pruner: str = "median") -> StudySpec:
     return StudySpec.model_validate(
         {
             "name": NAME,
@@ -30,7 +30,8 @@ def spec(epochs: int = 50) -> StudySpec:
                 "loss": LOSSES,
             },
             "baseline": {"name": "default", "lr": 1e-4, "backbone_lr": 1e-5, "loss": "mse"},
-            "sampler": {"kind": "random"},
+            "sampler": {"kind": sampler},
+            "pruner": {"kind": pruner},
         }
     )
 

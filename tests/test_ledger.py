@@ -168,6 +168,32 @@ def test_what_a_late_worker_writes_is_dropped(ledger: Ledger, engine: sa.Engine,
     assert plain_optuna().trials[0].value == 5.0
 
 
+def test_a_claim_that_a_crash_of_the_server_forgot_is_lost_although_its_attempt_is_another_workers(
+    ledger: Ledger, engine: sa.Engine
+) -> None:
+    study = make_study(ledger, 1)
+    forgotten = ledger.claim(study.study_id, "first", lease_s=60)
+    assert forgotten is not None
+    with engine.begin() as connection:  # a claim on PostgreSQL does not wait for the disk
+        connection.execute(sa.delete(attempts))
+        free = {"state": "free", "attempt": 0, "worker_id": None, "trial_id": None, "lease_until": None}
+        connection.execute(sa.update(slots).values(free))
+    holder = ledger.claim(study.study_id, "second", lease_s=60)
+    assert holder is not None
+    assert holder.attempt == forgotten.attempt
+
+    assert ledger.begin(forgotten, configuration(3), spec_of().space, {}) is None
+    assert not report(ledger, forgotten, 1, 0.1)
+    assert not ledger.finish(forgotten, outcome(0.1))
+    assert not ledger.give_back(forgotten)
+    assert not ledger.fail(forgotten, "error", "late")
+    assert ledger.renew("first", [forgotten], lease_s=60) == [False]
+    begun = ledger.begin(holder, configuration(1), spec_of().space, {})
+    assert begun is not None
+    assert ledger.finish(begun, outcome(2.0))
+    assert not ledger.finish(forgotten, outcome(2.0))
+
+
 def test_each_end_may_be_written_again_after_a_lost_answer(ledger: Ledger) -> None:
     study = make_study(ledger, 3)
     done, given_back, failed = take(ledger, study), take(ledger, study), take(ledger, study)

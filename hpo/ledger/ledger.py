@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.ledger import claims, curves, ends, optuna_rows
-from hpo.ledger.at_once import claim_at_once
+from hpo.ledger.at_once import begin_at_once, claim_at_once, finish_at_once, report_at_once
 from hpo.ledger.peers import peers_of
 from hpo.ledger.studies import StudyLedger
 from hpo.ledger.values import COMPLETE, Claim, Counts, Fault, Outcome, Peers, Point
@@ -94,6 +94,10 @@ class Ledger(StudyLedger):
         claim: Claim,
         pick: Callable[[sa.Connection], Configuration | None],
         space: Space,
+        if self._engine.dialect.name == "postgresql":
+            told = _attributes(claim, configuration, attributes, fold)
+            is_held = begin_at_once(self._engine, claim, configuration, space, told, fold)
+            return replace(claim, configuration=configuration, fold=fold) if is_held else None
         attributes: Mapping[str, Any],
         fold_of: Callable[[Configuration], int | None],
     ) -> Claim | None:
@@ -125,6 +129,8 @@ class Ledger(StudyLedger):
         return held
 
     def curve(self, claim: Claim) -> list[float]:
+        if self._engine.dialect.name == "postgresql":
+            return report_at_once(self._engine, points, lease_s)
         """Return the validation losses of a claimed trial, by epoch; NaN where one was not finite."""
         mine = (curve.c.study_id == claim.study_id) & (curve.c.slot == claim.slot)
         query = sa.select(curve.c.validation_loss).where(mine).order_by(curve.c.epoch)
@@ -158,6 +164,8 @@ class Ledger(StudyLedger):
                 curves.drop_later_epochs(connection, claim, outcome.epochs)
             ends.end_trial(connection, claim, outcome, at)
         return True
+        if self._engine.dialect.name == "postgresql":
+            return self._finish_at_once(claim, outcome)
 
     def give_back(self, claim: Claim) -> bool:
         """Free the slot of a run that was interrupted, not at fault; False when the claim was lost."""
@@ -167,6 +175,13 @@ class Ledger(StudyLedger):
             ends.close_attempt(connection, claim, "interrupted")
             optuna_rows.let_wait(connection, claim.trial_id)
         return True
+    def _finish_at_once(self, claim: Claim, outcome: Outcome) -> bool:
+        told, state = ends.result_attributes(outcome), ends.result_state(outcome)
+        if finish_at_once(self._engine, claim, outcome, told, state):
+            return True
+        with self._read() as connection:
+            return ends.has_ended(connection, claim, outcome.end)
+
 
     def fail(self, claim: Claim, end: Fault, message: str) -> bool:
         """Free the slot after a fault, or close it as failed after the third; False when it was lost."""
@@ -220,10 +235,18 @@ def _begin(
 ) -> Claim | None:
     """Write what a claimed trial tries, to our tables and Optuna's; None when the claim was lost."""
     values = {"config": vars(configuration), "fold": NO_FOLD if fold is None else fold}
-    ours = {"ratio": configuration.ratio, "origin": claim.origin, "worker": claim.worker_id}
-    ours |= {"attempt": claim.attempt} | ({} if fold is None else {"fold": fold})
     if not claims.update_held(connection, claim, values):
         return None
     optuna_rows.write_params(connection, claim.trial_id, configuration, space)
-    optuna_rows.write_attributes(connection, claim.trial_id, ours | dict(attributes))
+    told = _attributes(claim, configuration, attributes, fold)
+    optuna_rows.write_attributes(connection, claim.trial_id, told)
     return replace(claim, configuration=configuration, fold=fold)
+
+
+def _attributes(
+    claim: Claim, configuration: Configuration, attributes: Mapping[str, Any], fold: int | None
+) -> dict[str, Any]:
+    """Return the user attributes of a trial that begins."""
+    ours = {"ratio": configuration.ratio, "origin": claim.origin, "worker": claim.worker_id}
+    ours |= {"attempt": claim.attempt} | ({} if fold is None else {"fold": fold})
+    return ours | dict(attributes)
