@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,19 @@ def make_settings(
     """Return the settings of this machine; raises :class:`UsageError` for a word that is none."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UsageError(f"unknown device {device!r}", "cpu, cuda, cuda:N or auto", "type: --device auto")
-    timeout_s = None if timeout is None else parse_duration(timeout)
-    return Settings(data, cache or user_cache_path("hpo"), device, parse_slots(slots), timeout_s=timeout_s)
+    return Settings(
+        data,
+        cache or user_cache_path("hpo"),
+        device,
+        parse_slots(slots),
+        timeout_s=None if timeout is None else parse_duration(timeout),
+        patience_s=patience_s(),
+    )
+
+
+def patience_s() -> float:
+    """Return how long the database may be away: HPO_PATIENCE, or ten minutes; raises :class:`UsageError`."""
+    return parse_duration(os.environ.get("HPO_PATIENCE") or "10m", "HPO_PATIENCE")
 
 
 def parse_slots(text: str) -> int | Literal["auto"]:
@@ -93,12 +105,13 @@ def parse_slots(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def parse_duration(text: str) -> float:
-    """Return the seconds of ``90s``, ``30m``, ``2h`` or ``90``; raises :class:`UsageError`."""
+def parse_duration(text: str, name: str = "--timeout") -> float:
+    """Return the seconds of ``90s``, ``30m``, ``2h`` or ``90``; :class:`UsageError` says ``name``."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
     if seconds <= 0:
-        raise UsageError(f"--timeout is {text!r}", "a time such as 90s, 30m or 2h", "type: --timeout 30m")
+        next_step = f"type: {name}{'=' if name.isupper() else ' '}30m"
+        raise UsageError(f"{name} is {text!r}", "a time such as 90s, 30m or 2h", next_step)
     return seconds
 
 

@@ -9,6 +9,7 @@ import pytest
 from test_cli import TINY, complaint, hpo
 
 from hpo.cli import main
+from hpo.launch import make_settings
 
 
 @pytest.fixture
@@ -94,3 +95,15 @@ def test_slurm_needs_a_database_that_other_machines_reach(
 ) -> None:
     capsys.readouterr()
     assert "PostgreSQL" in complaint(capsys, "fleet", "slurm", "--workers", "2")
+
+
+def test_how_long_a_database_may_be_away_is_set_by_the_environment(
+    submitted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_settings(submitted, None, "cpu", None).patience_s == 600
+    monkeypatch.setenv("HPO_PATIENCE", "90s")
+    assert make_settings(submitted, None, "cpu", None).patience_s == 90
+    monkeypatch.setenv("HPO_PATIENCE", "soon")
+    capsys.readouterr()
+
+    assert "HPO_PATIENCE is 'soon'" in complaint(capsys, "worker", "--study", "tiny")
