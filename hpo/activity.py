@@ -1,4 +1,4 @@
-"""Who works on what, and how fast it goes: for a glance at a running service. Free of pandas and Optuna."""
+"""Who works on what, how fast it goes, what went wrong: a glance at a service. Free of pandas and Optuna."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from hpo.ledger.values import WorkerState
 from hpo.storage import reading
-from hpo.storage.tables import curve, now_s, slots, studies, workers
+from hpo.storage.tables import attempts, curve, now_s, slots, studies, workers
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,39 @@ def throughput(engine: sa.Engine, study_id: int, *, window_s: float = 3600.0) ->
     span_h = min(window_s, max(age_s or 0.0, 1.0)) / 3600
     remaining_s = 3600 * left * span_h / trials if trials else (math.nan if left else 0.0)
     return Throughput(trials / span_h, int(epochs) / span_h, remaining_s)
+
+
+@dataclass(frozen=True)
+class FailedSlot:
+    """A slot that was closed after its third fault, and its last attempt."""
+
+    number: int
+    attempts: int
+    worker: str
+    end: str
+    """Why the last attempt ended: error, out_of_memory or killed."""
+    message: str
+    """What it left behind; of an error the traceback."""
+
+
+def failed_slots(engine: sa.Engine, study_id: int) -> list[FailedSlot]:
+    """Return the slots of a study that were closed as failed, by number."""
+    last = sa.and_(
+        attempts.c.study_id == slots.c.study_id,
+        attempts.c.slot == slots.c.slot,
+        attempts.c.attempt == slots.c.attempt,
+    )
+    query = (
+        sa.select(
+            slots.c.slot,
+            slots.c.attempt,
+            attempts.c.worker_id,
+            attempts.c.end,
+            sa.func.coalesce(attempts.c.message, ""),
+        )
+        .join(attempts, last)
+        .where(slots.c.study_id == study_id, slots.c.state == "failed")
+        .order_by(slots.c.slot)
+    )
+    with reading(engine) as connection:
+        return [FailedSlot(*row) for row in connection.execute(query)]

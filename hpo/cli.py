@@ -63,7 +63,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far the studies of a database are, and what its workers do."""
-    from hpo.commands.listing import status_lines, worker_lines
+    from hpo.commands.listing import failure_lines, status_lines, worker_lines
     from hpo.overview import attached_workers, overview
 
     url = url_of(storage)
@@ -77,6 +77,9 @@ def status(
         print_lines([f"no study in {shown(url)}; type: hpo run --study synthetic_rr"])
     if found:
         print_lines(status_lines(found))
+    failures = [line for one in found for line in failure_lines(one, whole=study is not None)]
+    if failures:
+        print_lines(["", *failures])
     if workers:
         print_lines(["", *worker_lines(workers)])
     elif any(one["state"] == "open" and one["finished"] + one["failed"] < one["budget"] for one in found):

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from finetune.api import find_task
-from hpo.activity import activities, throughput
+from hpo.activity import activities, failed_slots, throughput
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.spec import Configuration
@@ -34,6 +34,7 @@ def overview(engine: sa.Engine, url: str, study: str | None = None) -> list[dict
             **standing(row, ledger.counts(row.study_id), url),
             "best": best_trial(engine, row.study_id),
             **pace(engine, row.study_id),
+            "failures": [asdict(one) for one in failed_slots(engine, row.study_id)],
         }
         for row in rows
     ]

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from ledger_play import make_study, outcome, report, take, worker
 
-from hpo.activity import activities, throughput
+from hpo.activity import FailedSlot, activities, failed_slots, throughput
 from hpo.ledger.ledger import Ledger
 from hpo.storage import writing
 from hpo.storage.tables import now_s, workers
@@ -54,6 +54,17 @@ def test_throughput_is_of_what_ended_lately(ledger: Ledger, engine: sa.Engine) -
     assert found.remaining_s == pytest.approx(1.0)
     time.sleep(1.1)
     assert throughput(engine, study.study_id, window_s=1.0).trials_per_hour == 0
+
+
+def test_a_slot_that_failed_for_good_shows_its_last_traceback(ledger: Ledger, engine: sa.Engine) -> None:
+    study = make_study(ledger, 2)
+    for message in ("first", "second", "Traceback\nRuntimeError: boom"):
+        ledger.fail(take(ledger, study), "error", message)
+    ledger.fail(take(ledger, study), "out_of_memory", "once")
+
+    assert failed_slots(engine, study.study_id) == [
+        FailedSlot(0, 3, "worker", "error", "Traceback\nRuntimeError: boom")
+    ]
 
 
 def test_a_glance_imports_neither_optuna_nor_pandas() -> None:

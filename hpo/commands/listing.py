@@ -43,6 +43,17 @@ def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def failure_lines(study: Mapping[str, Any], *, whole: bool) -> list[str]:
+    """Return why each slot of a study failed for good: its last line, or the ``whole`` of its traceback."""
+    lines = []
+    for failure in study["failures"]:
+        text = failure["message"].strip()
+        told = f"\n{text}".replace("\n", "\n    ") if whole else f" {text.rpartition(chr(10))[2][:200]}"
+        why = f"{failure['end']} in its last of {failure['attempts']} attempts, by {failure['worker']}"
+        lines += f"{study['study']} trial {failure['number']} failed for good, {why}:{told}".split("\n")
+    return lines
+
+
 def worker_lines(workers: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what each worker does, one line each."""
     header = ("worker", "host", "device", "study", "trial", "epoch", "last sign of life")

@@ -16,7 +16,9 @@ from hpo.commands.terminal import (
     DataDir,
     Device,
     Json,
+    KnownWithin,
     Storage,
+    WarmStart,
     check_file_is_there,
     database,
     print_json,
@@ -107,29 +109,34 @@ def submit(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
     ] = False,
+    known_within: KnownWithin = None,
+    warm_start: WarmStart = None,
     as_json: Json = False,
 ) -> None:
     """Register a study, or more trials of it, for the workers of the database, and return."""
-    from hpo.launch import check_at_least_one, make_settings, read_spec
+    from hpo.launch import check_at_least_one, make_settings, read_spec, warm_from
     from hpo.ledger.ledger import Ledger
     from hpo.overview import attached_workers
     from hpo.worker import open_study
 
     check_at_least_one("--trials", trials)
-    spec, url = read_spec(study, allow_partial=allow_partial), url_of(storage)
+    spec = read_spec(study, allow_partial=allow_partial, known_within=known_within)
+    url = url_of(storage)
     total = trials or spec.budget.trials
-    row = open_study(url, spec, make_settings(data, cache, "auto", None), total=total)
+    settings, warm = make_settings(data, cache, "auto", None), warm_from(url, warm_start or (), spec)
+    row = open_study(url, spec, settings, total=total, warm=warm)
     with database(url) as engine:
         Ledger(engine).set_priority(row.study_id, priority)
         counts = Ledger(engine).counts(row.study_id, below=total)
         attached = len({one["worker"] for one in attached_workers(engine)})
     if as_json:
         found = {"study": row.name, "storage": shown(url), "budget": total, "priority": priority}
-        print_json(found | {"finished": counts.finished, "workers": attached})
+        print_json(found | {"finished": counts.finished, "failed": counts.failed, "workers": attached})
         return
     here = f"{attached} worker{'s are' if attached > 1 else ' is'} attached; next: hpo status"
     nobody = f"next: hpo worker --storage {shown(url)}   (on each machine; several are fine)"
-    standing = f"{row.name}: {counts.finished} of {total} trials are finished; priority {priority}"
+    failed = f", {counts.failed} failed for good" if counts.failed else ""
+    standing = f"{row.name}: {counts.finished} of {total} trials are finished{failed}; priority {priority}"
     print_lines([standing, here if attached else nobody])
 
 

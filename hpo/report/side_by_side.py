@@ -87,6 +87,7 @@ def _column(found: Findings) -> dict[str, str]:
         "data": ", ".join(found.labels) or "complete",
         "yardstick": f"validation {YARDSTICKS[found.task.yardstick]} {unit}".rstrip(),
         "finished trials": str(found.counts.finished),
+        "failed trials": str(found.counts.failed),
         "best ratio [95 %]": best + interval,
         "lr, backbone_lr, loss": rates,
         "expected loss": _loss(

@@ -34,6 +34,7 @@ class Row:
     data: str
     """``complete``, or ``partial: n of N records``, or ``synthetic signals``."""
     finished: int
+    failed: int
     yardstick: str
     unit: str
     ratio: float | None
@@ -73,6 +74,7 @@ def _row(engine: sa.Engine, findings: Findings) -> Row:
         task=task.name,
         data=", ".join(findings.labels) or "complete",
         finished=findings.counts.finished,
+        failed=findings.counts.failed,
         yardstick=YARDSTICKS[task.yardstick],
         unit=task.unit,
         ratio=10**curve.best if is_known and curve is not None and curve.best is not None else None,
@@ -115,7 +117,7 @@ def cells(row: Row) -> tuple[str, ...]:
     return (
         row.study,
         row.data,
-        str(row.finished),
+        f"{row.finished} ({row.failed} failed)" if row.failed else str(row.finished),
         _ratio(row),
         f"{row.yardstick} {loss}",
         f"{row.trivial:.4g}" + ("" if row.against_trivial == "beats" else f" ({row.against_trivial})"),

@@ -130,7 +130,11 @@ def _imported(findings: Findings) -> list[str]:
 def _failures(findings: Findings) -> list[str]:
     failed = findings.counts.failed
     plural = "trial" if failed == 1 else "trials"
-    return [f"{failed} {plural} failed for good: hpo report lists why"] if failed else []
+    return (
+        [f"{failed} {plural} failed for good: hpo status --study {findings.row.name} says why"]
+        if failed
+        else []
+    )
 
 
 def _loss(findings: Findings, value: float) -> str:

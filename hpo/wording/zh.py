@@ -171,7 +171,11 @@ def _counted(findings: Findings) -> list[str]:
     """Return how many trials were imported, and how many failed."""
     imported, counts = findings.imported, findings.counts
     said = [f"{counts.finished} 次结束的试验中有 {imported} 次是导入的，并非在此测得"] if imported else []
-    return said + ([f"{counts.failed} 次试验最终失败：原因见 hpo report"] if counts.failed else [])
+    return said + (
+        [f"{counts.failed} 次试验最终失败：原因见 hpo status --study {findings.row.name}"]
+        if counts.failed
+        else []
+    )
 
 
 def _loss(findings: Findings, value: float) -> str:
