@@ -77,16 +77,18 @@ class Transfer:
     def fetch(self, path: str, sha256: str | None) -> Path:
         """Fetch one file to its place below the folder and return that; None: there is no checksum.
 
-        A file whose checksum is wrong is removed. Raises :class:`DataError`.
+        Without one an old copy is replaced, once the new one is whole: nothing tells them apart. A file whose
+        checksum is wrong is removed. Raises :class:`DataError`.
         """
         target = self.root / path
         url = self.url_of(path)
         if sha256 is None:
-            target.unlink(missing_ok=True)  # nothing to tell an old copy from a new one by
+            self._download(url, str(target), None)
+            return target
         try:
             pooch.retrieve(
                 url,
-                known_hash=None if sha256 is None else f"sha256:{sha256}",
+                known_hash=f"sha256:{sha256}",
                 fname=target.name,
                 path=target.parent,
                 downloader=self._download,

@@ -226,6 +226,15 @@ def test_a_publisher_that_cannot_be_reached_is_one_clear_line(tmp_path: Path) ->
     assert "\n" not in str(caught.value)
 
 
+def test_a_list_that_cannot_be_fetched_leaves_the_old_one(bidmc: Publisher, tmp_path: Path) -> None:
+    get_data("bidmc", tmp_path, base_url=bidmc.url)
+    before = (tmp_path / "bidmc/SHA256SUMS.txt").read_bytes()
+
+    with pytest.raises(DataError):
+        get_data("bidmc", tmp_path, base_url="http://127.0.0.1:1/")
+    assert (tmp_path / "bidmc/SHA256SUMS.txt").read_bytes() == before
+
+
 def test_a_path_that_leads_out_of_the_folder_is_never_written(bidmc: Publisher, tmp_path: Path) -> None:
     bidmc.files["bidmc_csv/../../evil.csv"] = b"evil"
     bidmc.sums()
