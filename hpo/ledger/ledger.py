@@ -86,6 +86,10 @@ class Ledger(StudyLedger):
 
         Returns the claim with its configuration and fold, or None when it was lost.
         """
+        if self._engine.dialect.name == "postgresql":
+            told = _attributes(claim, configuration, attributes, fold)
+            is_held = begin_at_once(self._engine, claim, configuration, space, told, fold)
+            return replace(claim, configuration=configuration, fold=fold) if is_held else None
         with self._write() as connection:
             return _begin(connection, claim, configuration, space, attributes, fold)
 
@@ -94,10 +98,6 @@ class Ledger(StudyLedger):
         claim: Claim,
         pick: Callable[[sa.Connection], Configuration | None],
         space: Space,
-        if self._engine.dialect.name == "postgresql":
-            told = _attributes(claim, configuration, attributes, fold)
-            is_held = begin_at_once(self._engine, claim, configuration, space, told, fold)
-            return replace(claim, configuration=configuration, fold=fold) if is_held else None
         attributes: Mapping[str, Any],
         fold_of: Callable[[Configuration], int | None],
     ) -> Claim | None:
@@ -121,6 +121,8 @@ class Ledger(StudyLedger):
 
         Returns, in the same order, which claims are still held; the points of the others are dropped.
         """
+        if self._engine.dialect.name == "postgresql":
+            return report_at_once(self._engine, points, lease_s)
         with self._write() as connection:
             held = [claims.renew_lease(connection, point.claim, lease_s) for point in points]
             kept = [point for point, is_held in zip(points, held, strict=True) if is_held]
@@ -129,8 +131,6 @@ class Ledger(StudyLedger):
         return held
 
     def curve(self, claim: Claim) -> list[float]:
-        if self._engine.dialect.name == "postgresql":
-            return report_at_once(self._engine, points, lease_s)
         """Return the validation losses of a claimed trial, by epoch; NaN where one was not finite."""
         mine = (curve.c.study_id == claim.study_id) & (curve.c.slot == claim.slot)
         query = sa.select(curve.c.validation_loss).where(mine).order_by(curve.c.epoch)
@@ -156,6 +156,8 @@ class Ledger(StudyLedger):
         """
         if outcome.end in COMPLETE and optuna_rows.finite(outcome.value) is None:
             raise ValueError(f"a trial that {outcome.end} needs a finite value, not {outcome.value}")
+        if self._engine.dialect.name == "postgresql":
+            return self._finish_at_once(claim, outcome)
         with self._write() as connection:
             if not ends.write_result(connection, claim, outcome):
                 return ends.has_ended(connection, claim, outcome.end)
@@ -164,8 +166,13 @@ class Ledger(StudyLedger):
                 curves.drop_later_epochs(connection, claim, outcome.epochs)
             ends.end_trial(connection, claim, outcome, at)
         return True
-        if self._engine.dialect.name == "postgresql":
-            return self._finish_at_once(claim, outcome)
+
+    def _finish_at_once(self, claim: Claim, outcome: Outcome) -> bool:
+        told, state = ends.result_attributes(outcome), ends.result_state(outcome)
+        if finish_at_once(self._engine, claim, outcome, told, state):
+            return True
+        with self._read() as connection:
+            return ends.has_ended(connection, claim, outcome.end)
 
     def give_back(self, claim: Claim) -> bool:
         """Free the slot of a run that was interrupted, not at fault; False when the claim was lost."""
@@ -175,13 +182,6 @@ class Ledger(StudyLedger):
             ends.close_attempt(connection, claim, "interrupted")
             optuna_rows.let_wait(connection, claim.trial_id)
         return True
-    def _finish_at_once(self, claim: Claim, outcome: Outcome) -> bool:
-        told, state = ends.result_attributes(outcome), ends.result_state(outcome)
-        if finish_at_once(self._engine, claim, outcome, told, state):
-            return True
-        with self._read() as connection:
-            return ends.has_ended(connection, claim, outcome.end)
-
 
     def fail(self, claim: Claim, end: Fault, message: str) -> bool:
         """Free the slot after a fault, or close it as failed after the third; False when it was lost."""
