@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from makers import csn
 from test_cli import TINY, complaint, hpo
 
 from hpo.cli import main
@@ -38,6 +39,19 @@ def test_a_submitted_study_waits_for_workers(submitted: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
+def test_a_study_of_a_part_of_its_data_is_submitted_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csn.write(tmp_path)
+    words = ["submit", "--study", "csn", "--trials", "3", "--allow-partial", "--data", str(tmp_path)]
+    places = ["--cache", str(tmp_path / "cache"), "--storage", f"sqlite:///{tmp_path}/a.db"]
+
+    assert main([*words, *places]) == 0
+    assert "csn [partial: 20 of 45152 records]: 0 of 3 trials" in capsys.readouterr().out
+    assert main([*words, *places, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["partial"] == "20 of 45152 records"
+
+
 def test_a_worker_serves_what_was_submitted_and_ends(submitted: Path, shared_cache_dir: Path) -> None:
     first = hpo(submitted, shared_cache_dir, "worker", "--device", "cpu", "--json")
     again = hpo(submitted, shared_cache_dir, "worker", "--device", "cpu")

@@ -125,12 +125,14 @@ def submit(
         attached = len({one["worker"] for one in attached_workers(engine)})
     if as_json:
         found = {"study": row.name, "storage": shown(url), "budget": total, "priority": priority}
+        found["partial"] = row.data.get("partial", "")
         print_json(found | {"finished": counts.finished, "failed": counts.failed, "workers": attached})
         return
     here = f"{attached} worker{'s are' if attached > 1 else ' is'} attached; next: hpo status"
     nobody = f"next: hpo worker --storage {shown(url)}   (on each machine; several are fine)"
     failed = f", {counts.failed} failed for good" if counts.failed else ""
-    standing = f"{row.name}: {counts.finished} of {total} trials are finished{failed}; priority {priority}"
+    name = row.name + (f" [partial: {row.data['partial']}]" if row.data.get("partial") else "")
+    standing = f"{name}: {counts.finished} of {total} trials are finished{failed}; priority {priority}"
     print_lines([standing, here if attached else nobody])
 
 
