@@ -46,6 +46,8 @@ class DataStatus:
     citation: str
     lacks: tuple[str, ...] = ()
     """Tables, such as labels, that are not there and without which no record can be used."""
+    whole_bytes: int | None = None
+    """What the publisher serves of the complete set; None where it does not say."""
 
 
 def data_status(data_dir: Path) -> list[DataStatus]:
@@ -208,6 +210,7 @@ def _status(source: Source, root: Path) -> DataStatus:
         licence=source.licence,
         citation=source.citation,
         lacks=lacks,
+        whole_bytes=source.size_bytes,
     )
 
 

@@ -447,6 +447,13 @@ def test_status_counts_the_records_of_the_archive_and_of_the_folder(
     assert status_of("physionet2017", tmp_path).found == physionet2017.COUNT
 
 
+def test_status_says_what_a_missing_set_takes_to_fetch(tmp_path: Path) -> None:
+    lines = dict(line.split(maxsplit=1) for line in data_lines(data_status(tmp_path))[1:])
+
+    assert re.search(r"missing +0 of 4 +- \(3\.4 GB to fetch\) +CC BY", lines["uci_bp_raw"])
+    assert re.search(r"missing +0 of 15 +- +CC BY", lines["ppg_dalia"])
+
+
 def test_status_names_the_tables_that_are_not_there(tmp_path: Path) -> None:
     (physionet2017.write(tmp_path) / "REFERENCE-v3.csv").unlink()
     (ptbxl.write(tmp_path) / "scp_statements.csv").unlink()

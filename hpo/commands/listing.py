@@ -82,9 +82,16 @@ def data_lines(sets: Sequence[DataStatus]) -> list[str]:
     rows = [("data set", "state", "records", "size", "licence", "tasks")]
     for one in sets:
         records = ", ".join([f"{one.found} of {one.expected}", *(f"no {table}" for table in one.lacks)])
-        rows.append((one.name, one.state, records, _size(one.bytes), one.licence, ", ".join(one.tasks)))
+        rows.append((one.name, one.state, records, _room(one), one.licence, ", ".join(one.tasks)))
     return columns(rows)
 
 
+def _room(one: DataStatus) -> str:
+    """Return what the files of a set take here; of a set that is not here, what it takes to fetch."""
+    if one.bytes:
+        return _size(one.bytes)
+    return f"- ({_size(one.whole_bytes)} to fetch)" if one.whole_bytes else "-"
+
+
 def _size(count: int) -> str:
-    return "-" if not count else f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
