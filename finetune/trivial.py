@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.metrics import evaluate_predictions
 from finetune.tasks import Task
 
 Labels = NDArray[np.float32] | NDArray[np.int64]
 
 
 def trivial_metrics(task: Task, training: Labels, labels: Labels) -> dict[str, float]:
-    """Return the metrics, on ``labels``, of the best constant known from the ``training`` labels.
+    """Return all metrics of the task, on ``labels``, of the best constant known from the ``training`` labels.
 
     Regression: the training median for ``mae``, the training mean for ``rmse`` and ``r2``. Classes and
     multi-label: the training prior (clipped to [1 / 2N, 1 - 1 / 2N], so that a class never seen in
@@ -21,6 +22,9 @@ def trivial_metrics(task: Task, training: Labels, labels: Labels) -> dict[str, f
     metrics = {"regression": _constant, "multiclass": _class_prior, "multilabel": _label_prior}[task.kind](
         training, labels
     )
+    if task.kind != "regression":
+        constant = trivial_predictions(task, training, len(labels))
+        metrics = evaluate_predictions(task, constant, labels) | metrics
     return {"validation_loss": metrics[task.yardstick], **metrics}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, cohen_kappa_score, log_loss, r2_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_loss, r2_score
 
-from finetune.tasks import TASKS
+from finetune.tasks import TASKS, Task
 from finetune.trivial import trivial_metrics, trivial_name
 
 
@@ -44,6 +46,28 @@ def test_labels_use_the_training_prior_of_each() -> None:
     by_hand = -np.log([0.75, 0.75, 0.25, 0.25]).mean()  # 1 at 3/4, 0 at 1/4, 0 at 3/4, 1 at 1/4
     assert metrics["validation_loss"] == pytest.approx(by_hand)
     assert metrics["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_a_constant_has_every_metric_of_its_task(task: Task) -> None:
+    """So that it can stand in a table beside arms that look at the signal."""
+    rng = np.random.default_rng(0)
+    shape = {"regression": (30, 1), "multiclass": (30,), "multilabel": (30, task.outputs)}[task.kind]
+    labels = rng.integers(0, 2, shape)
+    labels = labels if task.kind == "multiclass" else labels.astype(np.float32)
+
+    metrics = trivial_metrics(task, labels[:20], labels[20:])
+
+    assert set(task.metrics) <= set(metrics)
+
+
+def test_the_average_precision_of_a_constant_is_how_common_the_positives_are() -> None:
+    labels = np.array([[1, 0], [0, 1], [0, 1], [0, 1]], np.float32)
+
+    metrics = trivial_metrics(replace(TASKS["ptb-xl"], outputs=2), labels, labels)
+
+    assert metrics["auc_pr"] == pytest.approx((0.25 + 0.75) / 2)
+    assert metrics["f1_weighted"] == pytest.approx(f1_score(labels, [[0, 1]] * 4, average="weighted"))
 
 
 @pytest.mark.parametrize("task", ["physionet2017", "csn"])
