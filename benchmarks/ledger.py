@@ -54,8 +54,8 @@ from hpo.storage.tables import NO_FOLD, curve, slots
 
 EPOCHS = 50
 CHUNK = 500
-WARM_UP_S = 15.0
-"""For processes to start, to connect and to run their first trials."""
+WARM_UP_S = 30.0
+"""For processes to start, to connect and to run their first trials: plain Optuna's need more than 15 s."""
 
 
 # --- a history of finished trials, written in bulk
@@ -186,6 +186,40 @@ def epochs_ours(ledger: Ledger, study: StudyRow) -> float:
     return 1e3 * spent / EPOCHS
 
 
+def epochs_learned(ledger: Ledger, study: StudyRow, suggester: Suggester) -> float:
+    """Run one trial of 50 epochs with the pruner ``improvement`` as a worker does; return an epoch's CPU ms.
+
+    No other trial ends meanwhile: it has learned already.
+    """
+    claim = zero_cost.start(ledger, study, "benchmark")
+    assert claim is not None
+    assert claim.configuration is not None
+    losses: list[float] = []
+    begun = time.process_time()
+    for epoch in range(1, EPOCHS + 1):
+        point = zero_cost.point(claim, epoch)
+        ledger.report([point], lease_s=60)
+        losses.append(min([point.validation_loss, *losses[-1:]]))
+        prospects = suggester.prospects(None)
+        assert prospects is not None
+        prospects.is_hopeless(claim.configuration, losses)
+    spent = time.process_time() - begun
+    ledger.give_back(claim)
+    return 1e3 * spent / EPOCHS
+
+
+def epochs_of_improvement(ours: str, repeats: int) -> list[float]:
+    """Return the CPU ms of :func:`epochs_learned` for several trials, one worker's."""
+    engine = open_engine(ours)
+    ledger = Ledger(engine)
+    row = ledger.study(zero_cost.NAME)
+    suggester = Suggester(zero_cost.spec(EPOCHS, pruner="improvement"), row.study_id, engine)
+    epochs_learned(ledger, row, suggester)
+    spent = [epochs_learned(ledger, row, suggester) for _ in range(repeats)]
+    engine.dispose()
+    return spent
+
+
 def epochs_plain(study: optuna.Study) -> float:
     """Run one trial of trial.report and trial.should_prune; return the CPU ms of an epoch."""
     trial = study.ask()
@@ -202,19 +236,35 @@ def epochs_plain(study: optuna.Study) -> float:
 # --- a worker that attaches
 
 
-def attach_ours(url: str) -> None:
+def attach_median(url: str) -> None:
+    """Attach as a worker whose study samples at random and prunes by the median."""
+    _attach(url, "random", "median")
+
+
+def attach_ratio(url: str) -> None:
+    """Attach as a worker whose study has our own sampler and pruner, which learn from curves."""
+    _attach(url, "ratio", "improvement")
+
+
+def _attach(url: str, sampler: str, pruner: str) -> None:
     """Do what a worker does until its first run has begun and its first epoch is decided."""
+    spec = zero_cost.spec(EPOCHS, sampler=sampler, pruner=pruner)
     engine = open_engine(url)
     ledger = Ledger(engine)
     study = ledger.study(zero_cost.NAME)
     worker = ledger.register_worker("benchmark", 0, "cpu", {})
     claim = ledger.claim(study.study_id, worker, lease_s=60)
     assert claim is not None
-    suggestion = Suggester(zero_cost.spec(EPOCHS), study.study_id, engine).suggest(claim.slot)
-    begun = ledger.begin(claim, suggestion, zero_cost.spec(EPOCHS).space, {})
+    suggester = Suggester(spec, study.study_id, engine)
+    suggestion = suggester.suggest(claim.slot)
+    begun = ledger.begin(claim, suggestion, spec.space, {})
     assert begun is not None
     ledger.report([zero_cost.point(begun, 5)], lease_s=60)
-    ledger.peers_at(begun, 5)
+    prospects = suggester.prospects(None) if pruner == "improvement" else None
+    if prospects is not None:
+        prospects.is_hopeless(suggestion, [0.9, 0.8, 0.7, 0.6, 0.5])
+    else:
+        ledger.peers_at(begun, 5)
 
 
 def attach_plain(url: str) -> None:
@@ -225,7 +275,11 @@ def attach_plain(url: str) -> None:
     trial.should_prune()
 
 
-ATTACH: dict[str, Callable[[str], None]] = {"ours": attach_ours, "plain": attach_plain}
+ATTACH: dict[str, Callable[[str], None]] = {
+    "median": attach_median,
+    "ratio": attach_ratio,
+    "plain": attach_plain,
+}
 
 
 def attach_here(what: str, url: str) -> None:
@@ -325,7 +379,7 @@ def measure_history(kind: str, url_of_server: str, options: argparse.Namespace) 
     with database(kind, url_of_server) as ours, database(kind, url_of_server) as plain:
         with database(kind, url_of_server) as empty:
             fill_ours(empty, 0)
-            idle = attach("ours", empty)[1]
+            idle, idle_ratio = attach("median", empty)[1], attach("ratio", empty)[1]
         fill_ours(ours, options.trials)
         fill_plain(plain, options.trials)
         if "epoch" in options.parts:
@@ -333,11 +387,16 @@ def measure_history(kind: str, url_of_server: str, options: argparse.Namespace) 
             row(
                 f"epoch's report and pruning decision at {history}, CPU ms", kind, spread(there), spread(here)
             )
+            learned = epochs_of_improvement(ours, options.repeats)
+            row("the same with the pruner improvement, once it has learned", kind, "-", spread(learned))
         if "attach" in options.parts:
-            (cpu, memory), (cpu_plain, memory_plain) = attach("ours", ours), attach("plain", plain, 1)
+            (cpu, memory), (cpu_plain, memory_plain) = attach("median", ours), attach("plain", plain, 1)
             row(f"attaching to {history}, CPU s", kind, f"{cpu_plain:.2f}", f"{cpu:.2f}")
             more, more_plain = memory - idle, memory_plain - idle
             row("memory above a worker on an empty study, MiB", kind, f"{more_plain:.0f}", f"{more:.0f}")
+            cpu, memory = attach("ratio", ours)
+            row("attaching with the sampler ratio and the pruner improvement, CPU s", kind, "-", f"{cpu:.2f}")
+            row("its memory above a worker on an empty study, MiB", kind, "-", f"{memory - idle_ratio:.0f}")
 
 
 def measure_status(kind: str, url_of_server: str, trials: int) -> None:
