@@ -6,14 +6,24 @@ Five landscapes of expected validation loss over (lr, backbone_lr, loss) x three
 study, suggested half at random and half near the best so far, with learning curves, median pruning,
 divergence and twice the noise in bad regions. One row a cell: coverage and median width of the interval,
 how often the ratio is called identified, errors and optimism beside those of the naive best trial.
+
+    python benchmarks/simulated_studies.py --studies 200 --scores scores.csv
+
+keeps every study's score in a file, goes round the cells in blocks of 10 studies, and goes on where it was
+stopped; the table is of all studies in the file.
+
+    python benchmarks/simulated_studies.py --time
+
+times one answer at 100, 400 and 1,000 trials.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -89,14 +99,33 @@ class Landscape:
         return np.asarray(1 / (1 + np.exp(np.clip(-(lr - self.cliff) / 0.08, -500, 500))))
 
     def best_ratio(self) -> tuple[float, float]:
-        """Return the log10 ratio of the best configuration in the box, and its expected loss."""
-        lr = np.linspace(np.log10(SPACE.lr.low), np.log10(SPACE.lr.high), 301)
-        backbone_lr = np.linspace(np.log10(SPACE.backbone_lr.low), np.log10(SPACE.backbone_lr.high), 301)
+        """Return the log10 ratio of the best configuration in the box, and its expected loss.
+
+        To a thousandth of a decade: the narrowest intervals are a few hundredths wide.
+        """
+        lr = np.linspace(np.log10(SPACE.lr.low), np.log10(SPACE.lr.high), 151)
+        backbone_lr = np.linspace(np.log10(SPACE.backbone_lr.low), np.log10(SPACE.backbone_lr.high), 151)
+        for _ in range(3):
+            place = self._lowest_on(lr, backbone_lr)
+            step = lr[1] - lr[0], backbone_lr[1] - backbone_lr[0]
+            lr = _beside(place[0], 2 * step[0], SPACE.lr)
+            backbone_lr = _beside(place[1], 2 * step[1], SPACE.backbone_lr)
+        return place[0] - place[1], place[2]
+
+    def _lowest_on(self, lr: Floats, backbone_lr: Floats) -> tuple[float, float, float]:
+        """Return log10 lr, log10 backbone_lr and expected loss of the best on a grid."""
         rates, backbones, losses = np.meshgrid(lr, backbone_lr, np.arange(len(LOSSES)), indexing="ij")
         values = self.expected(rates, rates - backbones, losses)
         values = np.where(self.diverges(rates) > 0.5, np.inf, values)
         best = np.argmin(values)
-        return float((rates - backbones).ravel()[best]), float(values.ravel()[best])
+        return float(rates.ravel()[best]), float(backbones.ravel()[best]), float(values.ravel()[best])
+
+
+def _beside(middle: float, reach: float, bounds: Bounds) -> Floats:
+    """Return 41 log10 rates around one of them, within the range."""
+    return np.linspace(
+        max(middle - reach, np.log10(bounds.low)), min(middle + reach, np.log10(bounds.high)), 41
+    )
 
 
 Maker = Callable[[np.random.Generator, float], Landscape]
@@ -171,10 +200,11 @@ def simulate(
     """Return a study of ``trials`` trials on ``landscape``; the first is the baseline."""
     rows: list[dict[str, object]] = []
     curves: list[Floats] = []
+    reached = np.empty((0, EPOCHS))
     for number in range(trials):
         lr, backbone_lr, loss = _suggest(rows, rng, adaptive=adaptive) if number else (-4.0, -5.0, 0)
         curve = _curve(landscape, noise, lr, lr - backbone_lr, loss, rng)
-        curve, end = _pruned(curve, curves, startup=5 if pruner else trials)
+        curve, end = _pruned(curve, reached, startup=5 if pruner else trials)
         value = float(np.nanmin(curve)) if end != "diverged" else np.nan
         rows.append(
             {
@@ -194,6 +224,8 @@ def simulate(
             }
         )
         curves.append(curve)
+        if np.isfinite(curve[0]):
+            reached = np.vstack([reached, _best_by_epoch(curve)])
     points = [
         (number, epoch + 1, loss) for number, curve in enumerate(curves) for epoch, loss in enumerate(curve)
     ]
@@ -237,27 +269,38 @@ def _curve(
     return np.asarray(final + curve - curve.min())
 
 
-def _pruned(curve: Floats, others: list[Floats], warmup: int = 3, startup: int = 5) -> tuple[Floats, str]:
-    """Return the curve cut where the median pruner stops it, and why the run ended."""
+def _best_by_epoch(curve: Floats) -> Floats:
+    """Return the lowest loss (EPOCHS,) up to each epoch; after the curve's end its lowest."""
     best = np.fmin.accumulate(curve)
+    return np.append(best, np.full(EPOCHS - len(best), best[-1]))
+
+
+def _pruned(curve: Floats, reached: Floats, warmup: int = 3, startup: int = 5) -> tuple[Floats, str]:
+    """Return the curve cut where the median pruner stops it, and why the run ended.
+
+    ``reached`` (n, EPOCHS) is the lowest loss of each earlier run up to each epoch.
+    """
+    best = np.fmin.accumulate(curve)
+    medians = np.median(reached, axis=0) if len(reached) >= startup else np.full(EPOCHS, np.inf)
     for epoch in range(len(curve)):
         if np.isnan(curve[epoch]):
             return curve[: epoch + 1], "diverged"
-        peers = [np.nanmin(other[: epoch + 1]) for other in others if np.isfinite(other[0])]
-        if epoch >= warmup and len(peers) >= startup and best[epoch] > np.median(peers):
+        if epoch >= warmup and best[epoch] > medians[epoch]:
             return curve[: epoch + 1], "pruned"
     return curve, "finished"
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one study's answer stands to the truth. Ratios in decades, optimism in seed standard deviations."""
+    """How one study's answer stands to the truth: log10 ratios; optimism, regret and noise in seed standard
+    deviations."""
 
-    covered: bool
-    width: float
+    truth: float
+    best: float
+    low: float
+    high: float
+    naive_best: float
     identified: bool
-    error: float
-    naive_error: float
     optimism: float
     naive_optimism: float
     regret: float
@@ -279,11 +322,12 @@ def score(study: Study) -> Score:
     low, high = found.curve.interval
     chosen, naive = (_expected(study, point) for point in (found.choice, found.best))
     return Score(
-        low - 1e-6 <= truth <= high + 1e-6,
-        high - low,
+        truth,
+        found.curve.best,
+        low,
+        high,
+        float(np.log10(found.best.ratio)),
         found.curve.identified,
-        abs(found.curve.best - truth),
-        abs(np.log10(found.best.ratio) - truth),
         (chosen - (found.choice.expected_validation_loss or np.nan)) / study.noise,
         (naive - found.best.validation_loss) / study.noise,
         (chosen - lowest) / study.noise,
@@ -299,22 +343,46 @@ def _expected(study: Study, point: object) -> float:
     return float(study.landscape.expected(np.asarray(where[0]), np.asarray(where[1]), where[2]))
 
 
-def cell(landscape: str, noise: str, args: argparse.Namespace) -> Iterator[Score]:
-    """Yield the scores of one cell's studies; study number i is the same in every run."""
-    for number in range(args.first, args.first + args.studies):
-        key = [list(LANDSCAPES).index(landscape), list(NOISES).index(noise), number]
-        rng = np.random.default_rng(key)
-        made = LANDSCAPES[landscape](rng, NOISES[noise])
-        yield score(
-            simulate(
-                made,
-                NOISES[noise],
-                args.trials,
-                rng,
-                adaptive=args.sampler == "adaptive",
-                pruner=args.pruner == "median",
-            )
-        )
+Cell = tuple[str, str]
+
+
+def scored(cell: Cell, number: int, args: argparse.Namespace) -> Score:
+    """Return the score of one study; study number i of a cell is the same in every run."""
+    landscape, noise = cell
+    rng = np.random.default_rng([list(LANDSCAPES).index(landscape), list(NOISES).index(noise), number])
+    made = LANDSCAPES[landscape](rng, NOISES[noise])
+    adaptive, pruner = args.sampler == "adaptive", args.pruner == "median"
+    return score(simulate(made, NOISES[noise], args.trials, rng, adaptive=adaptive, pruner=pruner))
+
+
+def rounds(cells: list[Cell], first: int, studies: int, block: int) -> Iterator[tuple[Cell, int]]:
+    """Yield every study of every cell, ``block`` studies of each cell in turn."""
+    end = first + studies
+    for start in range(first, end, block):
+        for cell in cells:
+            for number in range(start, min(start + block, end)):
+                yield cell, number
+
+
+def kept(file: Path | None) -> list[dict[str, object]]:
+    """Return the rows of an earlier run's file; none where there is no file."""
+    if file is None or not file.exists():
+        return []
+    return [{str(name): value for name, value in row.items()} for row in pd.read_csv(file).to_dict("records")]
+
+
+def run(cells: list[Cell], args: argparse.Namespace) -> pd.DataFrame:
+    """Return a row for each study, those of ``args.scores`` included, each written as soon as it is known."""
+    rows = kept(args.scores)
+    have = {(row["landscape"], row["noise"], row["study"]) for row in rows}
+    for cell, number in rounds(cells, args.first, args.studies, args.block):
+        if (*cell, number) in have:
+            continue
+        row = {"landscape": cell[0], "noise": cell[1], "study": number} | asdict(scored(cell, number, args))
+        if args.scores is not None:
+            pd.DataFrame([row]).to_csv(args.scores, mode="a", header=not args.scores.exists(), index=False)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 HEAD = (
@@ -323,22 +391,37 @@ HEAD = (
 )
 
 
-def row(landscape: str, noise: str, scores: list[Score]) -> str:
+def row(cell: Cell, scores: pd.DataFrame) -> str:
     """Return one line of the table: shares in %, medians of widths and errors, means of the rest."""
-
-    def mean(name: str) -> float:
-        return float(np.mean([getattr(score, name) for score in scores]))
-
-    def median(name: str) -> float:
-        return float(np.median([getattr(score, name) for score in scores]))
-
+    low, high, truth = scores.low - 1e-6, scores.high + 1e-6, scores.truth
+    error, naive = (scores.best - truth).abs().median(), (scores.naive_best - truth).abs().median()
     return (
-        f"{landscape:12} {noise:6} {len(scores):4} {100 * mean('covered'):6.1f}% {median('width'):6.2f}"
-        f" {100 * mean('identified'):10.1f}%  {mean('error'):5.2f} ({mean('naive_error'):5.2f})"
-        f"  {mean('optimism'):8.2f} ({mean('naive_optimism'):5.2f})"
-        f"  {mean('regret'):6.2f} ({mean('naive_regret'):5.2f})"
-        f"  {mean('seed_sd'):7.2f}  {median('seconds'):7.2f}"
+        f"{cell[0]:12} {cell[1]:6} {len(scores):4} {100 * ((low <= truth) & (truth <= high)).mean():6.1f}%"
+        f" {(high - low).median():6.2f} {100 * scores.identified.mean():10.1f}%  {error:5.2f} ({naive:5.2f})"
+        f"  {scores.optimism.mean():8.2f} ({scores.naive_optimism.mean():5.2f})"
+        f"  {scores.regret.mean():6.2f} ({scores.naive_regret.mean():5.2f})"
+        f"  {scores.seed_sd.mean():7.2f}  {scores.seconds.median():7.2f}"
     )
+
+
+def table(scores: pd.DataFrame, cells: Iterable[Cell]) -> str:
+    """Return the table, a line for each cell that has studies."""
+    parts = {cell: scores[(scores.landscape == cell[0]) & (scores.noise == cell[1])] for cell in cells}
+    return "\n".join([HEAD, *(row(cell, part) for cell, part in parts.items() if len(part))])
+
+
+def print_times(repeats: int = 3) -> None:
+    """Print the CPU and wall seconds of one answer; the median of ``repeats`` studies of each size."""
+    print("trials  CPU s  wall s")
+    for trials in (100, 400, 1_000):
+        taken = []
+        for number in range(repeats):
+            rng = np.random.default_rng(number)
+            study = simulate(sharp(rng, NOISES["middle"]), NOISES["middle"], trials, rng)
+            cpu, wall = time.process_time(), time.perf_counter()
+            answer(study.trials, study.curves, SPACE, Setting(), 1.0 + RANGE)
+            taken.append((time.process_time() - cpu, time.perf_counter() - wall))
+        print(f"{trials:6} {np.median(taken, axis=0)[0]:6.2f} {np.median(taken, axis=0)[1]:7.2f}", flush=True)
 
 
 def main() -> None:
@@ -347,16 +430,22 @@ def main() -> None:
     )
     parser.add_argument("--studies", type=int, default=40, help="per cell")
     parser.add_argument("--first", type=int, default=0, help="number of the first study")
+    parser.add_argument("--block", type=int, default=10, help="studies of a cell before the next cell's turn")
+    parser.add_argument("--scores", type=Path, help="CSV file that keeps the scores; a run goes on from it")
+    parser.add_argument("--time", action="store_true", help="time an answer instead")
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--sampler", choices=["adaptive", "random"], default="adaptive")
     parser.add_argument("--pruner", choices=["median", "none"], default="median")
     parser.add_argument("--landscape", choices=list(LANDSCAPES), action="append")
     parser.add_argument("--noise", choices=list(NOISES), action="append")
     args = parser.parse_args()
-    print(HEAD)
-    for landscape in args.landscape or LANDSCAPES:
-        for noise in args.noise or NOISES:
-            print(row(landscape, noise, list(cell(landscape, noise, args))), flush=True)
+    if args.time:
+        print_times()
+        return
+    cells = [
+        (landscape, noise) for landscape in args.landscape or LANDSCAPES for noise in args.noise or NOISES
+    ]
+    print(table(run(cells, args), cells))
 
 
 if __name__ == "__main__":

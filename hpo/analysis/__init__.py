@@ -19,7 +19,7 @@ from hpo.analysis.evidence import Evidence, classify, gather, points, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.posterior import fit_surrogate
-from hpo.analysis.ratio import RatioCurve, lowest_at, ratio_curve, unknown_curve
+from hpo.analysis.ratio import RatioCurve, bowl_minimum, lowest_at, ratio_curve, unknown_curve
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import Against, Answer, BestTrial, Choice, Expected, Noise, RateMap
 
@@ -170,10 +170,15 @@ def _fit(evidence: Evidence, box: Box) -> tuple[Evidence, Surrogate]:
 
 
 def _lowest(lattice: Lattice, mean: Floats) -> Floats:
-    """Return the surrogate's point (3,) where the mean landscape is lowest, interpolated along both axes."""
+    """Return the surrogate's point (3,) where the mean landscape is lowest, between the lattice's points."""
     loss, row, column = (int(place) for place in np.unravel_index(int(np.argmin(mean)), mean.shape))
-    lr = lowest_at(lattice.lr, mean[None, loss, :, column])[0]
-    ratio = lowest_at(lattice.ratio, mean[None, loss, row, :])[0]
+    around = mean[loss, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+    offset = bowl_minimum(around)
+    if offset is None:
+        lr = lowest_at(lattice.lr, mean[None, loss, :, column])[0]
+        ratio = lowest_at(lattice.ratio, mean[None, loss, row, :])[0]
+    else:
+        lr, ratio = np.array([lattice.lr[row], lattice.ratio[column]]) + lattice.step * offset
     lr = float(np.clip(lr, *lattice.box.lr))
     backbone_lr = float(np.clip(lr - ratio, *lattice.box.backbone_lr))
     return np.array([lr, lr - backbone_lr, loss], dtype=np.float64)

@@ -1,13 +1,14 @@
 """The shape that expected validation loss has over log rates: one basin, steep or flat, open or saturating.
 
-    m(x) = A psi(q),  psi(q) = ((1 + q)^kappa - 1) / kappa,
+    m(x) = A psi(q),  psi(q) = s / kappa ((1 + q / s)^kappa - 1),  s = 1 - kappa,
     q = (a^2 - 2 r a b + b^2) / (1 - r^2),  a = (log lr - c) / w,  b = (log ratio - c') / w'
 
 with the centre (c, c') moved a little by each loss. psi is the general robust loss (Barron 2019,
-arXiv 1701.03077): kappa = 1 a parabola, 0 a logarithm, below 0 a plateau. All logarithms of rates are to
-base 10. Parameters, in this order (P = 7 + 2 L, L losses):
+arXiv 1701.03077): kappa = 1 a parabola, 0 a logarithm, below 0 a plateau, -inf 1 - exp(-q); near the
+bottom it is q for all of them. All logarithms of rates are to base 10. Parameters, in this order
+(P = 7 + 2 L, L losses):
 
-    log A, c_lr, c_backbone_lr (c' = c_lr - c_backbone_lr), log w, log w', atanh r, log(1 - kappa),
+    log A, c_lr, c_backbone_lr (c' = c_lr - c_backbone_lr), log w, log w', atanh r, log s,
     the shifts of c by each loss (L), the shifts of c' by each loss (L)
 """
 
@@ -59,8 +60,9 @@ def basin(parameters: Floats, x: Floats) -> Floats:
 
 
 def _psi(q: Floats, kappa: float) -> Floats:
-    grown = np.log1p(q)
-    return np.asarray(np.expm1(kappa * grown) / kappa if abs(kappa) > 1e-6 else grown)
+    s = 1 - kappa
+    grown = np.log1p(q / s)
+    return np.asarray(s * np.expm1(kappa * grown) / kappa if abs(kappa) > 1e-6 else grown)
 
 
 def basin_slopes(parameters: Floats, x: Floats) -> tuple[Floats, Floats]:
@@ -69,7 +71,7 @@ def basin_slopes(parameters: Floats, x: Floats) -> tuple[Floats, Floats]:
     value = bowl.value()
     count = (len(parameters) - FIXED) // 2
     width_lr, width_ratio = np.exp(parameters[3:5])
-    rise = bowl.height * np.exp((bowl.kappa - 1) * np.log1p(bowl.q))
+    rise = bowl.height * np.exp((bowl.kappa - 1) * np.log1p(bowl.q / (1 - bowl.kappa)))
     room = 1 - bowl.tilt**2
     by_a = rise * 2 * (bowl.a - bowl.tilt * bowl.b) / room
     by_b = rise * 2 * (bowl.b - bowl.tilt * bowl.a) / room
@@ -91,11 +93,13 @@ def basin_slopes(parameters: Floats, x: Floats) -> tuple[Floats, Floats]:
 
 
 def _by_shape(bowl: Bowl) -> Floats:
-    """Return the derivative of m by log(1 - kappa)."""
-    grown, kappa = np.log1p(bowl.q), bowl.kappa
+    """Return the derivative of m by log s."""
+    kappa = bowl.kappa
+    s = 1 - kappa
+    grown = np.log1p(bowl.q / s)
     if abs(kappa) > 1e-3:
         power = np.exp(kappa * grown)
-        by_kappa = (power * grown - (power - 1) / kappa) / kappa
+        by_s = (power - 1) / kappa**2 - s * power * grown / kappa - power * bowl.q / (s + bowl.q)
     else:
-        by_kappa = grown**2 / 2
-    return np.asarray((kappa - 1) * bowl.height * by_kappa)
+        by_s = grown - grown**2 / 2 - bowl.q / (1 + bowl.q)
+    return np.asarray(bowl.height * s * by_s)

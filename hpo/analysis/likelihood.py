@@ -46,7 +46,7 @@ _KERNEL_PRIOR = (
 _HEIGHT_PRIOR = (np.log(0.4), 2.0)
 _WIDTH_PRIOR = (np.log(1.0), 0.6)
 _TILT_PRIOR = (0.0, 0.6)
-_SHAPE_PRIOR = (0.3, 0.6)
+_SHAPE_PRIOR = (0.7, 1.0)
 _SHIFT_PRIOR = (0.0, 0.5)
 
 

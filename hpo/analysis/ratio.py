@@ -7,6 +7,7 @@ the 95 % interval (shapes as in :mod:`hpo.analysis.landscape`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,13 @@ class RatioCurve:
     interval: tuple[float, float]
     indistinguishable: tuple[float, float]
     identified: bool
+
+    def is_known_within(self, factor: float) -> bool:
+        """Return whether the best ratio is identified, with both ends of its interval that near or nearer."""
+        if self.best is None or not self.identified:
+            return False
+        low, high = self.interval
+        return max(high - self.best, self.best - low) <= math.log10(factor)
 
 
 def ratio_curve(lattice: Lattice, mean: Floats, draws: Floats) -> RatioCurve:
@@ -84,6 +92,24 @@ def _parabola_minimum(rows: Floats) -> tuple[Floats, Floats]:
     bend = left - 2 * safe + right
     offset = np.where(inner & (bend > 0), 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), 0.0)
     return offset, middle - 0.25 * (left - right) * offset
+
+
+def bowl_minimum(around: Floats) -> Floats | None:
+    """Return the offset (2,), in steps from the middle of a 3 x 3 patch, of its quadratic's minimum.
+
+    At most one step each way; None where the patch is cut off, infeasible in part (inf), or no bowl. A tilted
+    bowl's minimum is not where a parabola along each axis has its own.
+    """
+    if around.shape != (3, 3) or not np.isfinite(around).all():
+        return None
+    slope = np.array([around[2, 1] - around[0, 1], around[1, 2] - around[1, 0]]) / 2
+    bend = np.array([around[2, 1] + around[0, 1], around[1, 2] + around[1, 0]]) - 2 * around[1, 1]
+    twist = (around[2, 2] - around[2, 0] - around[0, 2] + around[0, 0]) / 4
+    if bend.min() <= 0 or bend[0] * bend[1] <= twist**2:
+        return None
+    return np.asarray(
+        -np.linalg.solve([[bend[0], twist], [twist, bend[1]]], slope).clip(-1, 1), dtype=np.float64
+    )
 
 
 def _indistinguishable(ratio: Floats, profiles: Floats, best: float) -> tuple[float, float]:
