@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,9 @@ from hpo.display import Display, Progress
 from hpo.errors import UsageError
 from hpo.findings import Findings, find_out
 from hpo.fleet import run_local
+from hpo.ledger.ledger import Ledger
 from hpo.spec import StudySpec, load_spec
+from hpo.spec.setting import Setting
 from hpo.storage import open_engine
 from hpo.worker import Settings, open_study
 
@@ -28,26 +31,57 @@ class Launched:
     total: int
     """Finished trials that were asked for."""
     did_nothing: bool
-    """They were there already."""
+    """They were there already, or the ratio was known."""
+
+    @property
+    def known_within(self) -> float | None:
+        """The factor within which the best ratio is known, where the budget asks for that; None while not."""
+        within, curve = self.findings.spec.budget.known_within, self.findings.answer.curve
+        is_known = within is not None and curve is not None and curve.is_known_within(within)
+        return within if is_known else None
 
 
 def launch(
-    spec: StudySpec, url: str, *, total: int, workers: int | None, settings: Settings, console: Console
+    spec: StudySpec,
+    url: str,
+    *,
+    total: int,
+    workers: int | None,
+    settings: Settings,
+    console: Console,
+    warm_start: Sequence[str] = (),
 ) -> Launched:
     """Work on the study until ``total`` trials are finished, the clock runs out or a signal comes.
 
     Progress goes to ``console``. ``workers=None`` takes one process a core, or one a GPU. Raises
     :class:`hpo.errors.Interrupted` on a signal, and what the user can mend.
     """
-    name = open_study(url, spec, settings, total=total).name
+    warm = warm_from(url, warm_start, spec)
+    name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
     try:
-        before = find_out(engine, name)
-        if before.counts.finished >= total:
-            return Launched(before, total, did_nothing=True)
-        with Display(_progress(before, total), console) as display:
+        before = Launched(find_out(engine, name), total, did_nothing=True)
+        if before.known_within is not None:
+            Ledger(engine).drop_free_slots(before.findings.row.study_id)
+            return before
+        if before.findings.counts.finished >= total:
+            return before
+        with Display(_progress(before.findings, total), console) as display:
             run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
         return Launched(find_out(engine, name), total, did_nothing=False)
+    finally:
+        engine.dispose()
+
+
+def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:
+    """Return the leaders of other studies of the database, for a new study to begin with."""
+    if not studies:
+        return []
+    from hpo.search.warm import warm_settings  # with SciPy
+
+    engine = open_engine(url, create=False)
+    try:
+        return warm_settings(engine, studies, spec.space)
     finally:
         engine.dispose()
 
@@ -66,12 +100,21 @@ def _progress(before: Findings, total: int) -> Progress:
     )
 
 
-def read_spec(name_or_file: str, *, allow_partial: bool) -> StudySpec:
-    """Return the study of that name or file; raises what :func:`hpo.spec.load_spec` raises."""
+def read_spec(
+    name_or_file: str, *, allow_partial: bool = False, known_within: float | None = None
+) -> StudySpec:
+    """Return the study of that name or file; raises UsageError, and what ``load_spec`` raises."""
     spec = load_spec(name_or_file)
-    if not allow_partial:
-        return spec
-    return spec.model_copy(update={"inputs": spec.inputs.model_copy(update={"allow_partial": True})})
+    if allow_partial:
+        spec = spec.model_copy(update={"inputs": spec.inputs.model_copy(update={"allow_partial": True})})
+    if known_within is not None:
+        if known_within <= 1:
+            raise UsageError(
+                f"--known-within is {known_within:g}", "a factor above 1", "type: --known-within 1.5"
+            )
+        budget = spec.budget.model_copy(update={"known_within": known_within})
+        spec = spec.model_copy(update={"budget": budget})
+    return spec
 
 
 def make_settings(

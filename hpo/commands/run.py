@@ -17,7 +17,9 @@ from hpo.commands.terminal import (
     DataDir,
     Device,
     Json,
+    KnownWithin,
     Storage,
+    WarmStart,
     Workers,
     print_json,
     print_lines,
@@ -58,6 +60,8 @@ def run(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
     ] = False,
+    known_within: KnownWithin = None,
+    warm_start: WarmStart = None,
     as_json: Json = False,
 ) -> None:
     """Search up to a budget and print the answer; creates or resumes."""
@@ -67,7 +71,9 @@ def run(
     from hpo.findings import to_json
     from hpo.launch import check_at_least_one, launch, make_settings, read_spec
 
-    specs = [read_spec(name, allow_partial=allow_partial) for name in expand(study)]
+    specs = [
+        read_spec(name, allow_partial=allow_partial, known_within=known_within) for name in expand(study)
+    ]
     check_at_least_one("--trials", trials)
     check_at_least_one("--workers", workers)
     url, console = url_of(storage), Console(stderr=True)
@@ -77,7 +83,15 @@ def run(
     def search(spec: StudySpec) -> dict[str, Any]:
         left_s = None if deadline is None else max(1.0, deadline - time.monotonic())
         mine, total = replace(settings, timeout_s=left_s), trials or spec.budget.trials
-        launched = launch(spec, url, total=total, workers=workers, settings=mine, console=console)
+        launched = launch(
+            spec,
+            url,
+            total=total,
+            workers=workers,
+            settings=mine,
+            console=console,
+            warm_start=warm_start or (),
+        )
         _print_outcome(launched, url, as_json)
         return to_json(launched.findings, url)
 
@@ -117,14 +131,17 @@ def _print_outcome(launched: Launched, url: str, as_json: bool) -> None:
 
     findings, total = launched.findings, launched.total
     name, finished = findings.row.name, findings.counts.finished
-    if launched.did_nothing:
+    if launched.known_within is not None:
+        known = f"the best ratio is known to within {launched.known_within:g}x after {finished} trials"
+        print_lines([f"{name}: {known}: no more are run"], is_result=not as_json)
+    elif launched.did_nothing:
         said = f"{name}: {finished} of {total} trials are finished, nothing to do; a larger --trials goes on"
         print_lines([said], is_result=not as_json)
     if as_json:
         return
     option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
     print_lines(answer_lines(findings))
-    if finished < total:
+    if finished < total and launched.known_within is None:
         failed = findings.counts.failed
         is_over = finished + failed >= total  # those slots are closed: the same command would do nothing
         again = run_command(findings, total + failed if is_over else total, option)

@@ -16,7 +16,9 @@ from hpo.commands.terminal import (
     DataDir,
     Device,
     Json,
+    KnownWithin,
     Storage,
+    WarmStart,
     check_file_is_there,
     database,
     print_json,
@@ -107,18 +109,22 @@ def submit(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
     ] = False,
+    known_within: KnownWithin = None,
+    warm_start: WarmStart = None,
     as_json: Json = False,
 ) -> None:
     """Register a study, or more trials of it, for the workers of the database, and return."""
-    from hpo.launch import check_at_least_one, make_settings, read_spec
+    from hpo.launch import check_at_least_one, make_settings, read_spec, warm_from
     from hpo.ledger.ledger import Ledger
     from hpo.overview import attached_workers
     from hpo.worker import open_study
 
     check_at_least_one("--trials", trials)
-    spec, url = read_spec(study, allow_partial=allow_partial), url_of(storage)
+    spec = read_spec(study, allow_partial=allow_partial, known_within=known_within)
+    url = url_of(storage)
     total = trials or spec.budget.trials
-    row = open_study(url, spec, make_settings(data, cache, "auto", None), total=total)
+    settings, warm = make_settings(data, cache, "auto", None), warm_from(url, warm_start or (), spec)
+    row = open_study(url, spec, settings, total=total, warm=warm)
     with database(url) as engine:
         Ledger(engine).set_priority(row.study_id, priority)
         counts = Ledger(engine).counts(row.study_id, below=total)

@@ -32,6 +32,20 @@ Workers = Annotated[
 Device = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where to train; cuda:N for one GPU.")
 ]
+KnownWithin = Annotated[
+    float | None,
+    typer.Option(
+        "--known-within", metavar="X", help="End early once the best ratio is known to within a factor of X."
+    ),
+]
+WarmStart = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--warm-start",
+        metavar="STUDY",
+        help="Begin a new study with the leaders of this one in the same database; may be repeated.",
+    ),
+]
 
 
 def url_of(storage: str | None) -> str:

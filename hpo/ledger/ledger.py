@@ -38,6 +38,14 @@ class Ledger(StudyLedger):
             new = {slot: fixed[slot] if slot < len(fixed) else None for slot in range(first, total)}
             claims.insert_slots(connection, study_id, new)
 
+    def drop_free_slots(self, study_id: int) -> int:
+        """Take the slots that nobody has begun out of the budget; return how many there were."""
+        unbegun = (slots.c.state == "free") & slots.c.trial_id.is_(None)
+        with self._write() as connection:
+            claims.lock_study(connection, study_id)
+            gone = connection.execute(sa.delete(slots).where(slots.c.study_id == study_id, unbegun))
+            return gone.rowcount
+
     def append_slots(self, study_id: int, fixed: Sequence[claims.Named]) -> list[int]:
         """See that there is a slot for each (origin, configuration); return their numbers, in order.
 

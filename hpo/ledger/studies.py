@@ -6,6 +6,7 @@ import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -96,6 +97,15 @@ class StudyLedger:
     def set_priority(self, study_id: int, priority: int) -> None:
         """Set what decides which of several open studies is served first (higher is earlier)."""
         self._set(study_id, priority=priority)
+
+    def set_budget(self, study: StudyRow, spec: StudySpec) -> StudyRow:
+        """Give the study the budget of ``spec``, which is no part of its fingerprint; return its row."""
+        budget = spec.model_dump(mode="json")["budget"]
+        if study.spec.get("budget") == budget:
+            return study
+        changed = {**study.spec, "budget": budget}
+        self._set(study.study_id, spec=changed)
+        return replace(study, spec=changed)
 
     def _set(self, study_id: int, **values: Any) -> None:
         with self._write() as connection:

@@ -11,8 +11,9 @@ from hpo.spec import Configuration
 Kind = Literal["search", "confirm", "grid"]
 StudyState = Literal["open", "paused", "stopped"]
 WorkerState = Literal["here", "gone", "died"]
-Origin = Literal["search", "known", "baseline", "replicate", "fixed", "imported"]
-"""``imported``: a hand-made run that somebody brought, never measured here."""
+Origin = Literal["search", "known", "baseline", "replicate", "fixed", "imported", "transferred"]
+"""``imported``: a hand-made run that somebody brought, never measured here;
+``transferred``: a leader of another study, tried first."""
 Result = Literal["finished", "patience", "pruned", "diverged"]
 """Ends of an attempt that are results: the slot is done."""
 Fault = Literal["killed", "out_of_memory", "error"]

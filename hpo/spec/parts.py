@@ -176,6 +176,8 @@ class Budget(Part):
     """Finished trials of the whole study, unless the command line says otherwise."""
 
     trials: int = Field(default=100, gt=0)
+    known_within: float | None = Field(default=None, gt=1)
+    """End earlier, once the 95 % interval of the best ratio lies within this factor of it."""
 
 
 class PublishedResult(Part):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from finetune.api import DataSummary
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.values import Kind, StudyRow
 from hpo.search import tuning_seed
-from hpo.spec import Configuration, StudySpec
+from hpo.spec import Configuration, NamedConfiguration, StudySpec
+from hpo.spec.setting import Setting
 from hpo.worker.session import Settings, open_ledger, versions
 
 _RESUME = "to go on, type: hpo resume --study {}"
@@ -21,25 +23,28 @@ def open_study(
     *,
     kind: Kind = "search",
     total: int | None = None,
+    warm: Sequence[Setting] = (),
 ) -> StudyRow:
     """Create the study with its first ``total`` slots, or find it and let it grow; returns its row.
 
-    The first slots hold the baseline and the known configurations. Raises :class:`MismatchError` when the
-    database has a study of that name with another spec, data or versions, :class:`UsageError` when it was
-    paused or stopped, and what ``describe_data`` raises.
+    The first slots hold the baseline, the known configurations, and in a new study the ``warm`` ones. Raises
+    :class:`MismatchError` when the database has a study of that name with another spec, data or versions,
+    :class:`UsageError` when it was paused or stopped, and what ``describe_data`` raises.
     """
     data = _describe(spec, settings)
     with open_ledger(url) as ledger:
         row = ledger.create_study(spec, kind=kind, data=asdict(data), versions=versions(settings.doorway))
         if row.state != "open":
             raise UsageError(f"study {row.name!r} is {row.state}", "an open study", _RESUME.format(row.name))
-        ledger.add_slots(row.study_id, total or spec.budget.trials, fixed_configurations(spec))
+        row = ledger.set_budget(row, spec)
+        ledger.add_slots(row.study_id, total or spec.budget.trials, fixed_configurations(spec, warm))
     return row
 
 
-def fixed_configurations(spec: StudySpec) -> list[tuple[str, Configuration]]:
-    """Return (origin, configuration) of a study's first slots: the baseline, then the known ones."""
-    named = [("baseline", spec.baseline), *(("known", known) for known in spec.known)]
+def fixed_configurations(spec: StudySpec, warm: Sequence[Setting] = ()) -> list[tuple[str, Configuration]]:
+    """Return (origin, configuration) of the first slots: baseline, known ones, those of other studies."""
+    named: list[tuple[str, NamedConfiguration | Setting]] = [("baseline", spec.baseline)]
+    named += [("known", known) for known in spec.known] + [("transferred", setting) for setting in warm]
     return [
         (origin, Configuration(given.lr, given.backbone_lr, given.loss, tuning_seed(spec, slot)))
         for slot, (origin, given) in enumerate(named)

@@ -17,6 +17,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.search import Suggester, should_prune
 from hpo.search.replicator import Replicator
+from hpo.search.settled import Settler
 from hpo.spec import StudySpec
 from hpo.storage import patiently
 from hpo.worker.session import Event, EventKind, Session
@@ -57,7 +58,7 @@ class Recalled(Exception):  # noqa: N818 - an event, not an error
 class Source:
     """Hands out the free slots of one study below a number; implements finetune's ``RunSource``.
 
-    Only trials that the search chose are pruned: the baseline, known configurations and replicates are
+    Only trials that a search chose are pruned: the baseline, known configurations and replicates are
     what everything else is compared with, and are therefore always complete.
     """
 
@@ -83,6 +84,7 @@ class Source:
         self._below = below
         self._suggester = Suggester(spec, study.study_id, session.engine)
         self._replicator = Replicator(spec, study.study_id, session.engine, below)
+        self._settler = Settler(spec, study, session.engine)
         self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._ready: Run | None = None
@@ -123,13 +125,22 @@ class Source:
         """Record how a run ended and delete its checkpoints; a run whose lease was lost is dropped."""
         held = self._held[result.run_id]
         with self._session.stop.held():
-            if not held.is_lost and self._is_recorded(result, held.claim):
+            is_mine = not held.is_lost and self._is_recorded(result, held.claim)
+            if is_mine:
                 self._clear(self._folder(held.claim))
                 is_cut = result.reason in {"pruned", "diverged"}
                 text = "diverged" if result.reason == "diverged" else ""
                 self._count(result.reason)
                 self._tell("pruned" if is_cut else "complete", held, text=text, epoch=result.epochs)
             self._forget(result.run_id)
+        if is_mine:
+            self._settle()
+
+    def _settle(self) -> None:
+        """End the search early when its ratio is known as closely as the budget asks."""
+        known = self._session.patiently(lambda: self._settler.settle(self._session.ledger))
+        if known is not None:
+            self._session.on_event(Event("message", self._session.worker, self.study.name, text=known))
 
     def _clear(self, folder: Path) -> None:
         """Delete the checkpoints of a finished run; of a confirmation the best weights are still needed."""
@@ -228,7 +239,8 @@ class Source:
     def _goes_on(self, report: Report, held: _Held) -> bool:
         if held.is_lost:
             return False
-        if held.claim.origin != "search" or not report.is_finite or report.epoch >= self._spec.recipe.epochs:
+        is_sought = held.claim.origin in {"search", "transferred"}
+        if not is_sought or not report.is_finite or report.epoch >= self._spec.recipe.epochs:
             return True
         if self._spec.pruner.kind == "none" or report.epoch <= self._spec.pruner.warmup_epochs:
             return True
