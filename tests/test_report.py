@@ -26,8 +26,8 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def finish(place: Place, ends: list[Result], lr: float = 1e-3) -> None:
-    """Close one slot for each of ``ends`` by hand."""
+def finish(place: Place, ends: list[Result], lr: float = 1e-3, step: float = 0.01) -> None:
+    """Close one slot for each of ``ends`` by hand, each with a loss ``step`` higher than the one before."""
     place.open(len(ends))
     ledger, spec = place.ledger(), small_spec()
     study = ledger.study(NAME)
@@ -38,7 +38,7 @@ def finish(place: Place, ends: list[Result], lr: float = 1e-3) -> None:
         configuration = claim.configuration or Configuration(lr, 1e-4, "l1", claim.slot)
         claim = ledger.begin(claim, configuration, spec.space, {})
         assert claim is not None
-        value = None if end == "diverged" else 3.0 + 0.01 * claim.slot
+        value = None if end == "diverged" else 3.0 + step * claim.slot
         assert ledger.finish(claim, Outcome(end, value, 1, 1, {}, 1.0, "cpu"))
 
 
@@ -109,6 +109,28 @@ def test_a_poor_study_gives_a_report_that_says_what_cannot_be_said(
     found = read_json(out)
     assert found["answer"]["expected_validation_loss"] is None
     assert found["answer"]["trivial"] == 5.0
+
+
+def test_a_constant_metric_is_said(place: Place) -> None:
+    finish(place, ["finished"] * 12, step=0.0)
+
+    status, out = report(place)
+
+    assert status == 0
+    assert "note: all 12 complete trials have the same validation loss" in (out / "report.md").read_text()
+    assert read_json(out)["noise"]["seed_sd"] == 0
+
+
+def test_one_loss_only_and_a_baseline_without_a_run_are_said(place: Place) -> None:
+    finish(place, ["pruned", *["finished"] * 12])
+
+    status, out = report(place)
+
+    text = (out / "report.md").read_text()
+    assert status == 0
+    assert "note: only the loss l1 has complete trials: losses are not compared" in text
+    assert "(by the model alone: it has no complete run of its own)" in text
+    assert read_json(out)["baseline_runs"] == []
 
 
 def test_one_ratio_only_is_no_best_ratio(place: Place) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,8 +16,8 @@ from rich.console import Console
 from small_study import NAME, Place
 
 from finetune.api import find_task
-from hpo.analysis.importance import ped_anova
-from hpo.analysis.values import Answer
+from hpo.analysis.importance import fanova, ped_anova
+from hpo.analysis.values import Answer, Noise
 from hpo.cli import main
 from hpo.confirm import confirm
 from hpo.confirm.arms import Request
@@ -28,9 +28,10 @@ from hpo.ledger.choice_book import Score, Scores
 from hpo.pictures import figures, render
 from hpo.pictures.search import curves_figure
 from hpo.report import report_files, write_report
-from hpo.report.page import report_page
+from hpo.report.page import Language, report_page
 from hpo.report.side_by_side import differences, statement, table
 from hpo.report.words import markdown
+from hpo.spec import Space
 from hpo.storage import open_engine
 from hpo.wording import answer_lines
 from hpo.wording.zh import answer_lines_zh, ready_zh
@@ -140,6 +141,25 @@ def test_the_methods_name_n_seeds_spread_hardware_versions_and_the_command(page:
     assert "`hpo run --study small --trials 30`, then `hpo report --study small`" in method
 
 
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", "subjects 10% (the fold that validates), seeds 40%, configurations 50%"),
+        ("zh", "受试者（即验证折）10%，随机种子 40%，配置 50%"),
+    ],
+)
+def test_on_folds_the_variance_is_split_into_subjects_seeds_and_configurations(
+    findings: Findings, language: Language, told: str
+) -> None:
+    shares = {"lr": 0.2, "backbone_lr": 0.2, "loss": 0.1, "seed": 0.4, "fold": 0.1}
+    answer = replace(findings.answer, noise=Noise(0.3, "model", 0, shares))
+
+    text = markdown(replace(findings, answer=answer), language=language)
+
+    assert told in text
+    assert "In three parts" not in markdown(findings)
+
+
 def test_chinese_says_the_same_numbers_line_by_line(findings: Findings) -> None:
     english, chinese = answer_lines(findings), answer_lines_zh(findings)
 
@@ -169,6 +189,10 @@ def test_the_chinese_report_is_chinese(findings: Findings) -> None:
         "all 12 complete trials have the same validation loss",
         "cannot be told apart with 5 seeds and 6 subjects (at least 6 seeds are needed to say more)",
         "better than the published default",
+        "constant 18 breaths/min (training median)",
+        "class prior of the training windows",
+        "constant 18 breaths/min (training median) in the first of 5 folds; scores are means over them",
+        "class prior of the training windows in the first of 5 folds; scores are means over them",
     ],
 )
 def test_each_ready_made_sentence_has_its_chinese(sentence: str) -> None:
@@ -236,19 +260,22 @@ def test_two_studies_side_by_side_say_what_differs(findings: Findings) -> None:
     assert all(len(row) == 3 for row in table(findings, other))
 
 
-def test_ped_anova_needs_trials_that_differ_and_sums_to_one(findings: Findings) -> None:
+@pytest.mark.parametrize("importance", [ped_anova, fanova])
+def test_an_importance_needs_trials_that_differ_and_sums_to_one(
+    findings: Findings, importance: Callable[[pd.DataFrame, Space], dict[str, float]]
+) -> None:
     space = findings.spec.space
     rng = np.random.default_rng(0)
     lr = 10 ** rng.uniform(-6, -1, 60)
     trials = pd.DataFrame({"state": "complete", "lr": lr, "loss": "l1", "value": np.log10(lr) ** 2})
     trials = trials.assign(backbone_lr=10 ** rng.uniform(-7, -2, 60), seed=range(60))
 
-    found = ped_anova(trials, space)
+    found = importance(trials, space)
 
     assert sum(found.values()) == pytest.approx(1)
     assert max(found, key=lambda name: found[name]) == "lr"
-    assert ped_anova(trials.head(5), space) == {}
-    assert ped_anova(trials.assign(value=1.0), space) == {}
+    assert importance(trials.head(5), space) == {}
+    assert importance(trials.assign(value=1.0), space) == {}
 
 
 def test_a_language_that_there_is_not_is_the_users_fault(

@@ -1,4 +1,4 @@
-"""Optuna's PED-ANOVA of a study's trials, to stand beside our own shares of the variance."""
+"""Optuna's PED-ANOVA and fANOVA of a study's trials, to stand beside our own shares of the variance."""
 
 from __future__ import annotations
 
@@ -8,26 +8,36 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from hpo.spec import Space
 
 _log = logging.getLogger("optuna.storages._in_memory")
 MIN_TRIALS = 20
-"""Complete trials below which PED-ANOVA's best tenth is one trial or two (chosen by us)."""
+"""Complete trials below which PED-ANOVA's best tenth is one trial or two, and fANOVA's forest knows nothing
+(chosen by us)."""
 
 
 def ped_anova(trials: pd.DataFrame, space: Space) -> dict[str, float]:
-    """Return the importance of lr, backbone_lr, loss and seed, which sum to one; {} where there is none.
+    """Return what sets the best tenth apart: shares of lr, backbone_lr, loss and seed, which sum to one.
 
-    Of complete trials, the seed as one more parameter (Watanabe et al. 2023, arXiv 2304.10255). ``trials``
-    as :func:`hpo.results.trials_frame` gives them.
+    {} where there is nothing to tell. Of complete trials, the seed as one more parameter (Watanabe et al.
+    2023, arXiv 2304.10255). ``trials`` as :func:`hpo.results.trials_frame` gives them.
     """
+    return _importances(PedAnovaImportanceEvaluator(), trials, space)
+
+
+def fanova(trials: pd.DataFrame, space: Space) -> dict[str, float]:
+    """Return the shares of a random forest's main effects: fANOVA (Hutter et al. 2014, ICML); as above."""
+    return _importances(FanovaImportanceEvaluator(seed=0), trials, space)
+
+
+def _importances(evaluator: BaseImportanceEvaluator, trials: pd.DataFrame, space: Space) -> dict[str, float]:
     complete = trials[(trials["state"] == "complete") & np.isfinite(trials["value"].to_numpy(float))]
     inside = complete[_is_inside(complete, space)]
     if len(inside) < MIN_TRIALS or inside["value"].nunique() < 2:
         return {}
-    found = PedAnovaImportanceEvaluator().evaluate(_as_optuna(inside, space))
+    found = evaluator.evaluate(_as_optuna(inside, space))
     total = sum(found.values())
     return {name: float(value / total) for name, value in found.items()} if total > 0 else {}
 

@@ -8,7 +8,7 @@ from typing import Literal
 import matplotlib
 from matplotlib.figure import Figure
 
-from hpo.analysis.importance import ped_anova
+from hpo.analysis.importance import fanova, ped_anova
 from hpo.confirm.confirmed import Confirmation
 from hpo.findings import Findings
 from hpo.pictures.confirmed import confirmed_figures
@@ -28,7 +28,13 @@ def figures(findings: Findings, confirmation: Confirmation | None = None) -> dic
         "rates": rates_figure(findings),
         "curves": curves_figure(findings),
         "seeds": seeds_figure(findings, confirmation),
-        "importances": importances_figure(findings, ped_anova(findings.trials, findings.spec.space)),
+        "importances": importances_figure(
+            findings,
+            {
+                "PED-ANOVA (Optuna, seed as a knob)": ped_anova(findings.trials, findings.spec.space),
+                "fANOVA (Optuna, seed as a knob)": fanova(findings.trials, findings.spec.space),
+            },
+        ),
     }
     return searched | ({} if confirmation is None else confirmed_figures(confirmation))
 

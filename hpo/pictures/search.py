@@ -168,8 +168,10 @@ def say(axes: Axes, text: str) -> None:
 
 def seeds_figure(findings: Findings, confirmation: Confirmation | None = None) -> Figure:
     """Return the spread between seeds: configurations with several in the search, and each confirmed arm."""
-    panels = [(_replicated(findings), f"validation {yardstick(findings)}, search")]
+    replicated = _replicated(findings)
+    panels = [(replicated, f"validation {yardstick(findings)}, search")]
     if confirmation is not None:
+        panels = panels if replicated else []
         panels.append((_confirmed(confirmation), f"test {yardstick(findings)}, confirmation"))
     rows = max(2, *(len(groups) for groups, _ in panels))
     figure = Figure(figsize=(9 if len(panels) > 1 else 8, 1.8 + 0.35 * rows), dpi=120, layout="constrained")
@@ -214,14 +216,11 @@ def _draw_groups(axes: Axes, groups: Mapping[str, list[float]]) -> None:
     axes.set_ylim(len(groups) - 0.5, -0.5)
 
 
-def importances_figure(findings: Findings, ped_anova: Mapping[str, float]) -> Figure:
-    """Return our shares of the variance beside Optuna's PED-ANOVA, where it could be computed."""
+def importances_figure(findings: Findings, optunas: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Return our shares of the variance beside Optuna's importances, those that could be computed."""
     figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
     axes, found = figure.subplots(), dict(findings.answer.noise.shares)
-    kinds = {
-        "share of the variance of a random trial": found,
-        "PED-ANOVA (Optuna, seed as a knob)": ped_anova,
-    }
+    kinds = {"share of the variance of a random trial": found, **optunas}
     known = {label: values for label, values in kinds.items() if values}
     names = list(dict.fromkeys(name for values in known.values() for name in values))
     height = 0.8 / max(1, len(known))

@@ -35,6 +35,8 @@ TEXTS = {
         "recipe": "Each run: up to {} epochs, batch {}, patience {}.",
         "noise": "Spread: standard deviation between seeds {} (from the {}; {} degrees of freedom from "
         "replicates); shares of the variance of a random trial: {}.",
+        "groups": "In three parts, the variance of a random trial is subjects {} (the fold that validates), "
+        "seeds {}, configurations {}.",
         "no_noise": "Spread: these trials cannot say how much seeds differ.",
         "from_replicates": "replicates",
         "from_model": "model",
@@ -78,6 +80,7 @@ TEXTS = {
         "recipe": "每次运行：最多 {} 轮，批大小 {}，耐心 {}。",
         "noise": "离散程度：随机种子之间的标准差为 {}（来自{}；重复试验自由度 {}）；"
         "随机一次试验的方差构成：{}。",
+        "groups": "随机一次试验的方差分为三部分：受试者（即验证折）{}，随机种子 {}，配置 {}。",
         "no_noise": "离散程度：这些试验无法说明随机种子的影响。",
         "from_replicates": "重复试验",
         "from_model": "模型",
@@ -96,8 +99,9 @@ CAPTIONS = {
         "small ones pruned, crosses diverged.",
         "curves": "Learning curves; a bar marks where a trial was pruned, a cross where it diverged.",
         "seeds": "The same configuration with several seeds; the bar is the mean.",
-        "importances": "What mattered: our shares of the variance, and Optuna's PED-ANOVA where there are "
-        "enough trials. They answer different questions: all trials, and what sets the best tenth apart.",
+        "importances": "What mattered: our shares of the variance, and Optuna's PED-ANOVA and fANOVA where "
+        "there are enough trials. They answer different questions: a random trial by our model, what sets "
+        "the best tenth apart, and the main effects of a random forest on the complete trials.",
         "predicted": "Predicted against true labels of the test windows.",
         "bland_altman": "Bland-Altman: bias and limits of agreement over windows.",
         "roc": "ROC and precision-recall curves of the chosen configuration.",
@@ -109,9 +113,9 @@ CAPTIONS = {
         "rates": "两个学习率上的期望验证损失与各次试验：圆圈为完整试验，小圆圈为提前终止，叉号为发散。",
         "curves": "学习曲线；竖线为提前终止处，叉号为发散处。",
         "seeds": "同一配置、不同随机种子的结果；竖线为均值。",
-        "importances": "各因素的作用：本程序的方差构成，以及试验足够多时 Optuna 的 PED-ANOVA。"
-        "两者回答不同的问题："
-        "前者针对全部试验，后者针对最好的十分之一与其余试验的差别。",
+        "importances": "各因素的作用：本程序的方差构成，以及试验足够多时 Optuna 的 PED-ANOVA 和 fANOVA。"
+        "三者回答不同的问题：模型中随机一次试验的方差，最好的十分之一与其余试验的差别，"
+        "以及随机森林对完整试验的主效应。",
         "predicted": "测试窗口的预测值与真实值。",
         "bland_altman": "Bland-Altman 图：窗口层面的偏差与一致性界限。",
         "roc": "所选配置的 ROC 曲线和精确率-召回率曲线。",
@@ -119,3 +123,27 @@ CAPTIONS = {
         "subjects": "各独立测试单位的误差：所选配置与默认设置。",
     },
 }
+WORDS = {
+    "en": {"fold": "fold (subjects)", "grouped_folds": "grouped folds"},
+    "zh": {
+        "finished": "完整结束",
+        "patience": "早停",
+        "pruned": "提前终止",
+        "diverged": "发散",
+        "train": "训练",
+        "validation": "验证",
+        "test": "测试",
+        "window": "逐窗口",
+        "position": "逐采样位置",
+        "reference": "参考",
+        "grouped_folds": "分组交叉验证",
+        "loss": "损失函数",
+        "seed": "随机种子",
+        "fold": "折（受试者）",
+        "builtin": "内置",
+        "none": "无",
+        "full_finetuning": "全参数微调",
+        "linear_probing": "线性探测",
+    },
+}
+"""What single words of a spec or a table are called; a word that is not here stays as it is."""

@@ -12,7 +12,7 @@ from hpo.confirm.confirmed import ArmResult, Confirmation
 from hpo.findings import Findings
 from hpo.overview import budget
 from hpo.report.page import Language
-from hpo.report.texts import CAPTIONS, TEXTS
+from hpo.report.texts import CAPTIONS, TEXTS, WORDS
 from hpo.wording import YARDSTICKS, answer_lines, run_command
 from hpo.wording.confirmed import confirmation_lines
 from hpo.wording.zh import YARDSTICKS_ZH, answer_lines_zh, confirmed_zh, ready_zh
@@ -102,7 +102,7 @@ def _comparison(findings: Findings, language: Language) -> str:
     for name, value in (
         (texts["ours"], ours),
         (texts["baseline"].format(findings.spec.baseline.name), baseline),
-        (texts["trivial"].format(findings.trivial_name), findings.trivial),
+        (texts["trivial"].format(_trivial(findings, language)), findings.trivial),
     ):
         known = texts["unknown"] if value is None else f"{value:.4g}"
         rows.append(f"| {name} | {texts['validation']} | {known} | | |")
@@ -119,7 +119,7 @@ def _comparison(findings: Findings, language: Language) -> str:
 def _trials_words(findings: Findings, language: Language) -> str:
     counts, texts = findings.counts, TEXTS[language]
     ends = Counter(findings.trials["end"].dropna())
-    why = ", ".join(f"{end} {number}" for end, number in ends.most_common())
+    why = ", ".join(f"{_said(end, language)} {number}" for end, number in ends.most_common())
     many = (counts.finished, budget(counts), counts.complete, counts.pruned, counts.failed, counts.running)
     return "\n".join(
         [
@@ -133,18 +133,20 @@ def _trials_words(findings: Findings, language: Language) -> str:
 def _method(findings: Findings, confirmation: Confirmation | None, language: Language) -> str:
     """Return what a reader needs to judge and repeat the study: n, seeds, spread, hardware, versions."""
     spec, data, texts = findings.spec, findings.row.data, TEXTS[language]
-    windows = ", ".join(f"{name} {number}" for name, number in data["windows"].items())
+    windows = ", ".join(f"{_said(name, language)} {number}" for name, number in data["windows"].items())
     versions = ", ".join(f"{name} {version}" for name, version in findings.row.versions.items())
     recipe, again = spec.recipe, f"`{run_command(findings, budget(findings.counts))}`"
     opened = texts["closed"] if confirmation is None else texts["opened"].format(confirmation.test_looks)
     given = [
-        texts["data"].format(spec.task, windows, spec.inputs.normalisation),
+        texts["data"].format(spec.task, windows, _said(spec.inputs.normalisation, language)),
         *(texts["data_note"].format(note) for note in data.get("notes", ())),
-        texts["model"].format(spec.backbone.name, spec.backbone.weights, spec.mode),
+        texts["model"].format(
+            spec.backbone.name, _said(spec.backbone.weights, language), _said(spec.mode, language)
+        ),
         texts["search"].format(*_searched(findings)),
         texts["recipe"].format(recipe.epochs, recipe.batch_size, recipe.patience),
-        _noise(findings, language),
-        texts["figures"].format(spec.validation.kind, opened),
+        *_noise(findings, language),
+        texts["figures"].format(_said(spec.validation.kind, language), opened),
         texts["hardware"].format(_hardware(findings) or texts["unknown"], versions or texts["unknown"]),
         texts["made"].format(platform.python_version(), np.__version__),
         texts["again"].format(findings.row.fingerprint[:16], again, f"`hpo report --study {spec.name}`"),
@@ -159,13 +161,27 @@ def _searched(findings: Findings) -> tuple[int, int, int, str, str]:
     return len(begun), len(begun.drop_duplicates()), seeds, spec.sampler.kind, spec.pruner.kind
 
 
-def _noise(findings: Findings, language: Language) -> str:
+def _noise(findings: Findings, language: Language) -> list[str]:
+    """Return how much of what the trials show is the seed, and with folds how much is people."""
     noise, texts = findings.answer.noise, TEXTS[language]
     if noise.seed_sd is None:
-        return texts["no_noise"]
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in noise.shares.items())
+        return [texts["no_noise"]]
+    shares = ", ".join(f"{_said(name, language)} {share:.0%}" for name, share in noise.shares.items())
     spread = f"{noise.seed_sd:.3g} {findings.task.unit}".rstrip()
-    return texts["noise"].format(spread, texts[f"from_{noise.source}"], noise.degrees_of_freedom, shares)
+    said = [texts["noise"].format(spread, texts[f"from_{noise.source}"], noise.degrees_of_freedom, shares)]
+    if "fold" in noise.shares:
+        people, seeds = noise.shares["fold"], noise.shares["seed"]
+        parts = (people, seeds, sum(noise.shares.values()) - people - seeds)
+        said.append(texts["groups"].format(*(f"{part:.0%}" for part in parts)))
+    return said
+
+
+def _said(word: str, language: Language) -> str:
+    return WORDS[language].get(word, word)
+
+
+def _trivial(findings: Findings, language: Language) -> str:
+    return findings.trivial_name if language == "en" else ready_zh(findings.trivial_name)
 
 
 def _hardware(findings: Findings) -> str:

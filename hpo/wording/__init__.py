@@ -90,7 +90,7 @@ def _ratio(findings: Findings) -> list[str]:
 def _own_runs(runs: Sequence[float]) -> str:
     """Say what an arm's own trials showed, beside what the model expects of it."""
     if not runs:
-        return ""
+        return " (by the model alone: it has no complete run of its own)"
     if len(runs) == 1:
         return f" (its own run: {runs[0]:.4g})"
     return f" (its own {len(runs)} runs: {min(runs):.4g} to {max(runs):.4g})"

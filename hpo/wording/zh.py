@@ -32,6 +32,16 @@ _READY = (
         r"with more than (\d+) trials the answer is worked out by: (.*)",
         r"试验超过 \1 次时，请用此命令计算结论：\2",
     ),
+    (r"constant (\S+) (\S+) \(training median\)", r"常数 \1 \2，即训练集中位数"),
+    (r"class prior of the training windows", "训练窗口的类别先验"),
+    (
+        r"constant (\S+) (\S+) \(training median\) in the first of (\d+) folds; scores are means over them",
+        r"常数 \1 \2，即 \3 折中第一折的训练集中位数；分数为各折的均值",
+    ),
+    (
+        r"class prior of the training windows in the first of (\d+) folds; scores are means over them",
+        r"\1 折中第一折训练窗口的类别先验；分数为各折的均值",
+    ),
     (r"better than the published default", "优于已发表的默认设置"),
     (r"worse than the published default", "劣于已发表的默认设置"),
     (r"no better than a constant", "不优于常数预测"),
@@ -45,7 +55,7 @@ _READY = (
         r"用 \1 个随机种子和 \2 个独立单位无法与默认设置区分（至少需要 \3 个随机种子）",
     ),
 )
-"""Sentences that come ready-made (notes of the analysis, verdicts), as patterns."""
+"""Phrases that come ready-made (notes of the analysis, trivial predictors, verdicts), as patterns."""
 
 
 def ready_zh(sentence: str) -> str:
@@ -99,7 +109,7 @@ def answer_lines_zh(findings: Findings) -> list[str]:
 def verdict_zh(findings: Findings) -> str:
     """Return the first line: is the chosen configuration better than the trivial predictor?"""
     found, name = findings.answer, name_zh(findings)
-    trivial = f"平凡预测（{findings.trivial_name}：{_loss(findings, findings.trivial)}）"
+    trivial = f"平凡预测（{ready_zh(findings.trivial_name)}：{_loss(findings, findings.trivial)}）"
     if found.choice is None or found.choice.expected_validation_loss is None:
         counts = findings.counts
         have = f"{counts.complete} 次完整、{counts.pruned} 次提前终止、{counts.failed} 次失败的试验"
@@ -137,7 +147,7 @@ def _ratio(findings: Findings) -> list[str]:
 
 def _own_runs(runs: Sequence[float]) -> str:
     if not runs:
-        return ""
+        return "（仅由模型推断：自身没有完整运行）"
     if len(runs) == 1:
         return f"（自身运行：{runs[0]:.4g}）"
     return f"（自身 {len(runs)} 次运行：{min(runs):.4g} 至 {max(runs):.4g}）"
@@ -154,7 +164,7 @@ def _beside(findings: Findings) -> list[str]:
     return [
         f"基线（{spec.name}：lr {spec.lr:g}，backbone_lr {spec.backbone_lr:g}，{spec.loss}）：{known}"
         + (f"{_own_runs(baseline.runs)}；{against}" if baseline else ""),
-        f"平凡预测（{findings.trivial_name}）：{_loss(findings, findings.trivial)}",
+        f"平凡预测（{ready_zh(findings.trivial_name)}）：{_loss(findings, findings.trivial)}",
     ]
 
 
