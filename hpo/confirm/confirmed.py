@@ -13,9 +13,9 @@ from finetune.api import Task, find_task
 from hpo.confirm.paired import MIN_SEEDS, Comparison, Floats, adjust, compare, verdict
 from hpo.confirm.unit_intervals import Estimate, Split, estimates
 from hpo.errors import UsageError
-from hpo.ledger.ledger import Ledger
 from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.optuna_rows import plain
 from hpo.spec import PublishedResult, StudySpec
 

@@ -16,8 +16,8 @@ from hpo.display import Display, Progress
 from hpo.errors import UsageError
 from hpo.findings import Findings
 from hpo.fleet import run_local
-from hpo.ledger.ledger import Ledger
 from hpo.ledger.choice import FrozenChoice
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.spec import Configuration, StudySpec
 from hpo.storage.tables import slots

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from hpo.confirm.confirmed import newest_confirmation
 from hpo.dashboard.glance import glance
 from hpo.errors import UnknownStudyError
-from hpo.ledger.ledger import Ledger
 from hpo.ledger.choice_book import ChoiceBook
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
 from hpo.report import answer_html
 from hpo.report.page import page

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from finetune.api import find_task
 from hpo.diary.file import DiaryRow, read_diary
-from hpo.ledger.ledger import Ledger
 from hpo.ledger.imported import HandMade, import_runs
+from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.overview import is_there
 from hpo.results import trials_frame

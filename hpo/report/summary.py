@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.findings import Findings, find_out
-from hpo.ledger.ledger import Ledger
 from hpo.ledger.choice_book import ChoiceBook
+from hpo.ledger.ledger import Ledger
 from hpo.wording import YARDSTICKS
 
 HEADER = ("study", "data", "trials", "best ratio", "expected validation loss", "trivial", "ours", "published")
