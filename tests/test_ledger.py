@@ -102,6 +102,24 @@ def test_appending_the_same_configurations_twice_adds_them_once(ledger: Ledger) 
     assert ledger.counts(study.study_id).free == 5
 
 
+def test_only_slots_that_nobody_has_begun_are_taken_back_and_can_be_added_again(ledger: Ledger) -> None:
+    study = make_study(ledger, 5)
+    done, running, given_back = (take(ledger, study) for _ in range(3))
+    ledger.finish(done, outcome())
+    ledger.give_back(given_back)
+
+    assert ledger.drop_free_slots(study.study_id) == 2
+    assert ledger.drop_free_slots(study.study_id) == 0
+
+    again = ledger.claim(study.study_id, "w", lease_s=60)
+    assert again is not None
+    assert again.slot == given_back.slot
+    assert ledger.claim(study.study_id, "w", lease_s=60) is None
+    assert ledger.report([point(running, 1, 2.0)], lease_s=60) == [True]
+    ledger.add_slots(study.study_id, 5)
+    assert [take(ledger, study).slot for _ in range(2)] == [3, 4]
+
+
 def test_a_study_that_is_not_open_gives_out_no_slot(ledger: Ledger) -> None:
     study = make_study(ledger, 1)
     ledger.set_state(study.study_id, "paused")
