@@ -13,12 +13,14 @@ import typer
 
 from finetune.api import FinetuneError
 from hpo.commands.terminal import (
+    AllowPartial,
     CacheDir,
     DataDir,
     Device,
     Json,
     KnownWithin,
     Storage,
+    Trials,
     WarmStart,
     Workers,
     print_json,
@@ -42,10 +44,7 @@ def run(
             help="Shipped study, YAML file, all, all-ppg or all-ecg; may be repeated.",
         ),
     ],
-    trials: Annotated[
-        int | None,
-        typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
-    ] = None,
+    trials: Trials = None,
     storage: Storage = None,
     workers: Workers = None,
     timeout: Annotated[
@@ -57,9 +56,7 @@ def run(
     slots: Annotated[
         str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")
     ] = "auto",
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
-    ] = False,
+    allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
     as_json: Json = False,

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.commands.terminal import (
+    AllowPartial,
     CacheDir,
     DataDir,
     Device,
     Json,
     KnownWithin,
     Storage,
+    Trials,
     WarmStart,
     check_file_is_there,
     database,
@@ -98,17 +100,12 @@ def submit(
     study: Annotated[
         str, typer.Option("--study", metavar="NAME_OR_FILE", help="A shipped study or a YAML file.")
     ],
-    trials: Annotated[
-        int | None,
-        typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
-    ] = None,
+    trials: Trials = None,
     priority: Annotated[int, typer.Option("--priority", metavar="P", help="Higher is served earlier.")] = 0,
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
-    ] = False,
+    allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
     as_json: Json = False,

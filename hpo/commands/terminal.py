@@ -32,6 +32,13 @@ Workers = Annotated[
 Device = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where to train; cuda:N for one GPU.")
 ]
+Trials = Annotated[
+    int | None,
+    typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
+]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
+]
 KnownWithin = Annotated[
     float | None,
     typer.Option(
