@@ -29,8 +29,8 @@ included; plain / ours, and in brackets the ratio of each round:
 |---|---|---|---|---|---|
 | full fine-tuning, fp32 | 5 / 12 | 113 / 295 (2.61) | 654 / 1470 (2.25) | 0.094 / 0.225 (2.39) | 1 |
 | the same, bf16 | 5 / 12 | 113 / 293 (2.60) | 654 / 1590 (2.43) | 0.094 / 0.246 (2.62) | 1 |
-| full fine-tuning, fp32 | 4 / 4 | 114 / 194 (1.6, 1.8) | 597 / 1210 (1.9, 2.2) | 0.086 / 0.214 (2.3, 2.7) | 2 |
-| the same, bf16 | 4 / 4 | 114 / 212 (1.8, 1.9) | 597 / 1270 (2.1, 2.2) | 0.086 / 0.225 (2.5, 2.7) | 2 |
+| fp32, short searches | 4 / 4 | 114 / 194 (1.6, 1.8) | 597 / 1210 (1.9, 2.2) | 0.086 / 0.214 (2.3, 2.7) | 2 |
+| bf16, short searches | 4 / 4 | 114 / 212 (1.8, 1.9) | 597 / 1270 (2.1, 2.2) | 0.086 / 0.225 (2.5, 2.7) | 2 |
 | linear probing | 4 / 100 | 205 / 18900 (92) | 1030 / 82700 (81) | 0.151 / 13.0 (86) | 1 |
 
 A search of 4 trials is mostly start-up and the wait of one worker for the other. Trials are of different
