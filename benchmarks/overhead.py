@@ -5,8 +5,9 @@
 Runs the real source, ledger, pruner and sampler in one process and counts the CPU time of every call that
 the engine makes to them; all the rest is training. Process start-up is not in it.
 
-Result, one trial of 30 epochs of bidmc_rr (9,912 windows), n = 1, one of 2 shared cores of an AMD EPYC, Python
-3.11.7, torch 2.13.0 (CPU build): training 137.2 CPU s, service 0.059 CPU s: 0.04 %.
+Result, one trial of 30 epochs of bidmc_rr (9,912 windows), n = 1, one of 2 shared cores of an AMD EPYC,
+Python 3.11.7, torch 2.13.0 (CPU build): training 137.2 CPU s, service 0.059 CPU s: 0.04 %. The first trial
+is the baseline; a later one's suggestion costs another 0.06 to 0.2 CPU s (docs/search.md): 0.2 % at most.
 """
 
 from __future__ import annotations
