@@ -9,10 +9,15 @@ from hpo.cli import main
 
 def run() -> None:
     """Run the command and leave; does not return."""
-    status = main()
-    if "torch" not in sys.modules:
+    leave(main())
+
+
+def leave(status: int) -> None:
+    """End the process; does not return."""
+    if "torch" not in sys.modules and status != 130:
         sys.exit(status)
-    # Python would now take torch apart piece by piece, for longer than a container may be given to end.
+    # Python would now take torch apart piece by piece, for longer than a container may be given to end. And
+    # it drops signal handlers early on: an impatient second SIGTERM would have the last word on the status.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -28,6 +28,7 @@ from hpo.worker import Event, WorkSummary
 SCRIPT = """
 import sys
 from pathlib import Path
+from hpo.__main__ import leave
 from hpo.errors import Interrupted
 from hpo.fleet import run_local
 from small_study import NAME, Place
@@ -37,7 +38,7 @@ try:
     run_local(place.url, NAME, total=8, workers=workers, settings=place.settings(), on_event=tell)
 except Interrupted as error:
     print(error)
-    sys.exit(130)
+    leave(130)
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ledger_play import make_study, outcome, processes, report, take
 
 from hpo.errors import HpoError, MismatchError, StorageError
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import Claim
 from hpo.storage import default_url, open_engine, parse_url, passes, patiently, redact, schema, writing
 from hpo.storage.mounts import file_system, refuse_network_folder
 from hpo.storage.tables import metadata, slots
@@ -417,7 +419,17 @@ def test_a_database_that_was_dropped_is_a_clean_error_at_once(postgres_url: str)
 
 
 @pytest.mark.postgres
-def test_a_connection_cut_in_the_middle_of_a_transaction_is_waited_out(ready_postgres_url: str) -> None:
+@pytest.mark.parametrize(
+    ("step", "ends"),
+    [
+        # One statement that is its own transaction, and the third of several.
+        (lambda ledger, claim: ledger.finish(claim, outcome(0.5)), "complete"),
+        (lambda ledger, claim: ledger.give_back(claim), "free"),
+    ],
+)
+def test_a_connection_cut_in_the_middle_of_a_transaction_is_waited_out(
+    ready_postgres_url: str, step: Callable[[Ledger, Claim], bool], ends: str
+) -> None:
     engine = open_engine(ready_postgres_url)
     ledger = Ledger(engine)
     study = make_study(ledger, 1)
@@ -426,16 +438,17 @@ def test_a_connection_cut_in_the_middle_of_a_transaction_is_waited_out(ready_pos
     cuts: list[int] = []
 
     def cut(connection: sa.Connection, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("INSERT INTO trial_values") and len(cuts) < 2:
+        is_inside = "INTO trial_values" in statement or statement.startswith("UPDATE trials")
+        if is_inside and len(cuts) < 2:
             cuts.append(connection.connection.driver_connection.info.backend_pid)
             with killer.begin() as other:
                 other.execute(sa.select(sa.func.pg_terminate_backend(cuts[-1])))
             time.sleep(0.05)
 
     sa.event.listen(engine, "before_cursor_execute", cut)
-    assert patiently(lambda: ledger.finish(claim, outcome(0.5)), wait=lambda _: None)
+    assert patiently(lambda: step(ledger, claim), wait=lambda _: None)
     assert len(cuts) == 2
-    assert ledger.counts(study.study_id).complete == 1
+    assert getattr(ledger.counts(study.study_id), ends) == 1
     engine.dispose()
     killer.dispose()
 

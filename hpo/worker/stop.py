@@ -43,7 +43,11 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM as requests (in the main thread; elsewhere only :meth:`check` raises)."""
+        """Take SIGINT and SIGTERM as requests (in the main thread; elsewhere only :meth:`check` raises).
+
+        After a signal they stay so: the process is on its way out, and an impatient second one must not cut
+        that short.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -51,8 +55,9 @@ class Stop:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if self.reason != "interrupted":
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     @contextmanager
     def raising(self) -> Iterator[None]:
