@@ -3,11 +3,10 @@
     python benchmarks/search.py --world bidmc_hr bidmc_rr --repeats 30
     python benchmarks/search.py --world sharp interacting --method ours tpe_median
 
-A search asks for configurations; its runs are read from recorded curves (benchmarks/record_grid.py) at the
-nearest point of the grid, or simulated (the landscapes of benchmarks/simulated_studies.py). On a recorded
-grid each repetition draws its runs from two of the three seeds and scores what was chosen on the third. A
-peer's choice is what its user gets: its best complete trial (SMAC3: its incumbent); ours is that of
-``hpo.analysis.answer``. "+answer" is the peer's trials with our answer.
+A search asks for configurations; its runs come from an emulator of recorded curves
+(benchmarks/record_grid.py; class Grid), or are simulated (the landscapes of benchmarks/simulated_studies.py).
+Both know the expected loss of what is chosen. A peer's choice is what its user gets: its best complete trial
+(SMAC3: its incumbent); ours is that of ``hpo.analysis.answer``. "+answer" is the peer's trials with ours.
 Results, one line a repetition and checkpoint, go to --out as CSV; ``--summary`` prints the tables of such a
 file, ``--cost 1000`` the CPU time of a suggestion after so many trials. What came of it: docs/search.md.
 
@@ -18,11 +17,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,84 +92,130 @@ class Simulated:
         return (expected - self._lowest) / self._noise, abs(float(ratio) - self._best)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
-    """The recorded runs of one task: log10 rates, losses, curves (lr, backbone_lr, loss, seed, epoch)."""
+    """An emulator of one task from its recorded runs: what a run anywhere in the grid's box might have given.
+
+    Three seeds a point are too few to stand for themselves: a search that repeats a configuration would meet
+    the same numbers again, and what is best of 90 means of three is luck. So a curve's mean is that of the
+    seeds, smoothed over neighbouring rates (1/4, 1/2, 1/4) and interpolated between the points of the grid;
+    and a run adds the residual of a recorded one, drawn from the same loss within a step of the nearest
+    points. Then the expected loss of every configuration is known.
+    """
 
     lr: Floats
+    """(I,) log10, rising, evenly spaced; so is ``backbone_lr`` (K,)."""
     backbone_lr: Floats
     losses: tuple[str, ...]
-    curves: Floats
+    mean: Floats
+    """(I, K, losses, epochs), smoothed."""
+    residuals: Floats
+    """(I, K, losses, seeds, epochs), of the variance of single runs."""
     trivial: float
 
     @classmethod
     def load(cls, file: Path, task: str) -> Grid:
-        """Read one task; its seeds are those that were recorded whole."""
-        import json
-
+        """Read one task; all its runs must have been recorded, and none have diverged."""
         with np.load(file) as stored:
             place = list(stored["task"]).index(task)
             curves = stored["validation_loss"][place].astype(np.float64)
-            whole = (stored["ended"][place] != "").all(axis=(0, 1, 2))
             provenance = json.loads(str(stored["provenance"]))["studies"][task]
             rates = np.log10(stored["lr"]), np.log10(stored["backbone_lr"])
             losses = tuple(str(loss) for loss in stored["loss"])
-        return cls(*rates, losses, curves[:, :, :, whole], provenance["trivial"]["validation_loss"])
+        assert np.isfinite(curves).all()
+        mean, seeds = curves.mean(axis=3), curves.shape[3]
+        residuals = (curves - mean[:, :, :, None]) * np.sqrt(seeds / (seeds - 1))
+        trivial = provenance["trivial"]["validation_loss"]
+        return cls(*rates, losses, _smoothed(_smoothed(mean, 0), 1), residuals, trivial)
 
-    def place(self, lr: float, backbone_lr: float, loss: str) -> tuple[int, int, int]:
-        """Return the nearest point."""
-        near = (np.argmin(np.abs(axis - np.log10(rate))) for axis, rate in
-                ((self.lr, lr), (self.backbone_lr, backbone_lr)))  # fmt: skip
-        row, column = (int(found) for found in near)
-        return row, column, self.losses.index(loss)
+    def corners(self, lr: float, backbone_lr: float) -> list[tuple[int, int, float]]:
+        """Return the points of the grid around log10 rates, each with its weight."""
+        (row, down), (column, right) = (
+            _between(axis, at) for axis, at in ((self.lr, lr), (self.backbone_lr, backbone_lr))
+        )
+        return [
+            (row + i, column + k, (down if i else 1 - down) * (right if k else 1 - right))
+            for i in (0, 1)
+            for k in (0, 1)
+        ]
 
-    def best(self) -> tuple[int, int, int]:
-        """Return the point with the lowest mean over all seeds and, for half of it, its neighbours' in rates.
+    def pool(self, row: int, column: int, loss: int) -> Floats:
+        """Return (n, epochs): the residuals within a step of a point of the grid."""
+        near = self.residuals[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2, loss]
+        return near.reshape(-1, near.shape[-1])
 
-        Three seeds alone leave the lowest of 90 means to luck.
-        """
-        mean = np.minimum(self.final(), self.trivial).mean(axis=-1)
-        for axis in (0, 1):
-            edges = np.pad(mean, [(1, 1) if axis == at else (0, 0) for at in range(3)], mode="edge")
-            size = mean.shape[axis]
-            near = [np.take(edges, range(shift, shift + size), axis=axis) for shift in (0, 1, 2)]
-            mean = 0.25 * near[0] + 0.5 * near[1] + 0.25 * near[2]
-        found = np.unravel_index(int(np.argmin(mean)), mean.shape)
-        return int(found[0]), int(found[1]), int(found[2])
+    def mean_at(self, corners: Sequence[tuple[int, int, float]], loss: int) -> Floats:
+        """Return the mean curve (epochs,)."""
+        return np.asarray(sum(weight * self.mean[row, column, loss] for row, column, weight in corners))
 
-    def final(self) -> Floats:
-        """Return the lowest loss of each run (lr, backbone_lr, loss, seed); inf for one that diverged."""
-        return np.where(np.isnan(self.curves).any(axis=-1), np.inf, self.curves.min(axis=-1))
+    def expected(self, lr: float, backbone_lr: float, loss: int) -> float:
+        """Return the expected lowest loss of a run at log10 rates."""
+        corners = self.corners(lr, backbone_lr)
+        mean = self.mean_at(corners, loss)
+        lowest = ((mean + self.pool(row, column, loss)).min(axis=1).mean() for row, column, _ in corners)
+        return float(sum(weight * low for (_, _, weight), low in zip(corners, lowest, strict=True)))
+
+    def best_ratio(self) -> tuple[float, float]:
+        """Return the best configuration's log10 ratio, on a lattice of 0.1 decades, and its expected loss."""
+        rates = (np.arange(round((axis[-1] - axis[0]) * 10) + 1) / 10 + axis[0] for axis in
+                 (self.lr, self.backbone_lr))  # fmt: skip
+        found = (
+            (self.expected(lr, slow, loss), lr - slow)
+            for (lr, slow) in product(*rates)
+            for loss in range(len(self.losses))
+        )
+        lowest, ratio = min(found)
+        return float(ratio), lowest
+
+
+def _smoothed(values: Floats, axis: int) -> Floats:
+    edges = np.concatenate([values.take([0], axis), values, values.take([-1], axis)], axis=axis)
+    size = values.shape[axis]
+    before, here, after = (edges.take(range(shift, shift + size), axis) for shift in (0, 1, 2))
+    return np.asarray(0.25 * before + 0.5 * here + 0.25 * after)
+
+
+def _between(axis: Floats, at: float) -> tuple[int, float]:
+    """Return the index below ``at`` on an even axis, and how far ``at`` lies towards the next (0 to 1)."""
+    steps = float(np.clip((at - axis[0]) / (axis[1] - axis[0]), 0, len(axis) - 1))
+    low = min(int(steps), len(axis) - 2)
+    return low, steps - low
+
+
+@cache
+def best_ratio_of(grid: Grid) -> float:
+    """Return the log10 ratio of an emulator's best configuration, worked out once."""
+    return grid.best_ratio()[0]
 
 
 class Recorded:
-    """A recorded grid whose runs come from all seeds but one, which scores what is chosen."""
+    """Runs of the emulator of one task; each repetition draws others."""
 
     def __init__(self, grid: Grid, repeat: int) -> None:
-        seeds = grid.curves.shape[3]
         self._grid = grid
-        self._held = repeat % seeds
-        self._seeds = [seed for seed in range(seeds) if seed != self._held] or [self._held]
         self._rng = np.random.default_rng([7, repeat])
-        self.epochs = grid.curves.shape[4]
+        self.epochs = grid.mean.shape[-1]
         self.trivial = grid.trivial
         ends = [simulated.Bounds(10 ** axis[0], 10 ** axis[-1]) for axis in (grid.lr, grid.backbone_lr)]
         self.space = simulated.Space(*ends, grid.losses)
-        row, column, _ = grid.best()
-        self._best_ratio = grid.lr[row] - grid.backbone_lr[column]
+        self._best = best_ratio_of(grid)
 
     def curve(self, lr: float, backbone_lr: float, loss: str) -> Floats:
-        """Return one of the recorded runs."""
-        place = self._grid.place(lr, backbone_lr, loss)
-        found = self._grid.curves[(*place, int(self._rng.choice(self._seeds)))]
-        return found[: int(np.argmax(np.isnan(found))) + 1] if np.isnan(found).any() else found
+        """Return the validation losses (epochs,) of one run."""
+        place, corners = (
+            self._grid.losses.index(loss),
+            self._grid.corners(np.log10(lr), np.log10(backbone_lr)),
+        )
+        chosen = self._rng.choice(len(corners), p=[weight for *_, weight in corners])
+        row, column, _ = corners[chosen]
+        residual = self._rng.choice(self._grid.pool(row, column, place))
+        return self._grid.mean_at(corners, place) + residual
 
     def truth(self, lr: float, backbone_lr: float, loss: str) -> tuple[float, float]:
-        """Return the held seed's loss there, and the error of log10 ratio."""
-        place = self._grid.place(lr, backbone_lr, loss)
-        final = self._grid.final()[(*place, self._held)]
-        ratio = self._grid.lr[place[0]] - self._grid.backbone_lr[place[1]]
-        return float(min(final, self.trivial)), abs(float(ratio - self._best_ratio))
+        """Return the expected loss there, and the error of log10 ratio."""
+        lr, backbone_lr = float(np.log10(lr)), float(np.log10(backbone_lr))
+        expected = self._grid.expected(lr, backbone_lr, self._grid.losses.index(loss))
+        return expected, abs(lr - backbone_lr - self._best)
 
 
 # --- searches
@@ -360,14 +408,18 @@ def picked(row: Mapping[str, Any]) -> Picked:
     return row["lr"], row["backbone_lr"], row["loss"]
 
 
+@cache
+def recorded(file: Path, task: str) -> Grid:
+    """Return the emulator of one task, read once."""
+    return Grid.load(file, task)
+
+
 def replay(
     world: str, grid: Path, method: str, repeat: int, epochs: int, *, with_answer: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield the outcomes of one search."""
     made = (
-        Simulated(world, repeat)
-        if world in simulated.LANDSCAPES
-        else Recorded(Grid.load(grid, world), repeat)
+        Simulated(world, repeat) if world in simulated.LANDSCAPES else Recorded(recorded(grid, world), repeat)
     )
     total = epochs * made.epochs // 8
     history = run(made, METHODS[method](made, repeat), total)

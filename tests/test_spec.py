@@ -275,8 +275,8 @@ def test_the_fingerprint_ignores_texts_and_the_budget() -> None:
         ("validation", {"kind": "grouped_folds"}, "validation.kind: reference here, grouped_folds there"),
         ("inputs", {"train_subjects": 5}, "inputs.train_subjects: None here, 5 there"),
         ("inputs", {"every": 4}, "inputs.every: nothing here, 4 there"),
-        ("sampler", {"kind": "random"}, "sampler.kind: gp here, random there"),
-        ("pruner", {"kind": "none"}, "pruner.kind: median here, none there"),
+        ("sampler", {"kind": "random"}, "sampler.kind: ratio here, random there"),
+        ("pruner", {"kind": "none"}, "pruner.kind: improvement here, none there"),
         ("baseline", {"lr": 2e-4}, "baseline.lr: 0.0001 here, 0.0002 there"),
     ],
 )

@@ -153,14 +153,14 @@ class Recipe(Part):
 class Sampler(Part):
     """How configurations are suggested; the first ``startup_trials`` are random, or fill the space evenly."""
 
-    kind: Literal["ratio", "gp", "tpe", "random"] = "gp"
+    kind: Literal["ratio", "gp", "tpe", "random"] = "ratio"
     startup_trials: int = Field(default=10, ge=0)
 
 
 class Pruner(Part):
     """Which runs are stopped early, on the task's own validation loss."""
 
-    kind: Literal["none", "median", "improvement"] = "median"
+    kind: Literal["none", "median", "improvement"] = "improvement"
     warmup_epochs: int = Field(default=3, ge=0)
     startup_trials: int = Field(default=5, ge=0)
 
