@@ -80,7 +80,8 @@ def test_a_job_that_is_preempted_gives_back_comes_back_and_finishes(
     place.open(2)
     (job,) = submit(1)
     wait_until(lambda: place.counts().running == 1)
-    subprocess.run(["sbatch", "--partition=urgent", "--cpus-per-task=4", "--wrap=sleep 1"], check=True)
+    urgent = ["sbatch", "--partition=urgent", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(urgent, check=True)
 
     wait_until(lambda: place.counts().running == 0)
     wait_until(lambda: state_of(job) == "PENDING")
