@@ -6,6 +6,9 @@
 Two studies, made from a shipped one: every fourth window of each subject, batches of 32, the last part of the
 budget on fresh seeds of three leaders and the baseline. They differ in ``validation`` alone. The same command
 again goes on where it was stopped, and prints the table of what is there.
+
+Result on bidmc_hr, 50 trials each: 71 % of the variance of a random trial on folds is people, 2 % seeds, 27 %
+configurations; on the reference split 42 % seeds, 58 % configurations. The table: docs/results/README.md.
 """
 
 from __future__ import annotations
