@@ -53,7 +53,7 @@ def run_local(
     if workers is not None and workers < 1:
         raise UsageError(f"workers is {workers}", "at least 1")
     stop = Stop()
-    with stop.listening(), open_ledger(url) as ledger:
+    with stop.listening(for_good=True), open_ledger(url) as ledger:
         row = ledger.study(study)
         counts = ledger.counts(row.study_id, total)
         fleet = _Fleet(Job(url, study, total, replace(settings, timeout_s=None)), row, ledger, stop, on_event)

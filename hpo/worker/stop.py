@@ -42,11 +42,11 @@ class Stop:
             signal.pthread_kill(main, signal.SIGTERM)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self, *, for_good: bool = False) -> Iterator[None]:
         """Take SIGINT and SIGTERM as requests (in the main thread; elsewhere only :meth:`check` raises).
 
-        After a signal they stay so: the process is on its way out, and an impatient second one must not cut
-        that short.
+        With ``for_good`` they stay so after a signal: the process is on its way out, and an impatient second
+        one must not cut that short.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -55,7 +55,7 @@ class Stop:
         try:
             yield
         finally:
-            if self.reason != "interrupted":
+            if not (for_good and self.reason == "interrupted"):
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
