@@ -21,6 +21,10 @@ inflated, so the comparison counts), Python 3.11.7, optuna 5.0.0, SQLAlchemy 2.1
 | attaching, sampler ratio, pruner improvement, CPU s | PostgreSQL | - | 2.99 | 3 |
 | the same | SQLite | - | 2.50 | 3 |
 | its memory above a worker on an empty study, MiB | PostgreSQL | - | 149 | 3 |
+| report and pruning, the machine idle | PostgreSQL | 12.94 (12 to 15) | 0.60 (0.5 to 0.8) | 6; 6 |
+| with the pruner improvement, the machine idle | PostgreSQL | - | 0.89 (0.6 to 1.0) | 6 |
+| hpo status of 1,000 trials, wall s, the machine idle | SQLite | - | 0.97 (0.86 to 1.06) | 5 |
+| the same | PostgreSQL | - | 1.04 (0.94 to 1.05) | 5 |
 | hpo status of 1,000 trials, CPU s | SQLite | - | 0.80 (0.78 to 0.86) | 5 |
 | the same, wall s, beside some ten busy processes | SQLite | - | 10.8 (10.4 to 12.7) | 5 |
 | hpo status of 1,000 trials, CPU s | PostgreSQL | - | 0.95 (0.90 to 0.97) | 5 |
