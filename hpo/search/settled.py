@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.spec import StudySpec
-from hpo.storage.tables import slots
 
 EVERY = 5
 """Trials between two looks: an answer costs about 0.6 CPU seconds at 100 trials (docs/answer.md)."""
@@ -31,17 +30,12 @@ class Settler:
         within = self._spec.budget.known_within
         if within is None or self._study.kind != "search":
             return None
-        ended = self._ended()
+        counts = ledger.counts(self._study.study_id)
+        ended = counts.finished + counts.failed
         if ended % EVERY or not self._is_known_within(within):
             return None
         dropped = ledger.drop_free_slots(self._study.study_id)
         return f"the best ratio is known to within {within:g}x after {ended} trials; {dropped} are not run"
-
-    def _ended(self) -> int:
-        is_over = (slots.c.study_id == self._study.study_id) & slots.c.state.in_(("done", "failed"))
-        with self._engine.connect() as connection:
-            query = sa.select(sa.func.count()).select_from(slots).where(is_over)
-            return int(connection.execute(query).scalar_one())
 
     def _is_known_within(self, factor: float) -> bool:
         from hpo.analysis import answer  # with SciPy and pandas, which most workers do not need
