@@ -1,6 +1,6 @@
 """A GPU's figures: the plain loop against populations of K, for the tiny and a 256-wide encoder.
 
-    python benchmarks/gpu.py [--out gpu.json] [--batch 64] [--precision fp32 bf16] [--slots 2 4 8 16 32]
+    python benchmarks/gpu.py [--out gpu.json] [--batch 64] [--precision fp32 tf32 bf16] [--slots 2 4 8 16 32]
 
 For each encoder, precision and K: milliseconds a member and step (minimum of two epochs of a few steps,
 after one to warm up), trials an hour of 12 epochs of 155 steps, and the device's utilisation and memory as
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from finetune.api import BackboneSpec, InputSpec, Recipe, RunSpec
+from finetune.api import BackboneSpec, InputSpec, Precision, Recipe, RunSpec
 from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder
 from finetune.backbones.cmssl_files import save_cmssl
 from finetune.engine.device_data import DeviceData
@@ -34,6 +34,7 @@ from finetune.engine.population import CALIBRATION_STEPS, smallest_near_best, st
 from finetune.random import Purpose, torch_generator
 from finetune.tasks import find_task
 
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
 ENCODERS = {"tiny": TINY, "small": CmsslArchitecture(embedding=256, layers=4, heads=4)}
 EPOCHS, STEPS = 12, 155
 """A trial of the study bidmc_rr without pruning."""
@@ -78,8 +79,8 @@ def random_data(batch: int, device: torch.device) -> DeviceData:
     )
 
 
-def spec_of(weights: Path, batch: int, precision: str) -> RunSpec:
-    recipe = Recipe(EPOCHS, batch, EPOCHS, precision="bf16" if precision == "bf16" else "fp32")
+def spec_of(weights: Path, batch: int, precision: Precision) -> RunSpec:
+    recipe = Recipe(EPOCHS, batch, EPOCHS, precision=precision)
     backbone = BackboneSpec("cmssl_tiny_ppg", str(weights))
     return RunSpec(InputSpec("bidmc_rr"), backbone, "full_finetuning", recipe, 1e-4, 1e-5, "mse", 0)
 
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16"))
+    parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--slots", nargs="+", type=int, default=[2, 4, 8, 16, 32, 64])
     options = parser.parse_args()
     device = torch.device(options.device)

@@ -36,14 +36,19 @@ from numpy.typing import NDArray
 from search_peers import BySmac, BySyneTune
 
 from hpo.analysis import answer
+from hpo.analysis.leaders import leaders
 from hpo.search import PastTrial, suggest
 from hpo.search.prospects import learned_from
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import GROWTH, Memory, RatioSampler
+from hpo.search.warm import LEADERS
 from hpo.spec import Configuration, Sampler, load_spec
 
 Floats = NDArray[np.float64]
 GRID = Path(__file__).parent / "results" / "grid_bidmc.npz"
+TASKS = {"bidmc_hr", "bidmc_rr"}
+WARM_EPOCHS = 240
+"""Of the search on the other task that ours_warm begins with."""
 CHECKPOINTS = (60, 80, 100, 120, 140, 160, 200, 240, 280, 320, 400, 480)
 """Epochs after which the choice is looked at, for runs of 8; in proportion for others."""
 
@@ -103,6 +108,7 @@ class Grid:
     points. Then the expected loss of every configuration is known.
     """
 
+    task: str
     lr: Floats
     """(I,) log10, rising, evenly spaced; so is ``backbone_lr`` (K,)."""
     backbone_lr: Floats
@@ -126,7 +132,7 @@ class Grid:
         mean, seeds = curves.mean(axis=3), curves.shape[3]
         residuals = (curves - mean[:, :, :, None]) * np.sqrt(seeds / (seeds - 1))
         trivial = provenance["trivial"]["validation_loss"]
-        return cls(*rates, losses, _smoothed(_smoothed(mean, 0), 1), residuals, trivial)
+        return cls(task, *rates, losses, _smoothed(_smoothed(mean, 0), 1), residuals, trivial)
 
     def corners(self, lr: float, backbone_lr: float) -> list[tuple[int, int, float]]:
         """Return the points of the grid around log10 rates, each with its weight."""
@@ -193,6 +199,7 @@ class Recorded:
 
     def __init__(self, grid: Grid, repeat: int) -> None:
         self._grid = grid
+        self.task = grid.task
         self._rng = np.random.default_rng([7, repeat])
         self.epochs = grid.mean.shape[-1]
         self.trivial = grid.trivial
@@ -248,6 +255,10 @@ class ByOptuna:
         self._world = world
         self._study = optuna.create_study(sampler=sampler, pruner=pruner)
 
+    def enqueue(self, lr: float, backbone_lr: float, loss: str) -> None:
+        """Have a configuration tried first."""
+        self._study.enqueue_trial({"lr": lr, "backbone_lr": backbone_lr, "loss": loss})
+
     def ask(self) -> tuple[float, float, str]:
         """Suggest the next configuration."""
         self._trial, space = self._study.ask(), self._world.space
@@ -281,6 +292,19 @@ def _ours(rule: str = "information", pruner: Any = None) -> Callable[[World, int
     return make
 
 
+def _warm(world: World, repeat: int) -> Search:
+    """Begin at the leaders of a search of ours on the other recorded task (``hpo run --warm-start``)."""
+    if not isinstance(world, Recorded):
+        raise SystemExit("ours_warm: only for recorded tasks")
+    (other,) = TASKS - {world.task}
+    there = Recorded(recorded(GRID, other), repeat)
+    history = run(there, METHODS["ours"](there, repeat), WARM_EPOCHS)
+    search = ByOptuna(world, RatioSampler(seed=repeat), ImprovementPruner())
+    for one in leaders(*history.frames(len(history.rows)), there.space, LEADERS):
+        search.enqueue(one.lr, one.backbone_lr, one.loss)
+    return search
+
+
 def _optuna(sampler: Callable[[int], Any], pruner: Callable[[World], Any]) -> Callable[[World, int], Search]:
     return lambda world, repeat: ByOptuna(world, sampler(repeat), pruner(world))
 
@@ -290,6 +314,7 @@ METHODS: Mapping[str, Callable[[World, int], Search]] = {
     "ours_improvement": _ours("improvement"),
     "ours_thompson": _ours("thompson"),
     "ours_median": _ours(pruner=optuna.pruners.MedianPruner),
+    "ours_warm": _warm,
     "ours_unpruned": _ours(pruner=optuna.pruners.NopPruner),
     "random": _optuna(
         lambda seed: optuna.samplers.RandomSampler(seed=seed), lambda world: optuna.pruners.NopPruner()

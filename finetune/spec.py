@@ -13,7 +13,9 @@ Mode = Literal["full_finetuning", "linear_probing", "linear_probing_cached"]
 Normalisation = Literal["position", "window"]
 """``position``: per-position mean and std over the training windows (the reference, CM-SSL);
 ``window``: each window by its own mean and std."""
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of training; validation is always fp32. ``tf32``: matrix products on the tensor cores of a GPU that has
+them (Ampere or later), elsewhere as fp32; ``bf16``: autocast."""
 EndReason = Literal["finished", "patience", "pruned", "diverged"]
 """Why a run ended by itself: all epochs done, no better epoch for ``patience`` epochs, told to stop
 by the source, or a loss that is not finite."""

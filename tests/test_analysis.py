@@ -346,7 +346,34 @@ def test_without_curves_a_pruned_trial_says_little() -> None:
 
     evidence = gather(trials, NO_CURVES, BOX)
 
-    assert (np.sqrt(evidence.extra[8:]) >= 0.4 * evidence.scale.width).all()
+    assert (np.sqrt(evidence.extra[8:]) >= 0.15 * evidence.scale.width).all()
+
+
+def test_two_or_three_curves_say_something_of_a_pruned_trial() -> None:
+    trials = table(5, 0.02)
+    trials["value"] = [0.5, 0.8, 4.2, 4.6, 4.7]
+    trials.loc[4, ["state", "end"]] = "pruned"
+    after_three = {0: 1.2, 1: 1.6, 2: 4.2, 3: 4.7, 4: 4.7}
+    rows = [(number, epoch, loss) for number, loss in after_three.items() for epoch in (1, 2, 3)]
+    rows += [(number, 4, trials["value"][number]) for number in range(4)]
+    curves = pd.DataFrame(rows, columns=["number", "epoch", "validation_loss"])
+
+    nothing, some = (gather(trials, known, BOX) for known in (NO_CURVES, curves))
+
+    assert nothing.y[4] < some.y[4] < 4.7
+    assert some.y[4] > 3.5
+    assert 0 < some.extra[4] < nothing.extra[4]
+
+
+def test_with_few_complete_trials_only_a_tried_place_is_chosen() -> None:
+    few, enough = table(9, 0.02), table(40, 0.02)
+
+    chosen = [ask(trials).choice for trials in (few, enough)]
+
+    assert chosen[0]
+    assert chosen[1]
+    assert np.isclose(few["lr"], chosen[0].lr).any()
+    assert not np.isclose(enough["lr"], chosen[1].lr).any()
 
 
 def test_a_diverged_trial_is_one_of_the_worst_and_keeps_the_choice_away() -> None:

@@ -19,7 +19,7 @@ from finetune.api import (
     score_test,
     train,
 )
-from finetune.engine.loop import Identity
+from finetune.engine.loop import Identity, tensor_cores
 from finetune.model import build_model
 from finetune.tasks import find_task
 
@@ -130,6 +130,31 @@ def test_bf16_gives_numbers_near_those_of_fp32(run_all):
 
     assert full.curve("a") != half.curve("a")
     assert np.allclose(full.curve("a"), half.curve("a"), rtol=0.2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU they differ")
+def test_tf32_is_fp32_where_there_are_no_tensor_cores(run_all):
+    full, tensor = (
+        run_all(ListSource(Run("a", replace(SPEC, recipe=replace(SPEC.recipe, precision=kind)))))
+        for kind in ("fp32", "tf32")
+    )
+
+    assert full.curve("a") == tensor.curve("a")
+
+
+@pytest.mark.parametrize(("kind", "inside"), [("tf32", "high"), ("fp32", "highest"), ("bf16", "highest")])
+def test_tensor_cores_are_used_for_tf32_only_and_the_setting_is_given_back(kind, inside):
+    before, seen = torch.get_float32_matmul_precision(), []
+
+    def fail() -> None:
+        with tensor_cores(kind):
+            seen.append(torch.get_float32_matmul_precision())
+            raise RuntimeError("an epoch failed")
+
+    with pytest.raises(RuntimeError, match="an epoch failed"):
+        fail()
+    assert seen == [inside]
+    assert torch.get_float32_matmul_precision() == before
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1", "smooth_l1", "huber"])

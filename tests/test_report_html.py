@@ -255,7 +255,7 @@ def test_two_studies_side_by_side_say_what_differs(findings: Findings) -> None:
 
     assert differences(findings, findings) == []
     assert differences(findings, other) == ["recipe.epochs: 6 | 9"]
-    assert "+0 ±" in statement(findings, other)
+    assert "+0.000 ±" in statement(findings, other)
     assert "not more than its error" in statement(findings, other)
     assert all(len(row) == 3 for row in table(findings, other))
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,19 +111,20 @@ def train_epoch(member: Member) -> float:
     batches = torch.split(epoch_order(spec, len(data.train_x), epoch).to(device), spec.recipe.batch_size)
     first_step = (epoch - 1) * len(batches)
     total = torch.zeros((), device=device)
-    for index, batch in enumerate(batches):
-        noise = Noise(spec.seed, first_step + index, device)
-        with precision(spec.recipe.precision, device):
-            outputs = model(data.train_x[batch], noise)  # (B, outputs)
-            value = member.loss(outputs.float(), data.train_y[batch]).mean()
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
-        if first_step + index == 0:
-            check_contiguous(model)
-        if spec.recipe.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), spec.recipe.max_grad_norm)
-        optimizer.step()
-        total += value.detach() * len(batch)
+    with tensor_cores(spec.recipe.precision):
+        for index, batch in enumerate(batches):
+            noise = Noise(spec.seed, first_step + index, device)
+            with precision(spec.recipe.precision, device):
+                outputs = model(data.train_x[batch], noise)  # (B, outputs)
+                value = member.loss(outputs.float(), data.train_y[batch]).mean()
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+            if first_step + index == 0:
+                check_contiguous(model)
+            if spec.recipe.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), spec.recipe.max_grad_norm)
+            optimizer.step()
+            total += value.detach() * len(batch)
     return float(total) / len(data.train_x)
 
 
@@ -133,8 +134,19 @@ def epoch_order(spec: RunSpec, windows: int, epoch: int) -> Tensor:
 
 
 def precision(kind: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """Return the autocast context of a precision (fp32: none)."""
+    """Return the autocast context of a precision (none but for bf16)."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bf16")
+
+
+@contextmanager
+def tensor_cores(kind: Precision) -> Iterator[None]:
+    """Let float32 matrix products, forward and backward, use TF32 inside; a setting of the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class Identity(torch.nn.Module):

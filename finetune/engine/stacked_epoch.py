@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetune.engine.loop import Member, epoch_order, precision
+from finetune.engine.loop import Member, epoch_order, precision, tensor_cores
 from finetune.engine.stacked import Layout, StackedNoise, Weights, forward
 from finetune.losses import Loss
 from finetune.random import Noise
@@ -34,19 +34,19 @@ def train_epoch_stacked(members: Sequence[Member], slots: int) -> list[float]:
     losses = group_losses(members, slots)
     recipe, device = members[0].run.spec.recipe, members[0].device
     total = torch.zeros(slots, device=device)
-    for index in range(plan.steps):
-        batch = plan.batch(index)
-        noise = StackedNoise(plan.noises(index), plan.sources)
-        weights = stack.leaves()
-        with precision(recipe.precision, device):
-            outputs = forward(
-                {**stack.frozen, **weights}, members[0].model, batch.x, noise
-            )  # (K, B, outputs)
-            rows = _row_losses(losses, outputs.float(), batch.y)  # (K, B)
-        values = (rows * batch.share).sum(dim=1)  # (K,)
-        gradients = torch.autograd.grad(values.sum(), list(weights.values()))
-        stack.step([gradient.flatten(1) for gradient in gradients], batch.active, recipe.max_grad_norm)
-        total += values.detach() * batch.sizes
+    with tensor_cores(recipe.precision):
+        for index in range(plan.steps):
+            batch = plan.batch(index)
+            noise = StackedNoise(plan.noises(index), plan.sources)
+            weights = stack.leaves()
+            with precision(recipe.precision, device):
+                leaves = {**stack.frozen, **weights}
+                outputs = forward(leaves, members[0].model, batch.x, noise)  # (K, B, outputs)
+                rows = _row_losses(losses, outputs.float(), batch.y)  # (K, B)
+            values = (rows * batch.share).sum(dim=1)  # (K,)
+            gradients = torch.autograd.grad(values.sum(), list(weights.values()))
+            stack.step([gradient.flatten(1) for gradient in gradients], batch.active, recipe.max_grad_norm)
+            total += values.detach() * batch.sizes
     stack.write_back(members)
     means = (total / plan.windows).tolist()  # the epoch's only sync
     return [float(mean) for mean in means[: len(members)]]

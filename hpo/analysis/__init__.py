@@ -140,7 +140,10 @@ def _modelled(
     lattice = Lattice.of(box)
     mean, draws = draw_landscapes(surrogate, lattice, np.random.default_rng(1))
     curve = ratio_curve(lattice, mean, draws)
-    place = _lowest(lattice, mean)
+    if bare.trials["complete"] < MIN_COMPLETE:
+        place = _lowest_tried(surrogate, evidence)
+    else:
+        place = _lowest(lattice, mean)
     settings = [bare.best, baseline or bare.best]
     points_asked = np.concatenate([place[None], points(_rows(settings), box)])
     chosen, naive, default = _expected(surrogate, evidence, points_asked)
@@ -182,6 +185,12 @@ def _lowest(lattice: Lattice, mean: Floats) -> Floats:
     lr = float(np.clip(lr, *lattice.box.lr))
     backbone_lr = float(np.clip(lr - ratio, *lattice.box.backbone_lr))
     return np.array([lr, lr - backbone_lr, loss], dtype=np.float64)
+
+
+def _lowest_tried(surrogate: Surrogate, evidence: Evidence) -> Floats:
+    """Return the point (3,) of the complete trial whose expected loss is lowest."""
+    tried = evidence.x[evidence.extra == 0]
+    return np.asarray(tried[int(np.argmin(surrogate.posterior(tried)[0]))])
 
 
 def _own_runs(trials: pd.DataFrame, setting: Setting) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ from hpo.analysis.box import Box, Floats
 MISFIT = 0.4
 """Share of an extrapolated gain's distance from the mean gain that is doubted: what was pruned is not like
 what was not (chosen by us: docs/answer.md)."""
-MIN_CURVES = 6
+MIN_CURVES = 4
 """Complete trials that must have reached an epoch before their curves extrapolate a pruned one."""
 FEATURES = 3
 """Regressors of that extrapolation: both rates, and how steep the curve is."""
@@ -204,18 +204,22 @@ class Outlook:
 
     width: float
     """Of the scale."""
+    gains: Floats
+    """(n,) what complete runs gained after that epoch."""
+    lowest: float
+    """Of their final losses."""
     regression: Regression | None
-    """None with fewer than ``MIN_CURVES`` curves: the final loss is anywhere within the width."""
+    """None with fewer than ``MIN_CURVES`` curves."""
 
     @classmethod
     def of(cls, x: Floats, curves: Sequence[Floats], final: Floats, epoch: int, width: float) -> Outlook:
         """Learn from complete runs: points (n, 3), lowest losses up to each epoch, and final losses (n,)."""
         known = np.array([0 < epoch <= len(curve) for curve in curves], dtype=bool)
-        if known.sum() < MIN_CURVES:
-            return cls(width, None)
-        reached = np.stack([curve[:epoch] for curve, is_known in zip(curves, known, strict=True) if is_known])
-        gain = reached[:, -1] - final[known]
-        return cls(width, Regression.of(_curve_features(reached, x[known]), gain))
+        reached = [curve[:epoch] for curve, is_known in zip(curves, known, strict=True) if is_known]
+        gains = np.array([curve[-1] for curve in reached]) - final[known]
+        enough = len(reached) >= MIN_CURVES
+        regression = Regression.of(_curve_features(np.stack(reached), x[known]), gains) if enough else None
+        return cls(width, gains, float(final.min()), regression)
 
     def foretell(self, x: Floats, curves: Floats, now: Floats) -> tuple[Floats, Floats]:
         """Return mean and variance (m,) of the final losses of runs at points (m, 3).
@@ -224,9 +228,21 @@ class Outlook:
         normal is truncated to what is possible (<= now).
         """
         if self.regression is None:
-            return now - 0.5 * self.width, np.full(len(now), (0.5 * self.width) ** 2)
-        gain, variance = self.regression.foretell(_curve_features(curves, x))
+            gain, variance = self._among_few(now)
+        else:
+            gain, variance = self.regression.foretell(_curve_features(curves, x))
         return _truncated(now - gain, np.sqrt(variance + (0.02 * self.width) ** 2), now)
+
+    def _among_few(self, now: Floats) -> tuple[Floats, Floats]:
+        """Return mean and variance (m,) of the gains from few complete runs, or none, and an imagined one.
+
+        That one gains half the width, or what leads to the lowest loss seen if that is less.
+        """
+        imagined = np.clip(now - self.lowest, 0.25 * self.width, 0.5 * self.width)
+        count = len(self.gains) + 1
+        mean = (self.gains.sum() + imagined) / count
+        around = np.sum((self.gains[:, None] - mean) ** 2, axis=0)
+        return mean, (around + imagined**2) / count
 
 
 def _curve_features(curves: Floats, x: Floats) -> Floats:

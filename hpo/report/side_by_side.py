@@ -8,6 +8,7 @@ from hpo.analysis.values import Answer
 from hpo.findings import Findings
 from hpo.ledger.optuna_rows import plain
 from hpo.wording import YARDSTICKS
+from hpo.wording.numbers import with_error
 
 
 def differences(first: Findings, second: Findings) -> list[str]:
@@ -60,9 +61,9 @@ def _losses(first: Findings, second: Findings) -> str:
     if None in values or None in errors:
         return "losses: not known for both"
     gap, error = values[0] - values[1], (errors[0] ** 2 + errors[1] ** 2) ** 0.5  # type: ignore[operator]
-    unit = first.task.unit
-    said = f"expected loss of the first minus the second {gap:+.3g} ± {error:.2g} {unit}".rstrip()
-    return f"{said}: {'more' if abs(gap) > 1.96 * error else 'not more'} than its error"
+    said = with_error(gap, error, first.task.unit, sign="+")
+    more = "more" if abs(gap) > 1.96 * error else "not more"
+    return f"expected loss of the first minus the second {said}: {more} than its error"
 
 
 def table(first: Findings, second: Findings) -> list[tuple[str, str, str]]:
@@ -105,7 +106,7 @@ def _column(found: Findings) -> dict[str, str]:
 def _loss(value: float | None, error: float | None) -> str:
     if value is None:
         return "not known"
-    return f"{value:.4g}" + ("" if error is None else f" ± {error:.2g}")
+    return with_error(value, error)
 
 
 def to_json(first: Findings, second: Findings) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hpo.findings import Findings, find_out
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.wording import YARDSTICKS
+from hpo.wording.numbers import with_error
 
 HEADER = ("study", "data", "trials", "best ratio", "expected validation loss", "trivial", "ours", "published")
 
@@ -112,8 +113,7 @@ def _ours(engine: sa.Engine, findings: Findings, names: Sequence[str]) -> tuple[
 
 def cells(row: Row) -> tuple[str, ...]:
     """Return a row as texts, one for each column of ``HEADER``."""
-    spread = "" if row.standard_error is None else f" ± {row.standard_error:.2g}"
-    loss = "not known" if row.expected is None else f"{row.expected:.4g}{spread} {row.unit}".rstrip()
+    loss = "not known" if row.expected is None else with_error(row.expected, row.standard_error, row.unit)
     return (
         row.study,
         row.data,

@@ -11,12 +11,15 @@ import numpy as np
 from scipy.special import stdtr
 
 from hpo.analysis.box import Floats
-from hpo.analysis.evidence import FEATURES, MIN_CURVES, Outlook, Scale, Seen
+from hpo.analysis.evidence import FEATURES, Outlook, Scale, Seen
 from hpo.search.past import MAX_CURVES, PastTrial
 from hpo.spec import Configuration
 
 CHANCE = 0.1
 """Probability of ending better below which a run is stopped (chosen by us: docs/search.md)."""
+MIN_CURVES = 6
+"""Complete trials before which nothing is stopped for its chance; more than an answer asks for, because a
+run that is stopped cannot show that it would have come good."""
 NEAR_DECADES = 0.3
 """Trials so near in lr and ratio count as one configuration when its expected loss is guessed."""
 OTHER_LOSS = 0.3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpo.findings import Findings
+from hpo.wording.numbers import with_error
 
 YARDSTICKS = {"mae": "MAE", "cross_entropy": "cross-entropy", "bce": "binary cross-entropy"}
 
@@ -116,7 +117,8 @@ def _best_trial(findings: Findings) -> list[str]:
     if best is None:
         return []
     value = _loss(findings, best.validation_loss)
-    luck = "" if optimism is None else f"; optimistic by about {_loss(findings, optimism)}"
+    about = "" if optimism is None else f"{optimism:.2g} {findings.task.unit}".rstrip()
+    luck = f"; optimistic by about {about}" if about else ""
     return [f"best single trial: {best.number} at {value} (seed {best.seed}{luck})"]
 
 
@@ -142,5 +144,4 @@ def _loss(findings: Findings, value: float) -> str:
 
 
 def _with_error(findings: Findings, value: float, error: float | None) -> str:
-    spread = "" if error is None else f" ± {error:.2g}"
-    return f"{value:.4g}{spread} {findings.task.unit}".rstrip()
+    return with_error(value, error, findings.task.unit)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hpo.confirm.confirmed import Confirmation
 from hpo.confirm.paired import MIN_SEEDS
 from hpo.findings import Findings
+from hpo.wording.numbers import with_error
 
 YARDSTICKS_ZH = {"mae": "MAE", "cross_entropy": "交叉熵", "bce": "二元交叉熵"}
 _LABELS = {"synthetic signals": "模拟信号", "partial: ": "数据不完整："}
@@ -173,7 +174,8 @@ def _best_trial(findings: Findings) -> list[str]:
     if best is None:
         return []
     value = _loss(findings, best.validation_loss)
-    luck = "" if optimism is None else f"；约偏乐观 {_loss(findings, optimism)}"
+    about = "" if optimism is None else f"{optimism:.2g} {findings.task.unit}".rstrip()
+    luck = f"；约偏乐观 {about}" if about else ""
     return [f"最佳单次试验：第 {best.number} 号，{value}（随机种子 {best.seed}{luck}）"]
 
 
@@ -193,5 +195,4 @@ def _loss(findings: Findings, value: float) -> str:
 
 
 def _with_error(findings: Findings, value: float, error: float | None) -> str:
-    spread = "" if error is None else f" ± {error:.2g}"
-    return f"{value:.4g}{spread} {findings.task.unit}".rstrip()
+    return with_error(value, error, findings.task.unit)

@@ -1,0 +1,34 @@
+"""Values with their errors, as texts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hpo.wording.numbers import with_error
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.44962, 0.0774, "0.450 ± 0.077"),
+        (1.4424, 0.83, "1.44 ± 0.83"),
+        (3.0514, 0.0996, "3.05 ± 0.10"),
+        (16.92, 12.3, "17 ± 12"),
+        (120.4, 0.5, "120.40 ± 0.50"),
+        (0.418, 0.00012, "0.41800 ± 0.00012"),
+        (1234.5, 140.0, "1234 ± 1.4e+02"),
+        (0.5, 3e-9, "0.5 ± 3e-09"),
+        (2.349123, None, "2.349"),
+        (2.349123, 0.0, "2.349"),
+        (2.349123, math.nan, "2.349"),
+    ],
+)
+def test_a_value_has_the_digits_that_its_error_allows(value: float, error: float | None, text: str) -> None:
+    assert with_error(value, error) == text
+
+
+def test_unit_and_sign_are_shown_where_asked_for() -> None:
+    assert with_error(0.2, 0.05, "bpm", sign="+") == "+0.200 ± 0.050 bpm"
+    assert with_error(-0.2, None, "bpm", sign="+") == "-0.2 bpm"
