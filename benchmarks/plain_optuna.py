@@ -16,7 +16,9 @@ workers are persistent, the validation batch is large, the optimiser is fused, t
 probing runs without gradients.
 
 `measure` alternates both, each in a process of its own (start-up and imports included), and prints trials an
-hour; ours is ``hpo run``. Precision bf16 is ours alone. Linear probing: ours is ``linear_probing_cached``.
+hour; ours is ``hpo run`` with the sampler and pruner of the study or, for trials of like length, with TPE and
+the median rule too (--same-search). Precision bf16 is ours alone. Linear probing: ours is
+``linear_probing_cached``.
 
 `epochs` alternates single epochs of both loops (training and validation) in one process and compares their
 CPU time, loader workers included; a cached epoch is that of 16 heads, and its ratio is for all 16 together.
@@ -363,6 +365,8 @@ def study_file(options: argparse.Namespace, precision: str, folder: Path) -> Pat
     if options.mode == "linear_probing":
         content["mode"] = "linear_probing_cached"
     content["recipe"]["precision"] = precision
+    if options.same_search:
+        content["sampler"]["kind"], content["pruner"]["kind"] = "tpe", "median"
     file = folder / f"{options.study}.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
@@ -411,6 +415,9 @@ def options_of() -> argparse.Namespace:
         sub.add_argument("--subjects", type=int, help="epochs: only so many training subjects")
         sub.add_argument("--threads", type=int, default=2, help="epochs: of the plain loop")
         sub.add_argument("--plain-trials", type=int)
+        sub.add_argument(
+            "--same-search", action="store_true", help="measure: ours with TPE and the median rule too"
+        )
         sub.add_argument(
             "--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"), help="measure: of ours"
         )

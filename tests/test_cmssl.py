@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from finetune.backbones import build_backbone
-from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder
+from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder, EncoderLayer
 from finetune.backbones.cmssl_files import load_cmssl_checkpoint, load_cmssl_safetensors, save_cmssl
 from finetune.backbones.softmax import softmax
 from finetune.errors import CheckpointError, SettingError
@@ -92,6 +93,46 @@ def test_its_gradients_are_those_of_torchs_encoder_layers() -> None:
     theirs = dict(layers.named_parameters())
     for name, parameter in encoder.layers.named_parameters():
         torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=1e-5, rtol=1e-3)
+
+
+def plain_layer(layer: EncoderLayer, tokens: Tensor, batch: int, noise: Noise) -> Tensor:
+    """The layer as torch's own operations, with the same dropout, for autograd to differentiate."""
+    linear, norm = nn.functional.linear, nn.functional.layer_norm
+    attention, p = layer.self_attn, layer.dropout
+    count, width = len(tokens) // batch, tokens.shape[1]
+    depth = width // attention.heads
+    joint = linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = joint.view(batch, count, 3, attention.heads, depth).permute(2, 0, 3, 1, 4)
+    scores = query @ key.transpose(-1, -2) / depth**0.5
+    mixed = noise.dropout(scores.softmax(dim=-1), p).to(value.dtype) @ value
+    mixed = mixed.transpose(1, 2).reshape(-1, width)
+    attended = noise.dropout(attention.out_proj(mixed), p)
+    tokens = norm(tokens + attended, (width,), layer.norm1.weight, layer.norm1.bias)
+    hidden = noise.dropout(nn.functional.gelu(layer.linear1(tokens)), p)
+    fed = noise.dropout(layer.linear2(hidden), p)
+    return norm(tokens + fed, (width,), layer.norm2.weight, layer.norm2.bias)
+
+
+@pytest.mark.parametrize(("kind", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=str)
+def test_values_and_gradients_with_dropout_are_those_of_autograd(kind: torch.dtype, close: float) -> None:
+    (layer,) = encoder_of(replace(TINY, layers=1, dropout=0.3)).layers
+    assert isinstance(layer, EncoderLayer)
+    generator = torch.Generator().manual_seed(0)
+    tokens, weights = torch.randn(2, 40, 64, generator=generator)
+    found = []
+    for call in (layer, partial(plain_layer, layer)):
+        leaf = tokens.clone().requires_grad_()
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=kind, enabled=kind != torch.float32):
+            value = call(leaf, 4, Noise(7, 3))
+        (value * weights).sum().backward()
+        found.append([value, leaf.grad, *(parameter.grad for parameter in layer.parameters())])
+
+    for ours, theirs in zip(*found, strict=True):
+        assert ours is not None
+        assert theirs is not None
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() <= close * theirs.norm()
 
 
 @given(
