@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
 from finetune.backbones.base import Backbone, draw_mask, empty_linear, initialise_linear
-from finetune.backbones.fused_layer import Masks, Weights, encoder_layer
+from finetune.backbones.fused import add_norm, attend, gelu_dropout
 from finetune.errors import SettingError
 from finetune.random import Noise
 
@@ -123,7 +124,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         width = architecture.embedding
         self.dropout, self.stochastic_depth = architecture.dropout, architecture.stochastic_depth
-        self.self_attn = SelfAttention(width, architecture.heads)
+        self.self_attn = SelfAttention(width, architecture.heads, architecture.dropout)
         self.linear1 = empty_linear(width, 4 * width)
         self.linear2 = empty_linear(4 * width, width)
         self.norm1 = nn.LayerNorm(width)
@@ -137,44 +138,27 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, batch: int, noise: Noise | None) -> Tensor:
         """Map tokens (B*P, E) of ``batch`` windows to tokens of the same shape."""
-        length, width = tokens.shape
-        heads, count = self.self_attn.heads, length // batch
-        shapes = ((batch, heads, count, count), (length, width), (length, 4 * width), (length, width))
-        masks = Masks(*(draw_mask(noise, shape, self.dropout) for shape in shapes))
-        tokens = encoder_layer(tokens, batch, heads, self.norm1.eps, masks, self._weights())
+        attended = self.self_attn(tokens, batch, noise)
+        tokens = add_norm_of(self.norm1, tokens, attended, draw_mask(noise, attended.shape, self.dropout))
+        hidden = self.linear1(tokens)  # (B*P, 4E)
+        hidden = gelu_dropout(hidden, draw_mask(noise, hidden.shape, self.dropout))
+        fed = self.linear2(hidden)
+        tokens = add_norm_of(self.norm2, tokens, fed, draw_mask(noise, fed.shape, self.dropout))
         if noise is None or self.stochastic_depth == 0:
             return tokens
         return noise.drop_rows(tokens.view(batch, -1), self.stochastic_depth).view_as(tokens)
 
-    def _weights(self) -> Weights:
-        attention = self.self_attn
-        return Weights(
-            attention.in_proj_weight,
-            attention.in_proj_bias,
-            attention.out_proj.weight,
-            attention.out_proj.bias,
-            self.norm1.weight,
-            self.norm1.bias,
-            self.linear1.weight,
-            self.linear1.bias,
-            self.linear2.weight,
-            self.linear2.bias,
-            self.norm2.weight,
-            self.norm2.bias,
-        )
-
 
 class SelfAttention(nn.Module):
-    """The parameters of multi-head self-attention within each window, with the names of torch's own.
+    """Multi-head self-attention within each window, with the parameter names of torch's own.
 
-    The probabilities are written out (:mod:`finetune.backbones.fused`): the dropout inside torch's
-    scaled_dot_product_attention would draw from the global stream, and without dropout it is no faster at 10
-    patches (one core).
+    The probabilities are written out: the dropout inside torch's scaled_dot_product_attention would draw
+    from the global stream, and without dropout it is no faster at 10 patches (one core).
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = empty_linear(width, width)
@@ -185,3 +169,16 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight, generator=generator)
         self.in_proj_bias.zero_()
         initialise_linear(self.out_proj, generator, zero_bias=True)
+
+    def forward(self, tokens: Tensor, batch: int, noise: Noise | None) -> Tensor:
+        """Map tokens (B*P, E) of ``batch`` windows to what they attend to (B*P, E)."""
+        count = tokens.shape[0] // batch
+        joint = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)  # (B*P, 3E)
+        mask = draw_mask(noise, (batch, self.heads, count, count), self.dropout)
+        attended: Tensor = self.out_proj(attend(joint, batch, self.heads, mask))
+        return attended
+
+
+def add_norm_of(norm: nn.LayerNorm, tokens: Tensor, branch: Tensor, mask: Tensor | None) -> Tensor:
+    """Return ``norm(tokens + mask * branch)``."""
+    return add_norm(tokens, branch, mask, norm.weight, norm.bias, norm.eps)

@@ -1,11 +1,9 @@
 """Pieces of an encoder layer with their gradients written out: fewer passes over memory than autograd's own.
 
-Each piece is a pair of functions: ``<piece>_forward`` returns its value and what ``<piece>_backward`` needs
-beside the gradient. :mod:`finetune.backbones.fused_layer` makes one node of a whole layer from them, and the
-three calls below make a node each, for populations. Masks are what :meth:`finetune.random.Noise.mask`
-returns (zeros and scaled ones), or None without dropout. R rows (windows, of all members of a population), P
-patches, E embedding, H heads, D = E / H. Under autocast a piece computes in the precision of its input and
-keeps the softmax and the norm in float32.
+Each is one node of the graph. Masks are what :meth:`finetune.random.Noise.mask` returns (zeros and scaled
+ones), or None without dropout. R rows (windows, of all members of a population), P patches, E embedding,
+H heads, D = E / H. Under autocast a piece computes in the precision of its input and keeps the softmax
+and the norm in float32.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
 from finetune.backbones.softmax import NARROW
-
-Saved = tuple[Tensor | None, ...]
 
 
 def attend(joint: Tensor, rows: int, heads: int, mask: Tensor | None) -> Tensor:
@@ -46,91 +42,45 @@ def add_norm(
 
 def gelu_dropout(hidden: Tensor, mask: Tensor | None) -> Tensor:
     """Return ``mask * gelu(hidden)`` (the exact GELU)."""
+    if mask is None:
+        return F.gelu(hidden)
     dropped: Tensor = _GeluDropout.apply(hidden, mask)  # type: ignore[no-untyped-call]  # as above
     return dropped
 
 
-# --- the pieces
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, joint: Tensor, rows: int, heads: int, mask: Tensor | None) -> Tensor:
+        count, depth = joint.shape[0] // rows, joint.shape[1] // (3 * heads)
+        parted = joint.view(rows, count, 3, heads, depth).permute(2, 0, 3, 1, 4)  # (3, R, H, P, D)
+        parts = parted.reshape(3, rows * heads, count, depth)  # one copy for all three
+        query, key, value = parts.unbind()
+        probabilities = _softmax_(torch.bmm(query, key.transpose(1, 2)).mul_(depth**-0.5))  # (R*H, P, P)
+        kept = probabilities if mask is None else probabilities * mask.view_as(probabilities)
+        kept = kept.to(parts.dtype)
+        mixed = torch.bmm(kept, value).view(rows, heads, count, depth)
+        ctx.save_for_backward(parts, probabilities, kept, mask)
+        ctx.sizes = (rows, heads, count, depth)
+        return mixed.transpose(1, 2).reshape(rows * count, heads * depth)
 
-
-def attend_forward(joint: Tensor, rows: int, heads: int, mask: Tensor | None) -> tuple[Tensor, Saved]:
-    """Return what :func:`attend` does."""
-    count, depth = joint.shape[0] // rows, joint.shape[1] // (3 * heads)
-    parted = joint.view(rows, count, 3, heads, depth).permute(2, 0, 3, 1, 4)  # (3, R, H, P, D)
-    parts = parted.reshape(3, rows * heads, count, depth)  # one copy for all three
-    query, key, value = parts.unbind()
-    probabilities = _softmax_(torch.bmm(query, key.transpose(1, 2)).mul_(depth**-0.5))  # (R*H, P, P)
-    kept = probabilities if mask is None else probabilities * mask.view_as(probabilities)
-    kept = kept.to(parts.dtype)
-    mixed = torch.bmm(kept, value).view(rows, heads, count, depth)
-    attended = mixed.transpose(1, 2).reshape(rows * count, heads * depth)
-    return attended, (parts, probabilities, kept, mask)
-
-
-def attend_backward(gradient: Tensor, saved: Saved, rows: int, heads: int) -> Tensor:
-    """Return the gradient of the joint projections (R*P, 3E)."""
-    parts, probabilities, kept, mask = saved
-    assert parts is not None
-    assert probabilities is not None
-    assert kept is not None
-    query, key, value = parts.unbind()
-    count, depth = query.shape[1:]
-    mixed = gradient.view(rows, count, heads, depth).transpose(1, 2).reshape(-1, count, depth)
-    gradients = torch.empty_like(parts)
-    torch.bmm(kept.transpose(1, 2), mixed, out=gradients[2])
-    scores = torch.bmm(mixed, value.transpose(1, 2)).float()
-    if mask is not None:
-        scores.mul_(mask.view_as(scores))
-    scores.mul_(probabilities)  # softmax: p * (g - sum(g * p)), as in p * g - p * sum(p * g)
-    scores.addcmul_(probabilities, scores.sum(dim=-1, keepdim=True), value=-1.0)
-    scores = scores.mul_(depth**-0.5).to(parts.dtype)
-    torch.bmm(scores, key, out=gradients[0])
-    torch.bmm(scores.transpose(1, 2), query, out=gradients[1])
-    joint = gradients.view(3, rows, heads, count, depth).permute(1, 3, 0, 2, 4)
-    return joint.reshape(rows * count, 3 * heads * depth)
-
-
-def add_norm_forward(
-    tokens: Tensor,
-    branch: Tensor,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Saved]:
-    """Return what :func:`add_norm` does."""
-    total = tokens + branch if mask is None else torch.addcmul(tokens, branch, mask.view_as(branch))
-    normed, mean, scale = torch.native_layer_norm(total, total.shape[-1:], weight, bias, eps)
-    return normed, (total, mean, scale, mask, weight, bias)
-
-
-def add_norm_backward(
-    gradient: Tensor, saved: Saved, branch_type: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Return the gradients of the tokens, of the branch, and of the norm's weight and bias."""
-    total, mean, scale, mask, weight, bias = saved
-    assert total is not None
-    is_affine = weight is not None
-    before, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
-        gradient, total, total.shape[-1:], mean, scale, weight, bias, [True, is_affine, is_affine]
-    )
-    of_branch = before if mask is None else before * mask.view_as(before)
-    return before, of_branch.to(branch_type), of_weight, of_bias
-
-
-def gelu_dropout_forward(hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Saved]:
-    """Return what :func:`gelu_dropout` does."""
-    if mask is None:
-        return F.gelu(hidden), (hidden, None)
-    mask = mask.view_as(hidden).to(hidden.dtype)
-    return F.gelu(hidden).mul_(mask), (hidden, mask)
-
-
-def gelu_dropout_backward(gradient: Tensor, saved: Saved) -> Tensor:
-    """Return the gradient of the hidden values."""
-    hidden, mask = saved
-    of_hidden: Tensor = torch.ops.aten.gelu_backward(gradient if mask is None else gradient * mask, hidden)
-    return of_hidden
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, heads, count, depth = ctx.sizes
+        parts, probabilities, kept, mask = ctx.saved_tensors
+        query, key, value = parts.unbind()
+        mixed = gradient.view(rows, count, heads, depth).transpose(1, 2).reshape(-1, count, depth)
+        gradients = torch.empty_like(parts)
+        torch.bmm(kept.transpose(1, 2), mixed, out=gradients[2])
+        scores = torch.bmm(mixed, value.transpose(1, 2)).float()
+        if mask is not None:
+            scores.mul_(mask.view_as(scores))
+        scores.mul_(probabilities)  # softmax: p * (g - sum(g * p)), as in p * g - p * sum(p * g)
+        scores.addcmul_(probabilities, scores.sum(dim=-1, keepdim=True), value=-1.0)
+        scores = scores.mul_(depth**-0.5).to(parts.dtype)
+        torch.bmm(scores, key, out=gradients[0])
+        torch.bmm(scores.transpose(1, 2), query, out=gradients[1])
+        joint = gradients.view(3, rows, heads, count, depth).permute(1, 3, 0, 2, 4)
+        return joint.reshape(rows * count, 3 * heads * depth), None, None, None
 
 
 def _softmax_(scores: Tensor) -> Tensor:
@@ -140,22 +90,6 @@ def _softmax_(scores: Tensor) -> Tensor:
     scores = scores.float()
     powers = scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_()
     return powers.div_(powers.sum(dim=-1, keepdim=True))
-
-
-# --- a node each
-
-
-class _Attend(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, joint: Tensor, rows: int, heads: int, mask: Tensor | None) -> Tensor:
-        attended, saved = attend_forward(joint, rows, heads, mask)
-        ctx.save_for_backward(*saved)
-        ctx.sizes = (rows, heads)
-        return attended
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return attend_backward(gradient, ctx.saved_tensors, *ctx.sizes), None, None, None
 
 
 class _AddNorm(torch.autograd.Function):
@@ -169,8 +103,9 @@ class _AddNorm(torch.autograd.Function):
         bias: Tensor | None,
         eps: float,
     ) -> Tensor:
-        normed, saved = add_norm_forward(tokens, branch, mask, weight, bias, eps)
-        ctx.save_for_backward(*saved)
+        total = tokens + branch if mask is None else torch.addcmul(tokens, branch, mask.view_as(branch))
+        normed, mean, scale = torch.native_layer_norm(total, total.shape[-1:], weight, bias, eps)
+        ctx.save_for_backward(total, mean, scale, mask, weight, bias)
         ctx.branch_type = branch.dtype
         return normed
 
@@ -178,19 +113,24 @@ class _AddNorm(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, Tensor | None, Tensor | None, None]:
-        before, of_branch, of_weight, of_bias = add_norm_backward(
-            gradient, ctx.saved_tensors, ctx.branch_type
+        total, mean, scale, mask, weight, bias = ctx.saved_tensors
+        is_affine = weight is not None
+        before, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
+            gradient, total, total.shape[-1:], mean, scale, weight, bias, [True, is_affine, is_affine]
         )
-        return before, of_branch, None, of_weight, of_bias, None
+        of_branch = before if mask is None else before * mask.view_as(before)
+        return before, of_branch.to(ctx.branch_type), None, of_weight, of_bias, None
 
 
 class _GeluDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        dropped, saved = gelu_dropout_forward(hidden, mask)
-        ctx.save_for_backward(*saved)
-        return dropped
+    def forward(ctx: Any, hidden: Tensor, mask: Tensor) -> Tensor:
+        mask = mask.view_as(hidden).to(hidden.dtype)
+        ctx.save_for_backward(hidden, mask)
+        return F.gelu(hidden).mul_(mask)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gelu_dropout_backward(gradient, ctx.saved_tensors), None
+        hidden, mask = ctx.saved_tensors
+        of_hidden: Tensor = torch.ops.aten.gelu_backward(gradient * mask, hidden)
+        return of_hidden, None
