@@ -21,6 +21,7 @@ import json
 import sys
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +47,8 @@ from hpo.spec import Configuration, Sampler, load_spec
 
 Floats = NDArray[np.float64]
 GRID = Path(__file__).parent / "results" / "grid_bidmc.npz"
+SEEDS = (0, 1, 2)
+"""The recorded ones."""
 TASKS = {"bidmc_hr", "bidmc_rr"}
 WARM_EPOCHS = 240
 """Of the search on the other task that ours_warm begins with."""
@@ -59,9 +62,10 @@ class World(Protocol):
     space: Any
     epochs: int
     trivial: float
+    seeds: tuple[int, ...]
 
-    def curve(self, lr: float, backbone_lr: float, loss: str) -> Floats:
-        """Run a configuration once; NaN where it diverged."""
+    def curve(self, lr: float, backbone_lr: float, loss: str, seed: int | None = None) -> Floats:
+        """Run a configuration once, with one of its seeds or a random one; NaN where it diverged."""
         ...
 
     def truth(self, lr: float, backbone_lr: float, loss: str) -> tuple[float, float]:
@@ -72,6 +76,7 @@ class World(Protocol):
 class Simulated:
     """A landscape with a known answer."""
 
+    seeds = SEEDS
     space = simulated.SPACE
     epochs = simulated.EPOCHS
     trivial = 1 + simulated.RANGE
@@ -83,8 +88,8 @@ class Simulated:
         self._best, self._lowest = self._landscape.best_ratio()
         self._rng = rng
 
-    def curve(self, lr: float, backbone_lr: float, loss: str) -> Floats:
-        """Run a configuration once."""
+    def curve(self, lr: float, backbone_lr: float, loss: str, seed: int | None = None) -> Floats:
+        """Run a configuration once; seeds are nothing that runs share."""
         rates = np.log10(lr), np.log10(lr / backbone_lr)
         place = simulated.LOSSES.index(loss)
         return simulated._curve(self._landscape, self._noise, *map(float, rates), place, self._rng)
@@ -145,9 +150,9 @@ class Grid:
             for k in (0, 1)
         ]
 
-    def pool(self, row: int, column: int, loss: int) -> Floats:
-        """Return (n, epochs): the residuals within a step of a point of the grid."""
-        near = self.residuals[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2, loss]
+    def pool(self, row: int, column: int, loss: int, seed: int | slice = slice(None)) -> Floats:
+        """Return (n, epochs): the residuals within a step of a point of the grid, of one seed or of all."""
+        near = self.residuals[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2, loss, seed]
         return near.reshape(-1, near.shape[-1])
 
     def mean_at(self, corners: Sequence[tuple[int, int, float]], loss: int) -> Floats:
@@ -199,6 +204,7 @@ class Recorded:
 
     def __init__(self, grid: Grid, repeat: int) -> None:
         self._grid = grid
+        self.seeds = SEEDS
         self.task = grid.task
         self._rng = np.random.default_rng([7, repeat])
         self.epochs = grid.mean.shape[-1]
@@ -207,7 +213,7 @@ class Recorded:
         self.space = simulated.Space(*ends, grid.losses)
         self._best = best_ratio_of(grid)
 
-    def curve(self, lr: float, backbone_lr: float, loss: str) -> Floats:
+    def curve(self, lr: float, backbone_lr: float, loss: str, seed: int | None = None) -> Floats:
         """Return the validation losses (epochs,) of one run."""
         place, corners = (
             self._grid.losses.index(loss),
@@ -215,7 +221,8 @@ class Recorded:
         )
         chosen = self._rng.choice(len(corners), p=[weight for *_, weight in corners])
         row, column, _ = corners[chosen]
-        residual = self._rng.choice(self._grid.pool(row, column, place))
+        which = slice(None) if seed is None else SEEDS.index(seed)
+        residual = self._rng.choice(self._grid.pool(row, column, place, which))
         return self._grid.mean_at(corners, place) + residual
 
     def truth(self, lr: float, backbone_lr: float, loss: str) -> tuple[float, float]:
@@ -230,6 +237,9 @@ class Recorded:
 
 class Search(Protocol):
     """A tool under test."""
+
+    seed: int | None
+    """One of SEEDS for the configuration asked for last; None: any."""
 
     def ask(self) -> tuple[float, float, str]:
         """Suggest lr, backbone_lr and loss of the next run."""
@@ -251,9 +261,12 @@ class Search(Protocol):
 class ByOptuna:
     """Any of Optuna's samplers and pruners."""
 
-    def __init__(self, world: World, sampler: Any, pruner: Any) -> None:
+    def __init__(self, world: World, sampler: Any, pruner: Any, *, take_turns: bool = False) -> None:
         self._world = world
         self._study = optuna.create_study(sampler=sampler, pruner=pruner)
+        self._take_turns = take_turns
+        self._taken: dict[tuple[float, float, str], set[int]] = defaultdict(set)
+        self.seed: int | None = None
 
     def enqueue(self, lr: float, backbone_lr: float, loss: str) -> None:
         """Have a configuration tried first."""
@@ -266,7 +279,15 @@ class ByOptuna:
         slow = self._trial.suggest_float(
             "backbone_lr", space.backbone_lr.low, space.backbone_lr.high, log=True
         )
-        return lr, slow, self._trial.suggest_categorical("loss", list(space.loss))
+        loss = self._trial.suggest_categorical("loss", list(space.loss))
+        if self._take_turns:  # as hpo.search.tuning_seed
+            taken, number = self._taken[round(lr, 9), round(slow, 9), loss], self._trial.number
+            turns = [SEEDS[(number + turn) % len(SEEDS)] for turn in range(len(SEEDS))]
+            self.seed = next((seed for seed in turns if seed not in taken), None)
+            if self.seed is not None:
+                taken.add(self.seed)
+                self._trial.set_user_attr("seed", self.seed)
+        return lr, slow, loss
 
     def goes_on(self, epoch: int, loss: float) -> bool:
         """Report one epoch; say whether the pruner lets it go on."""
@@ -309,8 +330,18 @@ def _optuna(sampler: Callable[[int], Any], pruner: Callable[[World], Any]) -> Ca
     return lambda world, repeat: ByOptuna(world, sampler(repeat), pruner(world))
 
 
+def _one_seed(world: World, repeat: int) -> Search:
+    """TPE and the median rule with one seed for all runs, as many do who tune by hand."""
+    search = ByOptuna(world, optuna.samplers.TPESampler(seed=repeat), optuna.pruners.MedianPruner())
+    search.seed = SEEDS[repeat % len(SEEDS)]
+    return search
+
+
 METHODS: Mapping[str, Callable[[World, int], Search]] = {
     "ours": _ours(),
+    "ours_turns": lambda world, repeat: ByOptuna(
+        world, RatioSampler(seed=repeat), ImprovementPruner(), take_turns=True
+    ),
     "ours_improvement": _ours("improvement"),
     "ours_thompson": _ours("thompson"),
     "ours_median": _ours(pruner=optuna.pruners.MedianPruner),
@@ -322,6 +353,7 @@ METHODS: Mapping[str, Callable[[World, int], Search]] = {
     "tpe_median": _optuna(
         lambda seed: optuna.samplers.TPESampler(seed=seed), lambda world: optuna.pruners.MedianPruner()
     ),
+    "tpe_one_seed": _one_seed,
     "tpe_hyperband": _optuna(
         lambda seed: optuna.samplers.TPESampler(seed=seed),
         lambda world: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=world.epochs),
@@ -368,7 +400,7 @@ def run(world: World, search: Search, epochs: int) -> History:
         started = time.process_time()
         lr, backbone_lr, loss = search.ask()
         history.suggest_s.append(time.process_time() - started)
-        curve, end = _followed(search, world.curve(lr, backbone_lr, loss), world.epochs)
+        curve, end = _followed(search, world.curve(lr, backbone_lr, loss, search.seed), world.epochs)
         value = None if end == "diverged" else float(np.nanmin(curve))
         search.tell(value, end)
         spent += len(curve)
@@ -381,7 +413,7 @@ def run(world: World, search: Search, epochs: int) -> History:
                 "backbone_lr": backbone_lr,
                 "ratio": lr / backbone_lr,
                 "loss": loss,
-                "seed": len(history.rows),
+                "seed": -1 - len(history.rows) if search.seed is None else search.seed,
                 "fold": None,
                 "value": np.nan if value is None else value,
                 "end": end,

@@ -13,6 +13,8 @@ import numpy as np
 class BySyneTune:
     """ASHA, or ASHA with conformal quantile regression (Salinas et al. 2023), at their defaults (0.16)."""
 
+    seed = None
+
     def __init__(self, world: Any, repeat: int, method: str) -> None:
         from syne_tune.config_space import choice, loguniform
         from syne_tune.optimizer import baselines
@@ -69,6 +71,8 @@ class BySmac:
         scenario = Scenario(
             space, deterministic=False, n_trials=1000, seed=repeat, output_directory=Path(self._folder.name)
         )
+        self._seeds: dict[int | None, int] = {}
+        self._recorded = world.seeds
         self._worst = 10.0 * world.trivial
         self._smac = HyperparameterOptimizationFacade(
             scenario, lambda config, seed=0: 0.0, overwrite=True, logging_level=40
@@ -77,6 +81,8 @@ class BySmac:
     def ask(self) -> tuple[float, float, str]:
         """Suggest the next configuration."""
         self._asked = self._smac.ask()
+        number = self._seeds.setdefault(self._asked.seed, len(self._seeds))
+        self.seed = self._recorded[number % len(self._recorded)]
         return _rates(self._asked.config)
 
     def goes_on(self, epoch: int, loss: float) -> bool:

@@ -413,6 +413,28 @@ def test_shares_are_shapley_effects_and_sum_to_one() -> None:
     assert found["seed"] == pytest.approx(found["backbone_lr"])
 
 
+def test_what_runs_of_one_seed_share_does_not_blur_the_ratio() -> None:
+    effect = 0.1 * np.array([-1.2, -0.3, 0.4, 1.1])
+    trials = table(60, 0.02)
+    trials["seed"] = np.arange(60) % 4
+    trials["value"] += effect[np.arange(60) % 4]
+
+    found, blind = ask(trials), ask(trials.assign(seed=np.arange(60)))
+
+    widths = [one.curve.interval[1] - one.curve.interval[0] for one in (found, blind) if one.curve]
+    assert widths[0] < widths[1]
+    assert found.noise.seed_sd == pytest.approx(np.hypot(effect.std(ddof=1), 0.02), rel=0.6)
+    assert set(found.noise.shares) == {"lr", "backbone_lr", "loss", "seed"}
+
+
+def test_seeds_that_hardly_return_are_no_blocks() -> None:
+    trials = table(40, 0.05)
+    trials["seed"] = np.arange(40) // 2 * 1000 + np.arange(40) % 2 * (np.arange(40) > 3)
+
+    assert gather(trials, NO_CURVES, BOX).groups is None
+    assert gather(trials.assign(seed=np.arange(40) % 5), NO_CURVES, BOX).groups is not None
+
+
 def test_a_folds_effect_is_its_own_share_and_not_the_seeds() -> None:
     trials = table(60, 0.02, fold=np.arange(60) % 5)
     trials["value"] += np.array([0.0, 0.2, -0.2, 0.1, -0.1])[trials["fold"].astype(int)]

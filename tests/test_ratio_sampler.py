@@ -72,6 +72,44 @@ def test_a_plain_study_comes_close_to_the_best_ratio_with_few_trials() -> None:
     assert any(trial.state == TrialState.PRUNED for trial in study.trials)
 
 
+def by_seeds(sampler: RatioSampler, trials: int) -> optuna.Study:
+    """A search whose trials take turns with three seeds, of which each is good or bad everywhere."""
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(trials):
+        trial = study.ask()
+        trial.set_user_attr("seed", trial.number % 3)
+        lr = trial.suggest_float("lr", 1e-5, 1e-1, log=True)
+        backbone_lr = trial.suggest_float("backbone_lr", 1e-6, 1e-2, log=True)
+        study.tell(trial, expected(lr, backbone_lr) + (-0.5, 0.0, 0.5)[trial.number % 3])
+    return study
+
+
+def test_what_trials_of_one_seed_share_is_told_from_what_their_rates_do() -> None:
+    knowing = by_seeds(RatioSampler(seed=5), 40)
+    blind = by_seeds(RatioSampler(seed=5, blocks=()), 40)
+
+    regrets = [
+        np.median(
+            [expected(trial.params["lr"], trial.params["backbone_lr"]) - 2 for trial in study.trials[-12:]]
+        )
+        for study in (knowing, blind)
+    ]
+    assert regrets[0] < 0.1
+    assert regrets[0] < regrets[1]
+
+
+def test_a_running_trial_of_a_seed_is_reckoned_with() -> None:
+    study = by_seeds(RatioSampler(seed=5), 12)
+    study.ask().set_user_attr("seed", 0)
+    running = study.ask()
+    running.suggest_float("lr", 1e-5, 1e-1, log=True)
+    running.suggest_float("backbone_lr", 1e-6, 1e-2, log=True)
+
+    trial = study.ask()
+
+    assert 1e-5 <= trial.suggest_float("lr", 1e-5, 1e-1, log=True) <= 1e-1
+
+
 def test_the_same_seed_asks_for_the_same_trials() -> None:
     first, second = (parameters(searched(RatioSampler(seed=3), 16)) for _ in range(2))
 

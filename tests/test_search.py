@@ -12,10 +12,11 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Outcome, Peers, Point
-from hpo.search import PastTrial, Suggester, should_prune, suggest, tuning_seed
+from hpo.search import PastTrial, Suggester, own_seed, should_prune, suggest, tuning_seed
 from hpo.spec import Configuration, Pruner, StudySpec
 
 KINDS = ("random", "tpe", "gp", "ratio")
@@ -170,6 +171,52 @@ def test_tuning_seeds_lie_in_their_range_and_depend_on_the_slot_alone(
 
 def test_tuning_seeds_differ_between_slots() -> None:
     assert len({tuning_seed(make_spec(), slot) for slot in range(100)}) > 90
+
+
+def taking_turns(count: int, **space: object) -> StudySpec:
+    whole = make_spec().space.model_dump() | {"seed": {"low": 10, "high": 99, "count": count}} | space
+    return make_spec("random", space=whole)
+
+
+def test_trials_take_turns_with_a_few_seeds() -> None:
+    spec = taking_turns(3)
+
+    seeds = [tuning_seed(spec, slot) for slot in range(6)]
+
+    assert seeds[:3] == seeds[3:]
+    assert len(set(seeds)) == 3
+    assert all(10 <= seed <= 99 for seed in seeds)
+    assert tuning_seed(spec, 0, taken={seeds[0]}) == seeds[1]
+    assert tuning_seed(spec, 0, taken=set(seeds)) == own_seed(spec, 0)
+
+
+def test_a_configuration_meets_each_of_the_seeds_once_and_then_others() -> None:
+    near = {"lr": {"low": 1e-4, "high": 1.01e-4}, "backbone_lr": {"low": 1e-5, "high": 1.01e-5}}
+    spec = taking_turns(3, **near, loss=["mse"])
+
+    seeds = [trial.configuration.seed for trial in search(spec, 8)]
+
+    turns = {tuning_seed(spec, slot) for slot in range(3)}
+    assert set(seeds[:3]) == turns
+    assert seeds[3:] == [own_seed(spec, slot) for slot in range(3, 8)]
+
+
+def test_with_folds_each_trial_draws_its_own_seed_and_so_its_fold() -> None:
+    folds = {"kind": "grouped_folds", "k": 5}
+    spec = make_spec(space=taking_turns(3).space.model_dump(), validation=folds)
+
+    assert tuning_seed(spec, 4) == own_seed(spec, 4)
+
+
+@pytest.mark.parametrize("count", [1, 91])
+def test_turns_of_one_seed_or_of_more_than_there_are_are_refused(count: int) -> None:
+    with pytest.raises(ValidationError, match="seed"):
+        taking_turns(count)
+
+
+def test_a_study_without_turns_keeps_the_fingerprint_that_it_had() -> None:
+    assert "count" not in make_spec().what_counts()["space"]["seed"]
+    assert taking_turns(3).fingerprint() != taking_turns(4).fingerprint()
 
 
 def test_a_run_above_the_median_of_its_peers_is_pruned() -> None:

@@ -233,10 +233,13 @@ def _lead(surrogate: Surrogate, two: Floats) -> Against:
 
 
 def _noise(surrogate: Surrogate, trials: pd.DataFrame, lattice: Lattice, mean: Floats) -> Noise:
-    model = surrogate.noise_sd
+    model, between = surrogate.noise_sd, surrogate.block_sd
+    has_folds = "fold" in trials and trials["fold"].notna().any()
+    if not has_folds:
+        model = float(np.hypot(model, between))  # blocks are seeds: their effect is the seed's
     replicated, degrees = replicate_sd(trials)
     by_model = replicated is None or degrees < MIN_REPLICATES
-    sources = {"seed": model**2} | ({"fold": surrogate.fold_sd**2} if surrogate.fold_sd > 0 else {})
+    sources = {"seed": model**2} | ({"fold": between**2} if has_folds else {})
     spread = shares(_on_box(lattice, mean), sources)
     return Noise(model if by_model else replicated, "model" if by_model else "replicates", degrees, spread)
 

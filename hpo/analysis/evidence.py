@@ -58,7 +58,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Observations for the surrogate: points (n, 3), values, extra variances, folds, and their scale."""
+    """Observations for the surrogate: points (n, 3), values, extra variances, blocks, and their scale."""
 
     x: Floats
     y: Floats
@@ -97,9 +97,9 @@ def gather(trials: pd.DataFrame, curves: pd.DataFrame, box: Box) -> Evidence:
         kinds[kinds != "other"].to_numpy(str),
         rows["value"].to_numpy(float, na_value=np.nan),
         [best.get(number, np.empty(0)) for number in rows["number"]],
+        _blocks(rows),
     )
-    found = seen.evidence()
-    return replace(found, groups=_folds(rows.iloc[seen.order]))
+    return seen.evidence()
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ class Seen:
     """(n,) best loss, of a pruned trial so far; anything for a diverged one."""
     curves: Sequence[Floats]
     """(n,) lowest validation loss up to each epoch; empty where the epochs are not known."""
+    blocks: NDArray[np.int64] | None = None
+    """(n,) what trials share beside their configuration: a validation fold, or a seed that returns."""
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -135,7 +137,7 @@ class Seen:
             self.x[self.order],
             np.concatenate([y, censored, np.full(len(diverged), worst)]),
             np.concatenate([np.zeros(len(y)), variance, np.full(len(diverged), (scale.width / 2) ** 2)]),
-            None,
+            None if self.blocks is None else self.blocks[self.order],
             scale,
         )
 
@@ -179,10 +181,15 @@ def points(rows: pd.DataFrame, box: Box) -> Floats:
     return np.stack([lr, ratio, np.array([index[loss] for loss in rows["loss"]], dtype=float)], axis=1)
 
 
-def _folds(rows: pd.DataFrame) -> NDArray[np.int64] | None:
-    if "fold" not in rows or rows["fold"].isna().all():
-        return None
-    return rows["fold"].fillna(-1).to_numpy(np.int64)
+def _blocks(rows: pd.DataFrame) -> NDArray[np.int64] | None:
+    if "fold" in rows and rows["fold"].notna().any():
+        return rows["fold"].fillna(-1).to_numpy(np.int64)
+    return returning(rows["seed"].fillna(-1).to_numpy(np.int64)) if "seed" in rows else None
+
+
+def returning(seeds: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return the seeds (n,) of trials if they are blocks: if at least half of them have been there before."""
+    return seeds if 2 * len(np.unique(seeds)) <= len(seeds) else None
 
 
 def _best_so_far(curves: pd.DataFrame) -> dict[int, Floats]:

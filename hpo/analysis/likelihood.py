@@ -11,9 +11,10 @@ Notation (shapes in brackets)
     k(x, x') = LEVEL + s_loss^2 [l = l'] + s_bump^2 c(l, l') m(log lr / l_lr) m(log ratio / l_ratio)
     c(l, l') = rho + (1 - rho) [l = l'],  m the Matern-5/2 function (Rasmussen and Williams 2006, 4.17)
 
-The seed is noise (standard deviation sigma exp(growth h)); a validation fold is a random effect (variance
-s_group^2), so that a prediction is an average over folds. Nothing is fixed at a best guess: z is drawn from
-its posterior (hpo/analysis/posterior.py), and every statement is an average over the draws.
+The seed is noise (standard deviation sigma exp(growth h)). What the trials of a block (a validation fold, or
+a seed that returns) share is a random effect (standard deviation s_group exp(growth h)), so that a prediction
+is an average over blocks. Nothing is fixed at a best guess: z is drawn from its posterior
+(hpo/analysis/posterior.py), and every statement is an average over the draws.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Problem:
     extra: Floats
     badness: Floats
     same_group: Floats
-    """(n, n): 1 where two trials share a fold; all zero without folds."""
+    """(n, n): 1 where two trials share a block; all zero without blocks."""
     prior: Prior
     pairs: Pairs
 
@@ -138,12 +139,17 @@ class Problem:
         """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
         noisy = covariance(theta, self.pairs)
         if self.same_group.any():
-            noisy += np.exp(2 * theta[6]) * self.same_group
+            noisy += self._shared_variance(theta)
         noisy.flat[:: len(noisy) + 1] += self.seed_variance(theta) + self.extra + JITTER
         lower, failed = dpotrf(noisy, lower=1, clean=1)
         if failed:
             raise np.linalg.LinAlgError("covariance is not positive definite")
         return lower, self.y - basin(theta[KERNEL:], self.x)
+
+    def _shared_variance(self, theta: Floats) -> Floats:
+        """Return the covariance (n, n) of what the trials of a block share."""
+        grown = np.exp(theta[6] + theta[7] * self.badness)
+        return np.asarray(grown[:, None] * self.same_group * grown)
 
     def log_density(self, z: Floats) -> float:
         """Return log p(y | z) + log p(z), up to a constant; -inf where it cannot be computed."""
@@ -178,6 +184,7 @@ class Problem:
         near_lr, near_ratio = (1 + far + far * far / 3 for far in (far_lr, far_ratio))
         mixed = decay * mix(theta, self.pairs.same_loss)
         whole = decay * near_lr * near_ratio
+        shared = weight * self._shared_variance(theta)
         return np.array(
             [
                 2 * loss * np.vdot(weight, self.pairs.same_loss),
@@ -186,8 +193,8 @@ class Problem:
                 bump * np.vdot(mixed, far_ratio * far_ratio * (1 + far_ratio) / 3 * near_lr),
                 bump * rho * (1 - rho) * (whole.sum() - np.vdot(whole, self.pairs.same_loss)),
                 2 * noise.sum(),
-                2 * np.exp(2 * theta[6]) * np.vdot(weight, self.same_group),
-                2 * noise @ self.badness,
+                2 * shared.sum(),
+                2 * noise @ self.badness + 2 * shared.sum(axis=1) @ self.badness,
             ]
         )
 
@@ -196,7 +203,8 @@ class Problem:
         noise = np.sqrt(self.seed_variance(theta) + self.extra + JITTER) * rng.standard_normal(len(self.y))
         if self.same_group.any():
             first = np.argmax(self.same_group > 0, axis=1)
-            noise += np.exp(theta[6]) * rng.standard_normal(len(self.y))[first]
+            grown = np.exp(theta[6] + theta[7] * self.badness)
+            noise += grown * rng.standard_normal(len(self.y))[first]
         return np.asarray(noise)
 
 

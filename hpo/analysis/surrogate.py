@@ -85,13 +85,13 @@ class Surrogate:
         return self.centre + self.scale * np.mean(means, axis=0), self.scale * np.sqrt(variance)
 
     @property
-    def fold_sd(self) -> float:
-        """Standard deviation between validation folds, median over the draws of z; 0 without folds."""
+    def block_sd(self) -> float:
+        """Standard deviation between blocks (folds, seeds), median over the draws of z; 0 without blocks."""
         if not self.problem.same_group.any():
             return 0.0
         return self.scale * float(np.median([np.exp(fit.theta[6]) for fit in self.fits]))
 
     @property
     def noise_sd(self) -> float:
-        """Standard deviation between seeds of one configuration, median over the draws of z."""
+        """Standard deviation between runs of one configuration in one block, median over the draws of z."""
         return self.scale * float(np.median([np.exp(fit.theta[5]) for fit in self.fits]))

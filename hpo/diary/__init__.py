@@ -20,7 +20,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.overview import is_there
 from hpo.results import trials_frame
-from hpo.search import tuning_seed
+from hpo.search import own_seed, tuning_seed
 from hpo.spec import Configuration, StudySpec, load_spec
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Settings, open_ledger
@@ -107,7 +107,9 @@ class _Import:
         return row.validation.get(self._yardstick)
 
     def _run(self, row: DiaryRow, value: float | None, number: int, source: str) -> HandMade:
-        seed = row.seed if value is not None and row.seed is not None else tuning_seed(self._spec, number)
+        seed = tuning_seed(self._spec, number)
+        if value is not None:  # a seed that nobody wrote down is shared with no other trial
+            seed = own_seed(self._spec, number) if row.seed is None else row.seed
         configuration = Configuration(row.lr, row.backbone_lr, row.loss, seed)
         metrics = row.validation if value is not None else {}
         return HandMade(configuration, value, metrics, f"{source}:{row.line}")

@@ -5,14 +5,15 @@ trial, refreshed by one query for what finished since the last look. So a sugges
 sampler itself, however long the history is.
 
 The seed is noise (science of the report: the answer is the best *expected* loss): it is drawn from a hash
-of (fingerprint, slot) and never modelled. Suggestions too are a pure function of the fingerprint, the slot
-and the trials that have finished or are running.
+of (fingerprint, slot) and never chosen. Where trials take turns with a few seeds (``space.seed.count``), a
+configuration meets each only once. Suggestions too are a pure function of the fingerprint, the slot and the
+trials that have finished or are running.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ from hpo.ledger.values import Peers
 from hpo.search.mirror import frozen, mirror
 from hpo.search.past import Past, PastTrial
 from hpo.spec import Configuration, Pruner, Sampler, Space, StudySpec
+from hpo.spec.setting import Setting
 
 if TYPE_CHECKING:
     from hpo.search.prospects import Prospects
@@ -34,6 +36,7 @@ __all__ = [
     "Suggester",
     "distributions",
     "make_sampler",
+    "own_seed",
     "seed_of_round",
     "should_prune",
     "suggest",
@@ -92,9 +95,13 @@ def suggest(
             found[name] = distribution.to_external_repr(_only_value(distribution))
         elif name not in found:
             found[name] = sampler.sample_independent(study, trial, name, distribution)
-    return Configuration(
-        float(found["lr"]), float(found["backbone_lr"]), str(found["loss"]), tuning_seed(spec, slot)
-    )
+    setting = Setting(float(found["lr"]), float(found["backbone_lr"]), str(found["loss"]))
+    taken = {one.configuration.seed for one in past if setting.is_close_to(_setting(one.configuration))}
+    return Configuration(setting.lr, setting.backbone_lr, setting.loss, tuning_seed(spec, slot, taken))
+
+
+def _setting(configuration: Configuration) -> Setting:
+    return Setting(configuration.lr, configuration.backbone_lr, configuration.loss)
 
 
 def _sampler_seed(spec: StudySpec, slot: int) -> int:
@@ -102,16 +109,36 @@ def _sampler_seed(spec: StudySpec, slot: int) -> int:
     return _number_from(spec, 0 if spec.sampler.kind == "ratio" else slot, "sampler", 2**31)
 
 
-def tuning_seed(spec: StudySpec, slot: int) -> int:
-    """Draw the seed of a slot from the spec's range of tuning seeds."""
-    seeds = spec.space.seed
-    return seeds.low + _number_from(spec, slot, "seed", seeds.high - seeds.low + 1)
+def tuning_seed(spec: StudySpec, slot: int, taken: Container[int] = ()) -> int:
+    """Return the seed of a slot: one that the trials take turns with, and that is not ``taken``.
+
+    Its own where there is none: the spec has no ``space.seed.count``, or it has grouped folds, which the seed
+    draws, or the configuration has met them all.
+    """
+    width, count = _width(spec), spec.space.seed.count or 0
+    if spec.validation.kind == "grouped_folds":
+        count = 0
+    first = _number_from(spec, 0, "turns", width)
+    for turn in range(slot, slot + count):
+        seed = spec.space.seed.low + (first + turn % count) % width
+        if seed not in taken:
+            return seed
+    return own_seed(spec, slot)
+
+
+def own_seed(spec: StudySpec, slot: int) -> int:
+    """Draw the seed that a slot has for itself from the spec's range of tuning seeds."""
+    return spec.space.seed.low + _number_from(spec, slot, "seed", _width(spec))
 
 
 def seed_of_round(spec: StudySpec, number: int) -> int:
     """Draw the tuning seed of one round of replicates: the same for every configuration."""
-    seeds = spec.space.seed
-    return seeds.low + _number_from(spec, number, "replicate", seeds.high - seeds.low + 1)
+    return spec.space.seed.low + _number_from(spec, number, "replicate", _width(spec))
+
+
+def _width(spec: StudySpec) -> int:
+    """Return how many tuning seeds the spec's range holds."""
+    return spec.space.seed.high - spec.space.seed.low + 1
 
 
 def _number_from(spec: StudySpec, slot: int, purpose: str, below: int) -> int:

@@ -57,10 +57,16 @@ def mirror(
 def _with_curve(trial: PastTrial, space: dict[str, BaseDistribution]) -> FrozenTrial:
     """Return the trial with all that is known of it; one that diverged has neither value nor curve."""
     if trial.end is None:
-        return frozen(trial.slot, TrialState.RUNNING, _params(trial), space, fold=trial.fold)
+        return frozen(trial.slot, TrialState.RUNNING, _params(trial), space, blocks=_blocks(trial))
     state = TrialState.PRUNED if trial.end in {"pruned", "diverged"} else TrialState.COMPLETE
     curve = {} if trial.value is None else dict(enumerate(trial.curve, start=1))
-    return frozen(trial.slot, state, _params(trial), space, value=trial.value, curve=curve, fold=trial.fold)
+    blocks = _blocks(trial)
+    return frozen(trial.slot, state, _params(trial), space, value=trial.value, curve=curve, blocks=blocks)
+
+
+def _blocks(trial: PastTrial) -> dict[str, int]:
+    """Return what the trial may share with others beside its configuration."""
+    return {"seed": trial.configuration.seed} | ({} if trial.fold is None else {"fold": trial.fold})
 
 
 def _seen(
@@ -88,7 +94,7 @@ def frozen(
     *,
     value: float | None = None,
     curve: dict[int, float] | None = None,
-    fold: int | None = None,
+    blocks: dict[str, int] | None = None,
 ) -> FrozenTrial:
     """Return a trial of Optuna's; ``curve`` holds its losses by epoch."""
     return FrozenTrial(
@@ -100,7 +106,7 @@ def frozen(
         datetime_complete=None,
         params=params,
         distributions=space,
-        user_attrs={} if fold is None else {"fold": fold},
+        user_attrs=blocks or {},
         system_attrs={},
         intermediate_values=curve or {},
     )

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
@@ -23,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3.6 ships no types
 
 from hpo.analysis.box import Box, Floats, Lattice
-from hpo.analysis.evidence import Evidence, Seen, thinned
+from hpo.analysis.evidence import Evidence, Seen, returning, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.likelihood import problem_of
 from hpo.analysis.posterior import fit_surrogate
@@ -63,13 +64,19 @@ class RatioSampler(BaseSampler):
         lr: str = "lr",
         backbone_lr: str = "backbone_lr",
         loss: str = "loss",
+        blocks: Sequence[str] = ("fold", "seed"),
         n_startup_trials: int = 10,
         rule: Rule = "information",
         seed: int | None = None,
         memory: Memory | None = None,
     ) -> None:
-        """``lr``, ``backbone_lr`` and ``loss`` are the names of the parameters in the study."""
+        """``lr``, ``backbone_lr`` and ``loss`` are the names of the parameters in the study.
+
+        The first of ``blocks`` that trials have as a user attribute or a parameter says what they share
+        beside them: trials of one validation fold, or of one seed, are good or bad together.
+        """
         self._names = (lr, backbone_lr, loss)
+        self._blocks = tuple(blocks)
         self._startup = n_startup_trials
         self._rule: Rule = rule
         self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
@@ -104,7 +111,7 @@ class RatioSampler(BaseSampler):
         seen = self._seen(others, box, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
         if len(seen.kinds) < self._startup or (seen.kinds == "complete").sum() < MIN_MODEL:
             return {name: self._filling(trial.number, name, found) for name, found in search_space.items()}
-        running = self._points([past for past in others if past.state == TrialState.RUNNING], box)
+        running = [past for past in others if past.state == TrialState.RUNNING]
         with threadpool_limits(1):  # matrices are small; threads cost 10x where workers keep the cores busy
             point = self._suggested(seen, running, box, np.random.default_rng([self._seed, trial.number]))
         return self._parameters(point, box, search_space)
@@ -155,7 +162,17 @@ class RatioSampler(BaseSampler):
         curves = [best_so_far(past, sign) for past in kept]
         values = np.array([_value(past, curve, sign) for past, curve in zip(kept, curves, strict=True)])
         kinds = [_kind(past, value) for past, value in zip(kept, values, strict=True)]
-        return Seen(self._points(kept, box), np.array(kinds, dtype="<U8"), values, curves)
+        blocks = returning(self._blocks_of(kept)) if kept else None
+        return Seen(self._points(kept, box), np.array(kinds, dtype="<U8"), values, curves, blocks)
+
+    def _blocks_of(self, trials: Sequence[FrozenTrial]) -> NDArray[np.int64]:
+        """Return the block (n,) of each trial; one that has none is a block of its own."""
+        found = []
+        for past in trials:
+            known = past.params | past.user_attrs
+            named = (known[name] for name in self._blocks if isinstance(known.get(name), int))
+            found.append(next(named, -1 - past.number))
+        return np.array(found, dtype=np.int64)
 
     def _parameters(self, point: Floats, box: Box, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -181,7 +198,9 @@ class RatioSampler(BaseSampler):
 
     # --- the model
 
-    def _suggested(self, seen: Seen, running: Floats, box: Box, rng: np.random.Generator) -> Floats:
+    def _suggested(
+        self, seen: Seen, running: Sequence[FrozenTrial], box: Box, rng: np.random.Generator
+    ) -> Floats:
         """Return the point (3,) to try next."""
         first, z = self._learned(seen, box)
         evidence = seen.evidence()
@@ -189,9 +208,10 @@ class RatioSampler(BaseSampler):
             evidence = thinned(evidence, first.posterior(evidence.x)[0], MAX_MODEL)
         chosen = z[rng.permutation(len(z))[: 1 if self._rule == "thompson" else DRAWS]]
         surrogate = conditioned(evidence, box, chosen)
-        if len(running) and self._rule != "thompson":
-            expected = surrogate.posterior(running)[0]
-            surrogate = conditioned(_with_guesses(evidence, running, expected), box, chosen)
+        points = self._points(running, box)
+        if len(points) and self._rule != "thompson":
+            expected = surrogate.posterior(points)[0]
+            surrogate = conditioned(_with_guesses(evidence, points, expected), box, chosen)
         lattice = Lattice.of(box, STEP_DECADES)
         _, draws = draw_landscapes(surrogate, lattice, rng)
         return best_point(lattice, draws, surrogate.noise_sd**2, self._rule)
@@ -199,16 +219,19 @@ class RatioSampler(BaseSampler):
     def _learned(self, seen: Seen, box: Box) -> tuple[Surrogate, Floats]:
         """Return the model of the first trials, as many as the last growth takes in, and its parameters."""
         size = _level(len(seen.kinds), max(self._startup, MIN_MODEL))
-        part = Seen(seen.x[:size], seen.kinds[:size], seen.values[:size], seen.curves[:size])
+        blocks = None if seen.blocks is None else seen.blocks[:size]
+        part = Seen(seen.x[:size], seen.kinds[:size], seen.values[:size], seen.curves[:size], blocks)
         if (part.kinds == "complete").sum() < MIN_MODEL:
             part = seen
         evidence = part.evidence()
         if len(evidence.y) > MAX_MODEL:
             evidence = evidence.rows(_spread_rows(len(evidence.y)))
-        key = hashlib.sha256(b"".join(a.tobytes() for a in (evidence.x, evidence.y, evidence.extra)))
+        arrays = [evidence.x, evidence.y, evidence.extra]
+        arrays += [] if evidence.groups is None else [evidence.groups.astype(np.float64)]
+        key = hashlib.sha256(b"".join(a.tobytes() for a in arrays))
         name = f"{key.hexdigest()}{box}"
         if name not in self._memory:
-            fitted = fit_surrogate(evidence.x, evidence.y, box, evidence.extra, draws=DRAWS)
+            fitted = fit_surrogate(evidence.x, evidence.y, box, evidence.extra, evidence.groups, draws=DRAWS)
             prior = fitted.problem.prior
             self._memory[name] = np.array([(fit.theta - prior.mean) / prior.sd for fit in fitted.fits])
         z = self._memory[name]
@@ -222,9 +245,16 @@ def conditioned(evidence: Evidence, box: Box, z: Floats) -> Surrogate:
 
 
 def _with_guesses(evidence: Evidence, x: Floats, expected: Floats) -> Evidence:
-    """Return the evidence as if trials at ``x`` had given what is expected, so that others go elsewhere."""
+    """Return the evidence as if trials at ``x`` had given what is expected, so that others go elsewhere.
+
+    Each is a block of its own: it stands for an average over blocks.
+    """
+    groups = evidence.groups
+    if groups is not None:
+        groups = np.concatenate([groups, groups.min() - 1 - np.arange(len(x))])
     return replace(
         evidence,
+        groups=groups,
         x=np.concatenate([evidence.x, x]),
         y=np.concatenate([evidence.y, expected]),
         extra=np.concatenate([evidence.extra, np.zeros(len(x))]),

@@ -118,6 +118,8 @@ class StudySpec(Part):
         counts = self.model_dump(mode="json", exclude=_TEXTS)
         if self.inputs.every == 1:
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
+        if self.space.seed.count is None:
+            del counts["space"]["seed"]["count"]  # as above
         return counts
 
     def fingerprint(self) -> str:

@@ -81,6 +81,8 @@ class SeedRange(Part):
 
     low: int = Field(default=0, ge=0, le=LAST_TUNING_SEED)
     high: int = Field(default=LAST_TUNING_SEED, ge=0, le=LAST_TUNING_SEED)
+    count: int | None = Field(default=None, ge=2)
+    """How many of them the trials of a search take turns with; None: each trial has its own."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -90,11 +92,18 @@ class SeedRange(Part):
                 "low {low} is above high {high}; expected low <= high",
                 {"low": self.low, "high": self.high},
             )
+        seeds = self.high - self.low + 1
+        if self.count is not None and self.count > seeds:
+            raise PydanticCustomError(
+                "file_fault",
+                "count {count} with {seeds} seeds from low to high; expected at most as many",
+                {"count": self.count, "seeds": seeds},
+            )
         return self
 
 
 class Space(Part):
-    """What is searched. The seed is sampled and stored but never modelled: it is noise."""
+    """What is searched. The seed is sampled and stored but never chosen: it is noise."""
 
     lr: Range
     backbone_lr: Range
