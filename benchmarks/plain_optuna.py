@@ -25,7 +25,7 @@ CPU time, loader workers included; a cached epoch is that of 16 heads, and its r
 
 Result of `measure` on 2 otherwise idle cores of an AMD EPYC (avx512_bf16), 24 GiB, Python 3.11.7, torch
 2.13.0 (CPU build), optuna 5.0.0, torchmetrics 1.9; study bidmc_rr, start-up and imports included; plain /
-ours, and in brackets the ratio of each round; the first two with --same-search, the others with gp and median:
+ours, and in brackets the ratio of each round; `same search`: --same-search, else ours with gp and median:
 
 | mode | trials | trials an hour | epochs an hour | epochs a CPU second | n |
 |---|---|---|---|---|---|
@@ -39,8 +39,8 @@ ours, and in brackets the ratio of each round; the first two with --same-search,
 | linear probing | 4 / 100 | 205 / 18900 (92) | 1030 / 82700 (81) | 0.151 / 13.0 (86) | 1 |
 
 A search of 4 trials is mostly start-up and the wait of one worker for the other. Trials are of different
-lengths: patience and pruning end most early (12 trials: plain 52 epochs, ours 35, in bf16 42 and 44), and which
-configurations a search draws is luck, so compare epochs too.
+lengths: patience and pruning end most early (12 trials: plain 52 epochs, ours 35, in bf16 42 and 44), and
+which configurations a search draws is luck, so compare epochs too.
 """
 
 from __future__ import annotations
