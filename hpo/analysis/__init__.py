@@ -15,7 +15,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3.6 ships no types
 
 from hpo.analysis.box import Box, Floats, Lattice, SearchSpace
-from hpo.analysis.evidence import Evidence, classify, gather, points, thinned
+from hpo.analysis.evidence import Evidence, classify, gather, has_folds, points, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.posterior import fit_surrogate
@@ -234,12 +234,12 @@ def _lead(surrogate: Surrogate, two: Floats) -> Against:
 
 def _noise(surrogate: Surrogate, trials: pd.DataFrame, lattice: Lattice, mean: Floats) -> Noise:
     model, between = surrogate.noise_sd, surrogate.block_sd
-    has_folds = "fold" in trials and trials["fold"].notna().any()
-    if not has_folds:
+    by_fold = has_folds(trials)
+    if not by_fold:
         model = float(np.hypot(model, between))  # blocks are seeds: their effect is the seed's
     replicated, degrees = replicate_sd(trials)
     by_model = replicated is None or degrees < MIN_REPLICATES
-    sources = {"seed": model**2} | ({"fold": between**2} if has_folds else {})
+    sources = {"seed": model**2} | ({"fold": between**2} if by_fold and between > 0 else {})
     spread = shares(_on_box(lattice, mean), sources)
     return Noise(model if by_model else replicated, "model" if by_model else "replicates", degrees, spread)
 

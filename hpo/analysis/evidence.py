@@ -181,8 +181,13 @@ def points(rows: pd.DataFrame, box: Box) -> Floats:
     return np.stack([lr, ratio, np.array([index[loss] for loss in rows["loss"]], dtype=float)], axis=1)
 
 
+def has_folds(trials: pd.DataFrame) -> bool:
+    """Return whether trials were validated on folds."""
+    return "fold" in trials and bool(trials["fold"].notna().any())
+
+
 def _blocks(rows: pd.DataFrame) -> NDArray[np.int64] | None:
-    if "fold" in rows and rows["fold"].notna().any():
+    if has_folds(rows):
         return rows["fold"].fillna(-1).to_numpy(np.int64)
     return returning(rows["seed"].fillna(-1).to_numpy(np.int64)) if "seed" in rows else None
 

@@ -95,8 +95,8 @@ def _chosen(findings: Findings, top: int) -> list[Setting]:
             "at least 4",
             f"type: hpo run --study {findings.row.name}",
         )
-    first = Setting(choice.lr, choice.backbone_lr, choice.loss)
-    rivals = [_setting(named) for named in (spec.baseline, _best_known(findings)) if named is not None]
+    first = Setting.of(choice)
+    rivals = [Setting.of(named) for named in (spec.baseline, _best_known(findings)) if named is not None]
     beside = [first, *rivals]
     others = leaders(findings.trials, findings.curves, spec.space, top - 1, beside=beside)
     return [first, *others][:top]
@@ -113,13 +113,9 @@ def _best_known(findings: Findings) -> NamedConfiguration | None:
             & (measured["backbone_lr"] == known.backbone_lr)
             & (measured["loss"] == known.loss)
         ]
-        if not mine.empty and _setting(known) != _setting(baseline):
+        if not mine.empty and Setting.of(known) != Setting.of(baseline):
             losses[known] = float(mine["value"].mean())
     return min(losses, key=losses.__getitem__, default=None)
-
-
-def _setting(named: NamedConfiguration) -> Setting:
-    return Setting(named.lr, named.backbone_lr, named.loss)
 
 
 def _named(role: Role, named: NamedConfiguration, spec: StudySpec) -> Arm:

@@ -96,12 +96,14 @@ def suggest(
         elif name not in found:
             found[name] = sampler.sample_independent(study, trial, name, distribution)
     setting = Setting(float(found["lr"]), float(found["backbone_lr"]), str(found["loss"]))
-    taken = {one.configuration.seed for one in past if setting.is_close_to(_setting(one.configuration))}
+    taken = _seeds_met(setting, past) if spec.space.seed.count else ()
     return Configuration(setting.lr, setting.backbone_lr, setting.loss, tuning_seed(spec, slot, taken))
 
 
-def _setting(configuration: Configuration) -> Setting:
-    return Setting(configuration.lr, configuration.backbone_lr, configuration.loss)
+def _seeds_met(setting: Setting, past: Sequence[PastTrial]) -> set[int]:
+    """Return the seeds of the trials of a setting."""
+    configurations = (trial.configuration for trial in past)
+    return {one.seed for one in configurations if setting.is_close_to(Setting.of(one))}
 
 
 def _sampler_seed(spec: StudySpec, slot: int) -> int:
@@ -115,9 +117,9 @@ def tuning_seed(spec: StudySpec, slot: int, taken: Container[int] = ()) -> int:
     Its own where there is none: the spec has no ``space.seed.count``, or it has grouped folds, which the seed
     draws, or the configuration has met them all.
     """
-    width, count = _width(spec), spec.space.seed.count or 0
-    if spec.validation.kind == "grouped_folds":
-        count = 0
+    width, count = _width(spec), spec.space.seed.count
+    if count is None or spec.validation.kind == "grouped_folds":
+        return own_seed(spec, slot)
     first = _number_from(spec, 0, "turns", width)
     for turn in range(slot, slot + count):
         seed = spec.space.seed.low + (first + turn % count) % width

@@ -38,7 +38,7 @@ class Tried:
     @property
     def setting(self) -> Setting:
         """The configuration without its seed."""
-        return Setting(self.configuration.lr, self.configuration.backbone_lr, self.configuration.loss)
+        return Setting.of(self.configuration)
 
 
 def first_replicate(spec: StudySpec, total: int) -> int:
@@ -60,7 +60,7 @@ def contenders(
     Those that have begun stay, whatever later trials show; ``ranking`` (best first) fills the free places.
     """
     assert spec.replicate is not None
-    baseline = Setting(spec.baseline.lr, spec.baseline.backbone_lr, spec.baseline.loss)
+    baseline = Setting.of(spec.baseline)
     begun = [one.setting for one in tried if one.origin == "replicate" and one.slot >= first]
     racing = [one for one in dict.fromkeys(begun) if one != baseline]
     for setting in ranking:

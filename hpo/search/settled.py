@@ -17,6 +17,11 @@ EVERY = 5
 """Trials between two looks: an answer costs about 0.6 CPU seconds at 100 trials (docs/answer.md)."""
 
 
+def known_words(factor: float, trials: int) -> str:
+    """Return in words why a search ended early."""
+    return f"the best ratio is known to within {factor:g}x after {trials} trials"
+
+
 class Settler:
     """Ends one study's search when its best ratio is known closely enough."""
 
@@ -35,7 +40,7 @@ class Settler:
         if ended % EVERY or not self._is_known_within(within):
             return None
         dropped = ledger.drop_free_slots(self._study.study_id)
-        return f"the best ratio is known to within {within:g}x after {ended} trials; {dropped} are not run"
+        return f"{known_words(within, ended)}; {dropped} are not run"
 
     def _is_known_within(self, factor: float) -> bool:
         from hpo.analysis import answer  # with SciPy and pandas, which most workers do not need

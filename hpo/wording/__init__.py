@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpo.findings import Findings
-from hpo.wording.numbers import with_error
+from hpo.wording.numbers import about, with_error
 
 YARDSTICKS = {"mae": "MAE", "cross_entropy": "cross-entropy", "bce": "binary cross-entropy"}
 
@@ -117,8 +117,7 @@ def _best_trial(findings: Findings) -> list[str]:
     if best is None:
         return []
     value = _loss(findings, best.validation_loss)
-    about = "" if optimism is None else f"{optimism:.2g} {findings.task.unit}".rstrip()
-    luck = f"; optimistic by about {about}" if about else ""
+    luck = "" if optimism is None else f"; optimistic by about {about(optimism, findings.task.unit)}"
     return [f"best single trial: {best.number} at {value} (seed {best.seed}{luck})"]
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 
 
+def about(value: float, unit: str = "") -> str:
+    """Return a value with two digits and its unit."""
+    return f"{value:.2g} {unit}".rstrip()
+
+
 def with_error(value: float, error: float | None, unit: str = "", *, sign: str = "") -> str:
     """Return a value with as many digits as its standard error has any use for: ``0.450 ± 0.077 bpm``.
 

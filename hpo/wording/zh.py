@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hpo.confirm.confirmed import Confirmation
 from hpo.confirm.paired import MIN_SEEDS
 from hpo.findings import Findings
-from hpo.wording.numbers import with_error
+from hpo.wording.numbers import about, with_error
 
 YARDSTICKS_ZH = {"mae": "MAE", "cross_entropy": "交叉熵", "bce": "二元交叉熵"}
 _LABELS = {"synthetic signals": "模拟信号", "partial: ": "数据不完整："}
@@ -174,8 +174,7 @@ def _best_trial(findings: Findings) -> list[str]:
     if best is None:
         return []
     value = _loss(findings, best.validation_loss)
-    about = "" if optimism is None else f"{optimism:.2g} {findings.task.unit}".rstrip()
-    luck = f"；约偏乐观 {about}" if about else ""
+    luck = "" if optimism is None else f"；约偏乐观 {about(optimism, findings.task.unit)}"
     return [f"最佳单次试验：第 {best.number} 号，{value}（随机种子 {best.seed}{luck}）"]
 
 
