@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+ENGINE_VERSION = "2"
+"""Another number where a change of the engine changes results: workers of one study must have the same."""
+
 __all__ = [
     "BACKBONES",
     "BackboneCard",
@@ -52,6 +55,7 @@ __all__ = [
     "DataError",
     "DataStatus",
     "DataSummary",
+    "ENGINE_VERSION",
     "EndReason",
     "FinetuneError",
     "InputSpec",

@@ -14,15 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from finetune.backbones import build_backbone
 from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder, EncoderLayer
 from finetune.backbones.cmssl_files import load_cmssl_checkpoint, load_cmssl_safetensors, save_cmssl
-from finetune.backbones.softmax import softmax
 from finetune.errors import CheckpointError, SettingError
 from finetune.random import Noise, Purpose, torch_generator
 from finetune.spec import BackboneSpec
@@ -133,26 +130,6 @@ def test_values_and_gradients_with_dropout_are_those_of_autograd(kind: torch.dty
         assert theirs is not None
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() <= close * theirs.norm()
-
-
-@given(
-    rows=st.integers(1, 5),
-    width=st.integers(1, 20),
-    scale=st.sampled_from([1e-3, 1.0, 100.0, 1e4]),
-    seed=st.integers(0, 999),
-)
-@settings(max_examples=50, deadline=None)
-def test_the_narrow_softmax_is_torchs(rows: int, width: int, scale: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    scores = (scale * torch.randn(rows, width, generator=generator)).requires_grad_()
-    weights = torch.randn(rows, width, generator=generator)
-
-    ours, theirs = softmax(scores), scores.softmax(dim=-1)
-    (our_gradient,) = torch.autograd.grad((ours * weights).sum(), scores)
-    (their_gradient,) = torch.autograd.grad((theirs * weights).sum(), scores)
-
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(our_gradient, their_gradient, atol=1e-6, rtol=1e-4)
 
 
 def test_initial_weights_have_the_bounds_of_torchs() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from finetune.random import Noise
+from finetune.random import Mask, Noise
 
 
 class Backbone(nn.Module, ABC):
@@ -43,6 +43,6 @@ def apply_dropout(x: Tensor, noise: Noise | None, p: float) -> Tensor:
     return x if noise is None or p == 0 else noise.dropout(x, p)
 
 
-def draw_mask(noise: Noise | None, shape: Sequence[int], p: float) -> Tensor | None:
+def draw_mask(noise: Noise | None, shape: Sequence[int], p: float) -> Mask | None:
     """Return the next dropout mask of ``shape``; None without noise or dropout."""
     return None if noise is None or p == 0 else noise.mask(shape, p)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
 from finetune.backbones.base import Backbone, draw_mask, empty_linear, initialise_linear
+from finetune.backbones.cpu_layer import Masks, Weights, encoder_layer
 from finetune.backbones.fused import add_norm, attend, gelu_dropout
 from finetune.errors import SettingError
-from finetune.random import Noise
+from finetune.random import Mask, Noise
 
 
 @dataclass(frozen=True)
@@ -138,15 +139,34 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, batch: int, noise: Noise | None) -> Tensor:
         """Map tokens (B*P, E) of ``batch`` windows to tokens of the same shape."""
+        if tokens.device.type == "cpu" and tokens.dtype == torch.float32:
+            tokens = self._on_cpu(tokens, batch, noise)
+        else:
+            tokens = self._in_pieces(tokens, batch, noise)
+        if noise is None or self.stochastic_depth == 0:
+            return tokens
+        return noise.drop_rows(tokens.view(batch, -1), self.stochastic_depth).view_as(tokens)
+
+    def _on_cpu(self, tokens: Tensor, batch: int, noise: Noise | None) -> Tensor:
+        attention, count = self.self_attn, len(tokens) // batch
+        masks = Masks(
+            draw_mask(noise, (batch, attention.heads, count, count), self.dropout),
+            draw_mask(noise, tokens.shape, self.dropout),
+            draw_mask(noise, (len(tokens), self.linear1.out_features), self.dropout),
+            draw_mask(noise, tokens.shape, self.dropout),
+        )
+        linear = (attention.out_proj, self.linear1, self.linear2, self.norm1, self.norm2)
+        pairs = [pair for one in linear for pair in (one.weight, one.bias)]
+        weights = Weights(attention.in_proj_weight, attention.in_proj_bias, *pairs)
+        return encoder_layer(tokens.contiguous(), batch, attention.heads, self.norm1.eps, masks, weights)
+
+    def _in_pieces(self, tokens: Tensor, batch: int, noise: Noise | None) -> Tensor:
         attended = self.self_attn(tokens, batch, noise)
         tokens = add_norm_of(self.norm1, tokens, attended, draw_mask(noise, attended.shape, self.dropout))
         hidden = self.linear1(tokens)  # (B*P, 4E)
         hidden = gelu_dropout(hidden, draw_mask(noise, hidden.shape, self.dropout))
         fed = self.linear2(hidden)
-        tokens = add_norm_of(self.norm2, tokens, fed, draw_mask(noise, fed.shape, self.dropout))
-        if noise is None or self.stochastic_depth == 0:
-            return tokens
-        return noise.drop_rows(tokens.view(batch, -1), self.stochastic_depth).view_as(tokens)
+        return add_norm_of(self.norm2, tokens, fed, draw_mask(noise, fed.shape, self.dropout))
 
 
 class SelfAttention(nn.Module):
@@ -179,6 +199,6 @@ class SelfAttention(nn.Module):
         return attended
 
 
-def add_norm_of(norm: nn.LayerNorm, tokens: Tensor, branch: Tensor, mask: Tensor | None) -> Tensor:
+def add_norm_of(norm: nn.LayerNorm, tokens: Tensor, branch: Tensor, mask: Mask | None) -> Tensor:
     """Return ``norm(tokens + mask * branch)``."""
     return add_norm(tokens, branch, mask, norm.weight, norm.bias, norm.eps)

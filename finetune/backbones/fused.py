@@ -1,9 +1,8 @@
 """Pieces of an encoder layer with their gradients written out: fewer passes over memory than autograd's own.
 
-Each is one node of the graph. Masks are what :meth:`finetune.random.Noise.mask` returns (zeros and scaled
-ones), or None without dropout. R rows (windows, of all members of a population), P patches, E embedding,
-H heads, D = E / H. Under autocast a piece computes in the precision of its input and keeps the softmax
-and the norm in float32.
+For every device; on the CPU one run takes :mod:`~finetune.backbones.cpu_layer` instead. R rows (windows, of
+all members of a population), P patches, E embedding, H heads, D = E / H. Under autocast a piece computes in
+the precision of its input and keeps the softmax and the norm in float32.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
-from finetune.backbones.softmax import NARROW
+from finetune.random import Mask
 
 
-def attend(joint: Tensor, rows: int, heads: int, mask: Tensor | None) -> Tensor:
+def attend(joint: Tensor, rows: int, heads: int, mask: Mask | None) -> Tensor:
     """Return what the tokens of each row attend to, (R*P, E), from joint projections (R*P, 3E).
 
     ``joint`` holds queries, keys and values as torch.nn.MultiheadAttention packs them; ``mask`` is that of
@@ -30,7 +29,7 @@ def attend(joint: Tensor, rows: int, heads: int, mask: Tensor | None) -> Tensor:
 def add_norm(
     tokens: Tensor,
     branch: Tensor,
-    mask: Tensor | None,
+    mask: Mask | None,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
@@ -40,7 +39,7 @@ def add_norm(
     return normed
 
 
-def gelu_dropout(hidden: Tensor, mask: Tensor | None) -> Tensor:
+def gelu_dropout(hidden: Tensor, mask: Mask | None) -> Tensor:
     """Return ``mask * gelu(hidden)`` (the exact GELU)."""
     if mask is None:
         return F.gelu(hidden)
@@ -50,30 +49,31 @@ def gelu_dropout(hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, joint: Tensor, rows: int, heads: int, mask: Tensor | None) -> Tensor:
+    def forward(ctx: Any, joint: Tensor, rows: int, heads: int, mask: Mask | None) -> Tensor:
         count, depth = joint.shape[0] // rows, joint.shape[1] // (3 * heads)
         parted = joint.view(rows, count, 3, heads, depth).permute(2, 0, 3, 1, 4)  # (3, R, H, P, D)
         parts = parted.reshape(3, rows * heads, count, depth)  # one copy for all three
         query, key, value = parts.unbind()
-        probabilities = _softmax_(torch.bmm(query, key.transpose(1, 2)).mul_(depth**-0.5))  # (R*H, P, P)
-        kept = probabilities if mask is None else probabilities * mask.view_as(probabilities)
+        scores = torch.bmm(query, key.transpose(1, 2)).mul_(depth**-0.5)
+        probabilities = scores.softmax(dim=-1, dtype=torch.float32)  # (R*H, P, P)
+        kept = probabilities if mask is None else probabilities * mask.values().view_as(probabilities)
         kept = kept.to(parts.dtype)
         mixed = torch.bmm(kept, value).view(rows, heads, count, depth)
-        ctx.save_for_backward(parts, probabilities, kept, mask)
-        ctx.sizes = (rows, heads, count, depth)
+        ctx.save_for_backward(parts, probabilities, kept)
+        ctx.sizes, ctx.mask = (rows, heads, count, depth), mask
         return mixed.transpose(1, 2).reshape(rows * count, heads * depth)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         rows, heads, count, depth = ctx.sizes
-        parts, probabilities, kept, mask = ctx.saved_tensors
+        parts, probabilities, kept = ctx.saved_tensors
         query, key, value = parts.unbind()
         mixed = gradient.view(rows, count, heads, depth).transpose(1, 2).reshape(-1, count, depth)
         gradients = torch.empty_like(parts)
         torch.bmm(kept.transpose(1, 2), mixed, out=gradients[2])
         scores = torch.bmm(mixed, value.transpose(1, 2)).float()
-        if mask is not None:
-            scores.mul_(mask.view_as(scores))
+        if ctx.mask is not None:
+            scores.mul_(ctx.mask.values().view_as(scores))
         scores.mul_(probabilities)  # softmax: p * (g - sum(g * p)), as in p * g - p * sum(p * g)
         scores.addcmul_(probabilities, scores.sum(dim=-1, keepdim=True), value=-1.0)
         scores = scores.mul_(depth**-0.5).to(parts.dtype)
@@ -83,54 +83,47 @@ class _Attend(torch.autograd.Function):
         return joint.reshape(rows * count, 3 * heads * depth), None, None, None
 
 
-def _softmax_(scores: Tensor) -> Tensor:
-    """Return the float32 softmax over the last axis; overwrites ``scores`` where torch's own is slow."""
-    if scores.device.type != "cpu" or scores.shape[-1] >= NARROW:
-        return scores.softmax(dim=-1, dtype=torch.float32)
-    scores = scores.float()
-    powers = scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_()
-    return powers.div_(powers.sum(dim=-1, keepdim=True))
-
-
 class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         tokens: Tensor,
         branch: Tensor,
-        mask: Tensor | None,
+        mask: Mask | None,
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
     ) -> Tensor:
-        total = tokens + branch if mask is None else torch.addcmul(tokens, branch, mask.view_as(branch))
+        total = (
+            tokens + branch if mask is None else torch.addcmul(tokens, branch, mask.values().view_as(branch))
+        )
         normed, mean, scale = torch.native_layer_norm(total, total.shape[-1:], weight, bias, eps)
-        ctx.save_for_backward(total, mean, scale, mask, weight, bias)
-        ctx.branch_type = branch.dtype
+        ctx.save_for_backward(total, mean, scale, weight, bias)
+        ctx.mask, ctx.branch_type = mask, branch.dtype
         return normed
 
     @staticmethod
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, Tensor | None, Tensor | None, None]:
-        total, mean, scale, mask, weight, bias = ctx.saved_tensors
+        total, mean, scale, weight, bias = ctx.saved_tensors
         is_affine = weight is not None
         before, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
             gradient, total, total.shape[-1:], mean, scale, weight, bias, [True, is_affine, is_affine]
         )
-        of_branch = before if mask is None else before * mask.view_as(before)
+        of_branch = before if ctx.mask is None else before * ctx.mask.values().view_as(before)
         return before, of_branch.to(ctx.branch_type), None, of_weight, of_bias, None
 
 
 class _GeluDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, mask: Tensor) -> Tensor:
-        mask = mask.view_as(hidden).to(hidden.dtype)
-        ctx.save_for_backward(hidden, mask)
-        return F.gelu(hidden).mul_(mask)
+    def forward(ctx: Any, hidden: Tensor, mask: Mask) -> Tensor:
+        kept = mask.values().view_as(hidden).to(hidden.dtype)
+        ctx.save_for_backward(hidden, kept)
+        return F.gelu(hidden).mul_(kept)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        hidden, mask = ctx.saved_tensors
-        of_hidden: Tensor = torch.ops.aten.gelu_backward(gradient * mask, hidden)
+        hidden, kept = ctx.saved_tensors
+        of_hidden: Tensor = torch.ops.aten.gelu_backward(gradient * kept, hidden)
         return of_hidden, None

@@ -7,7 +7,7 @@ is one ``baddbmm``. Names are those of :class:`finetune.model.FineTunedModel`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -18,7 +18,7 @@ from finetune.backbones.cmssl import CmsslEncoder
 from finetune.backbones.fused import add_norm, attend, gelu_dropout
 from finetune.engine.loop import Identity
 from finetune.model import FineTunedModel
-from finetune.random import Noise
+from finetune.random import Mask, Noise
 
 Weights = dict[str, Tensor]
 """Name -> (K, in, out) for the weight of a linear layer, (K, ...) as it is for everything else."""
@@ -79,11 +79,13 @@ class StackedNoise:
         self._members = members
         self._slots = slots  # K indices of members: an empty slot looks at another's masks
 
-    def mask(self, shape: Sequence[int], p: float, fraction_bits: int = 8) -> Tensor | None:
+    def mask(self, shape: Sequence[int], p: float, fraction_bits: int = 8) -> Mask | None:
         """Return the masks (K, *shape), with ``shape`` that of one member; None when nothing drops."""
         masks = [noise.mask(shape, p, fraction_bits) for noise in self._members]
         drawn = [mask for mask in masks if mask is not None]
-        return torch.stack([drawn[slot] for slot in self._slots]) if drawn else None
+        if not drawn:
+            return None
+        return replace(drawn[0], draws=torch.stack([drawn[slot].draws for slot in self._slots]))
 
 
 def forward(weights: Weights, model: FineTunedModel, x: Tensor, noise: StackedNoise) -> Tensor:
@@ -131,7 +133,7 @@ def _layer(
     rows = noise.mask((batch, 1), depth_p, fraction_bits=16)
     if rows is None:
         return tokens
-    return (tokens.view(members, batch, -1) * rows).view_as(tokens)
+    return (tokens.view(members, batch, -1) * rows.values()).view_as(tokens)
 
 
 def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:
@@ -143,6 +145,6 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias[:, None], x, weight)
 
 
-def _norm(weights: Weights, name: str, tokens: Tensor, branch: Tensor, mask: Tensor | None) -> Tensor:
+def _norm(weights: Weights, name: str, tokens: Tensor, branch: Tensor, mask: Mask | None) -> Tensor:
     normed = add_norm(tokens, branch, mask, None, None, nn.LayerNorm(1).eps)
     return torch.addcmul(weights[f"{name}.bias"][:, None], normed, weights[f"{name}.weight"][:, None])

@@ -192,6 +192,7 @@ def versions(doorway: str = "finetune.api") -> dict[str, str]:
         "hpo": _version("hpo"),
         "torch": _version("torch"),
         "numpy": _version("numpy"),
+        "numba": _version("numba"),
         "python": ".".join(platform.python_version_tuple()[:2]),
         "engine": str(engine),
     }
