@@ -1,6 +1,7 @@
 """Replayed searches: how many epochs until the right configuration and the right ratio are known?
 
     python benchmarks/search.py --world bidmc_hr bidmc_rr --repeats 30
+    python benchmarks/search.py --world bidmc_hr:10 --method ours ours_turns_5 ours_turns_10
     python benchmarks/search.py --world sharp interacting --method ours tpe_median
 
 A search asks for configurations; its runs come from an emulator of recorded curves
@@ -47,8 +48,8 @@ from hpo.spec import Configuration, Sampler, load_spec
 
 Floats = NDArray[np.float64]
 GRID = Path(__file__).parent / "results" / "grid_bidmc.npz"
-SEEDS = (0, 1, 2)
-"""The recorded ones."""
+EVERYWHERE = 3
+"""Seeds that every configuration was recorded with; a world like bidmc_hr:10 has more, where there are."""
 TASKS = {"bidmc_hr", "bidmc_rr"}
 WARM_EPOCHS = 240
 """Of the search on the other task that ours_warm begins with."""
@@ -76,7 +77,7 @@ class World(Protocol):
 class Simulated:
     """A landscape with a known answer."""
 
-    seeds = SEEDS
+    seeds = (0, 1, 2)
     space = simulated.SPACE
     epochs = simulated.EPOCHS
     trivial = 1 + simulated.RANGE
@@ -106,11 +107,12 @@ class Simulated:
 class Grid:
     """An emulator of one task from its recorded runs: what a run anywhere in the grid's box might have given.
 
-    Three seeds a point are too few to stand for themselves: a search that repeats a configuration would meet
-    the same numbers again, and what is best of 90 means of three is luck. So a curve's mean is that of the
+    A few seeds a point cannot stand for themselves: a search that repeats a configuration would meet the
+    same numbers again, and what is best of 90 means of three is luck. So a curve's mean is that of the
     seeds, smoothed over neighbouring rates (1/4, 1/2, 1/4) and interpolated between the points of the grid;
     and a run adds the residual of a recorded one, drawn from the same loss within a step of the nearest
-    points. Then the expected loss of every configuration is known.
+    points; of one seed, if it is asked for one that was recorded there. Then the expected loss of every
+    configuration is known.
     """
 
     task: str
@@ -121,21 +123,21 @@ class Grid:
     mean: Floats
     """(I, K, losses, epochs), smoothed."""
     residuals: Floats
-    """(I, K, losses, seeds, epochs), of the variance of single runs."""
+    """(I, K, losses, seeds, epochs), of the variance of single runs; NaN where a seed was not recorded."""
     trivial: float
 
     @classmethod
-    def load(cls, file: Path, task: str) -> Grid:
-        """Read one task; all its runs must have been recorded, and none have diverged."""
+    def load(cls, file: Path, task: str, seeds: int = EVERYWHERE) -> Grid:
+        """Read one task with so many seeds; the first EVERYWHERE must be there, and none have diverged."""
         with np.load(file) as stored:
             place = list(stored["task"]).index(task)
-            curves = stored["validation_loss"][place].astype(np.float64)
+            curves = stored["validation_loss"][place][:, :, :, :seeds].astype(np.float64)
             provenance = json.loads(str(stored["provenance"]))["studies"][task]
             rates = np.log10(stored["lr"]), np.log10(stored["backbone_lr"])
             losses = tuple(str(loss) for loss in stored["loss"])
-        assert np.isfinite(curves).all()
-        mean, seeds = curves.mean(axis=3), curves.shape[3]
-        residuals = (curves - mean[:, :, :, None]) * np.sqrt(seeds / (seeds - 1))
+        assert np.isfinite(curves[:, :, :, :EVERYWHERE]).all()
+        mean, count = np.nanmean(curves, axis=3), np.isfinite(curves).sum(axis=3)
+        residuals = (curves - mean[:, :, :, None]) * np.sqrt(count / (count - 1))[:, :, :, None]
         trivial = provenance["trivial"]["validation_loss"]
         return cls(task, *rates, losses, _smoothed(_smoothed(mean, 0), 1), residuals, trivial)
 
@@ -153,7 +155,9 @@ class Grid:
     def pool(self, row: int, column: int, loss: int, seed: int | slice = slice(None)) -> Floats:
         """Return (n, epochs): the residuals within a step of a point of the grid, of one seed or of all."""
         near = self.residuals[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2, loss, seed]
-        return near.reshape(-1, near.shape[-1])
+        found = near.reshape(-1, near.shape[-1])
+        found = found[np.isfinite(found).all(axis=1)]
+        return found if len(found) else self.pool(row, column, loss)  # a seed that was recorded nowhere near
 
     def mean_at(self, corners: Sequence[tuple[int, int, float]], loss: int) -> Floats:
         """Return the mean curve (epochs,)."""
@@ -204,7 +208,7 @@ class Recorded:
 
     def __init__(self, grid: Grid, repeat: int) -> None:
         self._grid = grid
-        self.seeds = SEEDS
+        self.seeds = tuple(range(grid.residuals.shape[3]))
         self.task = grid.task
         self._rng = np.random.default_rng([7, repeat])
         self.epochs = grid.mean.shape[-1]
@@ -221,7 +225,7 @@ class Recorded:
         )
         chosen = self._rng.choice(len(corners), p=[weight for *_, weight in corners])
         row, column, _ = corners[chosen]
-        which = slice(None) if seed is None else SEEDS.index(seed)
+        which = slice(None) if seed is None else seed
         residual = self._rng.choice(self._grid.pool(row, column, place, which))
         return self._grid.mean_at(corners, place) + residual
 
@@ -239,7 +243,7 @@ class Search(Protocol):
     """A tool under test."""
 
     seed: int | None
-    """One of SEEDS for the configuration asked for last; None: any."""
+    """One of the world's seeds for the configuration asked for last; None: any."""
 
     def ask(self) -> tuple[float, float, str]:
         """Suggest lr, backbone_lr and loss of the next run."""
@@ -261,10 +265,10 @@ class Search(Protocol):
 class ByOptuna:
     """Any of Optuna's samplers and pruners."""
 
-    def __init__(self, world: World, sampler: Any, pruner: Any, *, take_turns: bool = False) -> None:
+    def __init__(self, world: World, sampler: Any, pruner: Any, *, turns: int = 0) -> None:
         self._world = world
         self._study = optuna.create_study(sampler=sampler, pruner=pruner)
-        self._take_turns = take_turns
+        self._seeds = world.seeds[:turns]
         self._taken: dict[tuple[float, float, str], set[int]] = defaultdict(set)
         self.seed: int | None = None
 
@@ -280,9 +284,9 @@ class ByOptuna:
             "backbone_lr", space.backbone_lr.low, space.backbone_lr.high, log=True
         )
         loss = self._trial.suggest_categorical("loss", list(space.loss))
-        if self._take_turns:  # as hpo.search.tuning_seed
+        if self._seeds:  # as hpo.search.tuning_seed
             taken, number = self._taken[round(lr, 9), round(slow, 9), loss], self._trial.number
-            turns = [SEEDS[(number + turn) % len(SEEDS)] for turn in range(len(SEEDS))]
+            turns = [self._seeds[(number + turn) % len(self._seeds)] for turn in range(len(self._seeds))]
             self.seed = next((seed for seed in turns if seed not in taken), None)
             if self.seed is not None:
                 taken.add(self.seed)
@@ -330,18 +334,23 @@ def _optuna(sampler: Callable[[int], Any], pruner: Callable[[World], Any]) -> Ca
     return lambda world, repeat: ByOptuna(world, sampler(repeat), pruner(world))
 
 
+def _turns(seeds: int) -> Callable[[World, int], Search]:
+    """Ours with a few seeds in turn (``space.seed.count``)."""
+    return lambda world, repeat: ByOptuna(world, RatioSampler(seed=repeat), ImprovementPruner(), turns=seeds)
+
+
 def _one_seed(world: World, repeat: int) -> Search:
     """TPE and the median rule with one seed for all runs, as many do who tune by hand."""
     search = ByOptuna(world, optuna.samplers.TPESampler(seed=repeat), optuna.pruners.MedianPruner())
-    search.seed = SEEDS[repeat % len(SEEDS)]
+    search.seed = world.seeds[repeat % len(world.seeds)]
     return search
 
 
 METHODS: Mapping[str, Callable[[World, int], Search]] = {
     "ours": _ours(),
-    "ours_turns": lambda world, repeat: ByOptuna(
-        world, RatioSampler(seed=repeat), ImprovementPruner(), take_turns=True
-    ),
+    "ours_turns": _turns(3),
+    "ours_turns_5": _turns(5),
+    "ours_turns_10": _turns(10),
     "ours_improvement": _ours("improvement"),
     "ours_thompson": _ours("thompson"),
     "ours_median": _ours(pruner=optuna.pruners.MedianPruner),
@@ -466,9 +475,10 @@ def picked(row: Mapping[str, Any]) -> Picked:
 
 
 @cache
-def recorded(file: Path, task: str) -> Grid:
-    """Return the emulator of one task, read once."""
-    return Grid.load(file, task)
+def recorded(file: Path, world: str) -> Grid:
+    """Return the emulator of one task, with more of its seeds where the name says so; read once."""
+    task, _, seeds = world.partition(":")
+    return Grid.load(file, task, int(seeds or EVERYWHERE))
 
 
 def replay(
