@@ -29,6 +29,9 @@ ours, and in brackets the ratio of each round; `same search`: --same-search, els
 
 | mode | trials | trials an hour | epochs an hour | epochs a CPU second | n |
 |---|---|---|---|---|---|
+| fp32, same search | 12 / 12 | 162 / 630 (4.0, 3.8) | 702 / 1940 (2.9, 2.7) | 0.100 / 0.281 (2.9, 2.7) | 2 |
+| bf16, same search | 12 / 12 | 162 / 626 (3.8, 3.9) | 702 / 2190 (3.1, 3.1) | 0.100 / 0.322 (3.2, 3.2) | 2 |
+| before the compiled loops (engine 1): | | | | | |
 | fp32, same search | 12 / 12 | 156 / 570 (3.9, 3.4) | 678 / 1660 (2.6, 2.3) | 0.098 / 0.245 (2.6, 2.4) | 2 |
 | bf16, same search | 12 / 12 | 156 / 500 (3.4, 3.0) | 678 / 1790 (2.8, 2.5) | 0.098 / 0.268 (2.8, 2.7) | 2 |
 | fp32, same search | 8 / 16 | 130 / 517 (4.0) | 652 / 1780 (2.7) | 0.094 / 0.258 (2.8) | 1 |
@@ -39,7 +42,7 @@ ours, and in brackets the ratio of each round; `same search`: --same-search, els
 | linear probing | 4 / 100 | 205 / 18900 (92) | 1030 / 82700 (81) | 0.151 / 13.0 (86) | 1 |
 
 A search of 4 trials is mostly start-up and the wait of one worker for the other. Trials are of different
-lengths: patience and pruning end most early (12 trials: plain 52 epochs, ours 35, in bf16 42 and 44), and
+lengths: patience and pruning end most early (12 trials: plain 52 epochs, ours 37, in bf16 42), and
 which configurations a search draws is luck, so compare epochs too.
 """
 
