@@ -4,9 +4,9 @@
     python benchmarks/record_grid.py --data DATA --database sqlite:///grid.db --export-only
 
 Both BIDMC tasks x 5 lr x 6 backbone_lr (a rectangle of half decades, so that each lr has 6 ratios, and all
-together have 10) x 3 losses x 3 seeds, every run to its last epoch: 540 curves of 8 epochs. Then the 30 best
-configurations of a task (by the mean of their three seeds) with 7 more seeds each: what good configurations
-share of a seed shows only with many. Every fourth
+together have 10) x 3 losses x 3 seeds, every run to its last epoch: 540 curves of 8 epochs. Called again
+when they are there: the 30 best configurations of a task (by the mean of their three seeds) with 7 more
+seeds each, because what good configurations share of a seed shows only with many. Every fourth
 window of each subject (of 10 s, now 8 s apart instead of 2 s), batches of 32; all else as in
 studies/bidmc_*.yaml. The runs are slots of a study of kind ``grid`` in a database of our own ledger, worked
 on by our own workers: stop and start as you like, on as many machines as see the database. bidmc_hr comes
