@@ -181,7 +181,7 @@ def version(as_json: Json = False) -> None:
     from importlib import metadata
 
     found = {"python": platform.python_version()}
-    for name in ("hpo", "torch", "optuna", "SQLAlchemy"):
+    for name in ("hpo", "torch", "numpy", "numba", "optuna", "SQLAlchemy"):
         there = next(iter(metadata.distributions(name=name)), None)
         found[name] = there.version if there else "not installed"
     if as_json:

@@ -329,7 +329,9 @@ def test_version_names_what_results_depend_on(capsys: pytest.CaptureFixture[str]
 
     told = capsys.readouterr().out
     assert [
-        name for name in ("hpo", "python", "torch", "optuna", "SQLAlchemy") if f"{name} " not in told
+        name
+        for name in ("hpo", "python", "torch", "numpy", "numba", "optuna", "SQLAlchemy")
+        if f"{name} " not in told
     ] == []
 
 
