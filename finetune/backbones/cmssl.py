@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
 from finetune.backbones.base import Backbone, draw_mask, empty_linear, initialise_linear
-from finetune.backbones.cpu_layer import Masks, Weights, encoder_layer
 from finetune.backbones.fused import add_norm, attend, gelu_dropout
 from finetune.errors import SettingError
 from finetune.random import Mask, Noise
@@ -148,6 +147,8 @@ class EncoderLayer(nn.Module):
         return noise.drop_rows(tokens.view(batch, -1), self.stochastic_depth).view_as(tokens)
 
     def _on_cpu(self, tokens: Tensor, batch: int, noise: Noise | None) -> Tensor:
+        from finetune.backbones.cpu_layer import Masks, Weights, encoder_layer  # with numba: not for a GPU
+
         attention, count = self.self_attn, len(tokens) // batch
         masks = Masks(
             draw_mask(noise, (batch, attention.heads, count, count), self.dropout),

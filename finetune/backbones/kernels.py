@@ -66,6 +66,15 @@ def bfloat16(x: Any) -> Any:
 
 
 @compiled
+def factor(mask: Mask | None, at: Any) -> Any:
+    """Return by what a mask multiplies the element ``at`` an index; 1 without a mask."""
+    if mask is None:
+        return f32(1)
+    draws, dropped, scale = mask
+    return scale if draws[at] >= dropped else f32(0)
+
+
+@compiled
 def exp_of_negative(x: Any) -> Any:
     """Return e**x for x <= 0 to 2 units in the last place, by SIMD (Cephes, expf.c); e**-87 below -87."""
     x = f32(-87) if x < f32(-87) else x
@@ -97,15 +106,11 @@ def normal_cdf(x: Any, bell: Any) -> Any:
 @compiled
 def gelu_dropout(hidden: Real, mask: Mask | None, slope: Floats) -> None:
     """Replace ``hidden`` by ``mask * gelu(hidden)``, and write its derivative; all flat."""
-    if mask is not None:
-        draws, dropped, scale = mask
     for i in range(hidden.size):
         x = wide(hidden[i])
         bell = exp_of_negative(f32(-0.5) * x * x)
         below = normal_cdf(x, bell)
-        kept = f32(1)
-        if mask is not None:
-            kept = scale if draws[i] >= dropped else f32(0)
+        kept = factor(mask, i)
         hidden[i] = narrow(x * below * kept, hidden)
         slope[i] = (below + x * f32(0.3989422804) * bell) * kept
 
@@ -137,16 +142,11 @@ def add_norm(
 
     ``out`` is after weight and bias (E,), ``normed`` before; ``inverse_sd`` is (M,).
     """
-    if mask is not None:
-        draws, dropped, scale = mask
     count, width = tokens.shape
     for m in range(count):
         total, squares = f32(0), f32(0)
         for e in range(width):
-            added = wide(branch[m, e])
-            if mask is not None:
-                added *= scale if draws[m, e] >= dropped else f32(0)
-            added += tokens[m, e]
+            added = wide(branch[m, e]) * factor(mask, (m, e)) + tokens[m, e]
             normed[m, e] = added
             total += added
         mean = total / f32(width)
@@ -174,8 +174,6 @@ def add_norm_backward(
 
     To ``sums`` (3, E) are added those of the weight, of the bias, and of a bias of the branch.
     """
-    if mask is not None:
-        draws, dropped, scale = mask
     count, width = gradient.shape
     for m in range(count):
         total, along = f32(0), f32(0)
@@ -190,8 +188,7 @@ def add_norm_backward(
         for e in range(width):
             before = (gradient[m, e] * weight[e] - total - normed[m, e] * along) * by
             of_tokens[m, e] = before
-            if mask is not None:
-                before *= scale if draws[m, e] >= dropped else f32(0)
+            before *= factor(mask, (m, e))
             of_branch[m, e] = narrow(before, of_branch)
             sums[2, e] += before
 
@@ -202,8 +199,6 @@ def attend(joint: Real, mask: Mask | None, probabilities: Floats, out: Real) -> 
 
     ``joint`` (R, P, 3, H, D) holds queries, keys and values, ``mask`` is (R, H, P, P).
     """
-    if mask is not None:
-        draws, dropped, scale = mask
     rows, count, _, heads, depth = joint.shape
     mixed = np.empty(depth, f32)
     flat = probabilities.reshape(rows, -1)
@@ -231,8 +226,7 @@ def attend(joint: Real, mask: Mask | None, probabilities: Floats, out: Real) -> 
                 for k in range(count):
                     weight = probabilities[r, h, p, k] / total
                     probabilities[r, h, p, k] = weight
-                    if mask is not None:
-                        weight *= scale if draws[r, h, p, k] >= dropped else f32(0)
+                    weight *= factor(mask, (r, h, p, k))
                     for d in range(depth):
                         mixed[d] += weight * wide(joint[r, k, 2, h, d])
                 for d in range(depth):
@@ -252,8 +246,6 @@ def attend_backward(
 
     Its sum over the tokens is added to ``of_bias`` (3, H, D).
     """
-    if mask is not None:
-        draws, dropped, scale = mask
     rows, count, _, heads, depth = joint.shape
     of_key, of_value = np.empty((2, count, depth), f32)
     of_query, of_score = np.empty(depth, f32), np.empty(count, f32)
@@ -266,11 +258,9 @@ def attend_backward(
                     dot = f32(0)
                     for d in range(depth):
                         dot += wide(gradient[r, p, h, d]) * wide(joint[r, k, 2, h, d])
-                    kept = probabilities[r, h, p, k]
-                    if mask is not None:
-                        factor = scale if draws[r, h, p, k] >= dropped else f32(0)
-                        dot *= factor
-                        kept *= factor
+                    by = factor(mask, (r, h, p, k))
+                    dot *= by
+                    kept = probabilities[r, h, p, k] * by
                     along += dot * probabilities[r, h, p, k]
                     of_score[k] = dot
                     for d in range(depth):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from hpo.analysis.posterior import fit_surrogate
 from hpo.analysis.ratio import RatioCurve, bowl_minimum, lowest_at, ratio_curve, unknown_curve
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import Against, Answer, BestTrial, Choice, Expected, Noise, RateMap
+from hpo.spec.setting import HasSetting
 
 MIN_MODEL = 4
 """Complete trials below which there is no model at all."""
@@ -36,22 +36,11 @@ MIN_REPLICATES = 8
 """Degrees of freedom from which the replicates' standard deviation is reported instead of the model's."""
 
 
-class Setting(Protocol):
-    """A configuration without a seed: the baseline."""
-
-    @property
-    def lr(self) -> float: ...  # noqa: D102
-    @property
-    def backbone_lr(self) -> float: ...  # noqa: D102
-    @property
-    def loss(self) -> str: ...  # noqa: D102
-
-
 def answer(
     trials: pd.DataFrame,
     curves: pd.DataFrame,
     space: SearchSpace,
-    baseline: Setting | None,
+    baseline: HasSetting | None,
     trivial: float,
 ) -> Answer:
     """Return what the trials of a study say; every table is legal, an empty one too.
@@ -97,7 +86,7 @@ def _best_trial(complete: pd.DataFrame) -> BestTrial | None:
 
 
 def _notes(
-    counts: dict[str, int], complete: pd.DataFrame, box: Box, baseline: Setting | None
+    counts: dict[str, int], complete: pd.DataFrame, box: Box, baseline: HasSetting | None
 ) -> tuple[str, ...]:
     """Return, in words, what these trials cannot say and why."""
     notes = []
@@ -132,7 +121,7 @@ def _constant(bare: Answer, complete: pd.DataFrame) -> Answer:
 
 
 def _modelled(
-    bare: Answer, trials: pd.DataFrame, curves: pd.DataFrame, box: Box, baseline: Setting | None
+    bare: Answer, trials: pd.DataFrame, curves: pd.DataFrame, box: Box, baseline: HasSetting | None
 ) -> Answer:
     assert bare.best is not None
     evidence = gather(trials, curves, box)
@@ -193,7 +182,7 @@ def _lowest_tried(surrogate: Surrogate, evidence: Evidence) -> Floats:
     return np.asarray(tried[int(np.argmin(surrogate.posterior(tried)[0]))])
 
 
-def _own_runs(trials: pd.DataFrame, setting: Setting) -> tuple[float, ...]:
+def _own_runs(trials: pd.DataFrame, setting: HasSetting) -> tuple[float, ...]:
     """Return the validation losses of the complete trials of one configuration."""
     rates = np.isclose(trials["lr"].astype(float), setting.lr) & np.isclose(
         trials["backbone_lr"].astype(float), setting.backbone_lr
@@ -202,7 +191,7 @@ def _own_runs(trials: pd.DataFrame, setting: Setting) -> tuple[float, ...]:
     return tuple(own["value"].astype(float))
 
 
-def _rows(settings: Sequence[Setting | BestTrial]) -> pd.DataFrame:
+def _rows(settings: Sequence[HasSetting]) -> pd.DataFrame:
     return pd.DataFrame([{"lr": s.lr, "backbone_lr": s.backbone_lr, "loss": s.loss} for s in settings])
 
 
