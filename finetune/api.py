@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-ENGINE_VERSION = "2"
+ENGINE_VERSION = "3"
 """Another number where a change of the engine changes results: workers of one study must have the same."""
 
 __all__ = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from finetune.model import FineTunedModel
 from finetune.spec import RunSpec
 
 
-def make_optimizer(model: FineTunedModel, spec: RunSpec) -> torch.optim.AdamW:
-    """Return fused AdamW: the backbone's group first (absent when frozen), then the head's.
+def make_optimizer(model: FineTunedModel, spec: RunSpec) -> AdamW:
+    """Return AdamW: the backbone's group first (absent when frozen), then the head's.
 
     Betas and epsilon are torch's defaults, as in the reference; the learning rates stay constant
     (the reference's cosine schedule counts batches but steps once an epoch, so it is constant too).
@@ -17,7 +20,64 @@ def make_optimizer(model: FineTunedModel, spec: RunSpec) -> torch.optim.AdamW:
     head = {"params": list(model.head.parameters()), "lr": spec.lr}
     backbone = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     groups = [{"params": backbone, "lr": spec.backbone_lr}, head] if backbone else [head]
-    return torch.optim.AdamW(groups, weight_decay=spec.recipe.weight_decay, fused=True)
+    return AdamW(groups, spec.recipe.weight_decay)
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's fused AdamW, of which all parameters share one count of steps.
+
+    Bit for bit the same numbers. torch counts for each parameter, which takes as long as the arithmetic of
+    a small model.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], weight_decay: float) -> None:
+        super().__init__(groups, weight_decay=weight_decay, fused=True)
+        self._count = torch.zeros((), device=groups[0]["params"][0].device)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # without a closure
+        """Take one step, of every parameter that has a gradient."""
+        self._count += 1
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            states = [self.opened(parameter) for parameter in parameters]
+            torch._fused_adamw_(  # what torch.optim.AdamW calls behind its counting
+                parameters,
+                [parameter.grad for parameter in parameters],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [self._count] * len(parameters),
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def opened(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Return the state of a parameter, zeros before its first step; its ``step`` belongs to all."""
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = self._count
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned, here or of torch's own AdamW."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            self._count.copy_(state["step"])
+            state["step"] = self._count
 
 
 def check_contiguous(model: FineTunedModel) -> None:

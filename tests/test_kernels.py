@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from finetune.backbones import kernels
 from finetune.backbones.cmssl import TINY, CmsslEncoder
+from finetune.compiled import compiled
 from finetune.random import Noise
 
 R, P, H, D = 3, 5, 2, 4
@@ -47,10 +48,10 @@ def arguments_of(name: str, kind: str, drops: bool) -> list[Any]:
     plane, attention = (tokens, width), (R, H, P, P)
     weight = drawn((width,), 1)
     return {
-        "gelu_dropout": [drawn((60,), 2, kind), mask_of((60,), drops), empty((60,))],
+        "gelu_dropout": [drawn(plane, 2, kind), weight, mask_of(plane, drops), empty(plane)],
         "gelu_dropout_backward": [drawn(plane, 3, kind), drawn(plane, 4), drawn((width,), 5)],
         "add_norm": [
-            *(drawn(plane, 6), drawn(plane, 7, kind), weight, weight, 1e-5),
+            *(drawn(plane, 6), drawn(plane, 7, kind), drawn((width,), 15), weight, weight, 1e-5),
             *(mask_of(plane, drops), empty(plane), empty(plane), empty((tokens,))),
         ],
         "add_norm_backward": [
@@ -58,7 +59,7 @@ def arguments_of(name: str, kind: str, drops: bool) -> list[Any]:
             *(empty(plane), empty(plane, kind), empty((3, width))),
         ],
         "attend": [
-            *(drawn((R, P, 3, H, D), 11, kind), mask_of(attention, drops)),
+            *(drawn((R, P, 3, H, D), 11, kind), drawn((3 * H * D,), 16), mask_of(attention, drops)),
             *(empty(attention), empty((R, P, H, D), kind)),
         ],
         "attend_backward": [
@@ -140,4 +141,4 @@ def test_it_compiles_where_no_folder_can_keep_the_machine_code(monkeypatch: pyte
 
     monkeypatch.setattr(numba, "njit", without_folder)
 
-    assert kernels.compiled(lambda x: x + x)(2.0) == 4.0
+    assert compiled(lambda x: x + x)(2.0) == 4.0

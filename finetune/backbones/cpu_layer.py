@@ -67,19 +67,20 @@ class _Layer(torch.autograd.Function):
         ctx: Any, tokens: Tensor, rows: int, heads: int, eps: float, masks: Masks, *parameters: Tensor
     ) -> Tensor:
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
-        products, norms = parameters[:-4], parameters[-4:]
-        weights = Weights(*(value.to(kind) for value in products), *norms)
+        weights = Weights(*(value if value.dim() == 1 else value.to(kind) for value in parameters))
         x = tokens.to(kind)
-        joint = torch.addmm(weights.joint_bias, x, weights.joint.t())
-        mixed, probabilities = _attend(joint, rows, heads, masks.probabilities)
-        attended = torch.addmm(weights.out_bias, mixed, weights.out.t())
-        middle, *saved1 = _add_norm(tokens, attended, masks.attended, weights.norm1, weights.norm1_bias, eps)
+        joint = x @ weights.joint.t()
+        mixed, probabilities = _attend(joint, weights.joint_bias, rows, heads, masks.probabilities)
+        attended = mixed @ weights.out.t()
+        norm1 = weights.out_bias, weights.norm1, weights.norm1_bias
+        middle, *saved1 = _add_norm(tokens, attended, masks.attended, norm1, eps)
         y = middle.to(kind)
-        hidden = torch.addmm(weights.first_bias, y, weights.first.t())
-        slope = torch.empty(hidden.shape)
-        kernels.gelu_dropout(_array(hidden, -1), _mask(masks.hidden, -1), _array(slope, -1))
-        fed = torch.addmm(weights.second_bias, hidden, weights.second.t())
-        out, *saved2 = _add_norm(middle, fed, masks.fed, weights.norm2, weights.norm2_bias, eps)
+        hidden = y @ weights.first.t()
+        slope, mask = torch.empty(hidden.shape), _mask(masks.hidden, *hidden.shape)
+        kernels.gelu_dropout(_array(hidden), _array(weights.first_bias), mask, _array(slope))
+        fed = hidden @ weights.second.t()
+        norm2 = weights.second_bias, weights.norm2, weights.norm2_bias
+        out, *saved2 = _add_norm(middle, fed, masks.fed, norm2, eps)
         ctx.save_for_backward(x, joint, probabilities, mixed, *saved1, y, hidden, slope, *saved2, *weights)
         ctx.masks = masks
         return out
@@ -112,13 +113,17 @@ def _product_backward(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tens
     return gradient @ weight, (gradient.t() @ x).float()
 
 
-def _attend(joint: Tensor, rows: int, heads: int, mask: Mask | None) -> tuple[Tensor, Tensor]:
-    """Return what each token attends to, (M, E), and the probabilities before dropout, (R, H, P, P)."""
+def _attend(joint: Tensor, bias: Tensor, rows: int, heads: int, mask: Mask | None) -> tuple[Tensor, Tensor]:
+    """Add the bias (3E,) to the joint projections (M, 3E), in place.
+
+    Returns what each token attends to, (M, E), and the probabilities before dropout, (R, H, P, P).
+    """
     count, depth = len(joint) // rows, joint.shape[1] // (3 * heads)
     probabilities = torch.empty(rows, heads, count, count)
     mixed = joint.new_empty(len(joint), heads * depth)
     kernels.attend(
         _array(joint, rows, count, 3, heads, depth),
+        _array(bias),
         _mask(mask, *probabilities.shape),
         _array(probabilities),
         _array(mixed, rows, count, heads, depth),
@@ -145,10 +150,13 @@ def _attend_backward(
 
 
 def _add_norm(
-    tokens: Tensor, branch: Tensor, mask: Mask | None, weight: Tensor, bias: Tensor, eps: float
+    tokens: Tensor, branch: Tensor, mask: Mask | None, affine: Sequence[Tensor], eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the norm of ``tokens + mask * branch`` after its weights and before, and 1 / sd."""
-    given = map(_array, (tokens, branch, weight, bias))
+    """Return the norm of ``tokens + mask * (branch + bias)`` after its weights and before, and 1 / sd.
+
+    ``affine`` are that bias, and weight and bias of the norm.
+    """
+    given = map(_array, (tokens, branch, *affine))
     wanted = torch.empty_like(tokens), torch.empty_like(tokens), tokens.new_empty(len(tokens))
     kernels.add_norm(*given, eps, _mask(mask, *tokens.shape), *map(_array, wanted))
     return wanted

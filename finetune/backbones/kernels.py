@@ -1,14 +1,11 @@
 """The pieces of :mod:`finetune.backbones.fused` as compiled loops for one core: one pass over memory each.
 
-numba compiles each when it is first called (about a second) and keeps the machine code beside this file or
-in the user's cache, so a machine does it once. Arrays are C-contiguous; a ``Real`` one holds float32, or
-bfloat16 as its bits in uint16; all sums are float32, and a NaN stays one. M = R * P tokens of R windows,
-P patches, E embedding, H heads, D = E / H.
+Arrays are C-contiguous; a ``Real`` one holds float32, or bfloat16 as its bits in uint16; all sums are
+float32, and a NaN stays one. M = R * P tokens of R windows, P patches, E embedding, H heads, D = E / H.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -16,23 +13,13 @@ import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from finetune.compiled import compiled
+
 Floats = NDArray[np.float32]
 Real = NDArray[Any]
 Mask = tuple[NDArray[np.uint8], np.uint8, np.float32]
 """Draws, below which of them an element is dropped, and the scale of the others."""
-Kernel = Callable[..., Any]
 f32 = np.float32
-
-FAST = {"reassoc", "contract", "nsz", "arcp"}
-"""Sums may be reordered, as SIMD needs; infinities and NaNs keep their meaning."""
-
-
-def compiled(function: Kernel) -> Kernel:
-    """Compile at the first call; keep the machine code where there is a folder to write to."""
-    try:
-        return numba.njit(cache=True, fastmath=FAST, error_model="numpy")(function)
-    except RuntimeError:  # numba found no such folder
-        return numba.njit(fastmath=FAST, error_model="numpy")(function)
 
 
 def wide(x: Any) -> Any:
@@ -104,15 +91,17 @@ def normal_cdf(x: Any, bell: Any) -> Any:
 
 
 @compiled
-def gelu_dropout(hidden: Real, mask: Mask | None, slope: Floats) -> None:
-    """Replace ``hidden`` by ``mask * gelu(hidden)``, and write its derivative; all flat."""
-    for i in range(hidden.size):
-        x = wide(hidden[i])
-        bell = exp_of_negative(f32(-0.5) * x * x)
-        below = normal_cdf(x, bell)
-        kept = factor(mask, i)
-        hidden[i] = narrow(x * below * kept, hidden)
-        slope[i] = (below + x * f32(0.3989422804) * bell) * kept
+def gelu_dropout(hidden: Real, bias: Floats, mask: Mask | None, slope: Floats) -> None:
+    """Replace ``hidden`` (M, F) by ``mask * gelu(hidden + bias)``, and write its derivative; bias is (F,)."""
+    count, width = hidden.shape
+    for m in range(count):
+        for f in range(width):
+            x = wide(hidden[m, f]) + bias[f]
+            bell = exp_of_negative(f32(-0.5) * x * x)
+            below = normal_cdf(x, bell)
+            kept = factor(mask, (m, f))
+            hidden[m, f] = narrow(x * below * kept, hidden)
+            slope[m, f] = (below + x * f32(0.3989422804) * bell) * kept
 
 
 @compiled
@@ -130,6 +119,7 @@ def gelu_dropout_backward(gradient: Real, slope: Floats, of_bias: Floats) -> Non
 def add_norm(
     tokens: Floats,
     branch: Real,
+    of_branch: Floats,
     weight: Floats,
     bias: Floats,
     eps: float,
@@ -138,7 +128,7 @@ def add_norm(
     normed: Floats,
     inverse_sd: Floats,
 ) -> None:
-    """Write the layer norm of ``tokens + mask * branch``, (M, E).
+    """Write the layer norm of ``tokens + mask * (branch + of_branch)``, (M, E); ``of_branch`` is a bias (E,).
 
     ``out`` is after weight and bias (E,), ``normed`` before; ``inverse_sd`` is (M,).
     """
@@ -146,7 +136,7 @@ def add_norm(
     for m in range(count):
         total, squares = f32(0), f32(0)
         for e in range(width):
-            added = wide(branch[m, e]) * factor(mask, (m, e)) + tokens[m, e]
+            added = (wide(branch[m, e]) + of_branch[e]) * factor(mask, (m, e)) + tokens[m, e]
             normed[m, e] = added
             total += added
         mean = total / f32(width)
@@ -194,15 +184,19 @@ def add_norm_backward(
 
 
 @compiled
-def attend(joint: Real, mask: Mask | None, probabilities: Floats, out: Real) -> None:
+def attend(joint: Real, bias: Floats, mask: Mask | None, probabilities: Floats, out: Real) -> None:
     """Write what each token attends to, (R, P, H, D), and the probabilities before dropout, (R, H, P, P).
 
-    ``joint`` (R, P, 3, H, D) holds queries, keys and values, ``mask`` is (R, H, P, P).
+    ``joint`` (R, P, 3, H, D) holds queries, keys and values, to which ``bias`` (3 H D,) is added first;
+    ``mask`` is (R, H, P, P).
     """
     rows, count, _, heads, depth = joint.shape
     mixed = np.empty(depth, f32)
-    flat = probabilities.reshape(rows, -1)
+    tokens, flat = joint.reshape(rows, count, -1), probabilities.reshape(rows, -1)
     for r in range(rows):
+        for p in range(count):
+            for i in range(len(bias)):
+                tokens[r, p, i] = narrow(wide(tokens[r, p, i]) + bias[i], joint)
         for h in range(heads):
             for p in range(count):
                 highest = f32(-np.inf)

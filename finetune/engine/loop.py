@@ -24,7 +24,7 @@ from finetune.engine.device_data import DeviceData
 from finetune.losses import Loss, make_loss
 from finetune.metrics import evaluate
 from finetune.model import FineTunedModel, build_model
-from finetune.optim import check_contiguous, make_optimizer
+from finetune.optim import AdamW, check_contiguous, make_optimizer
 from finetune.random import Noise, Purpose, stream
 from finetune.spec import EndReason, Precision, Recipe, Report, Run, RunResult, RunSpec
 
@@ -41,7 +41,7 @@ class Member:
 
     run: Run
     model: FineTunedModel
-    optimizer: torch.optim.AdamW
+    optimizer: AdamW
     loss: Loss
     """(predictions (B, outputs), targets) to one value a row (B,)."""
     data: DeviceData
@@ -117,7 +117,7 @@ def train_epoch(member: Member) -> float:
             with precision(spec.recipe.precision, device):
                 outputs = model(data.train_x[batch], noise)  # (B, outputs)
                 value = member.loss(outputs.float(), data.train_y[batch]).mean()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
             if first_step + index == 0:
                 check_contiguous(model)

@@ -254,7 +254,7 @@ class Stack:
             parameters = [value for _, value in _parameters(member)[0]]
             self._layout.unpack(self._values[slot], parameters)
             for parameter in parameters:
-                _open_state(member.optimizer, parameter)["step"].fill_(steps[slot])
+                member.optimizer.opened(parameter)["step"].fill_(steps[slot])
             for key, matrix in (("exp_avg", self._mean), ("exp_avg_sq", self._square)):
                 self._layout.unpack(
                     matrix[slot], [member.optimizer.state[parameter][key] for parameter in parameters]
@@ -272,13 +272,3 @@ def _parameters(member: Member) -> tuple[list[tuple[str, Tensor]], list[tuple[st
         elif not is_cached:
             frozen.append((name, value))
     return trained, frozen
-
-
-def _open_state(optimizer: torch.optim.AdamW, parameter: Tensor) -> dict[str, Tensor]:
-    """Return the optimiser's state of a parameter, as fused AdamW makes it before its first step."""
-    state: dict[str, Tensor] = optimizer.state[parameter]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        state["exp_avg"] = torch.zeros_like(parameter)
-        state["exp_avg_sq"] = torch.zeros_like(parameter)
-    return state
