@@ -1,6 +1,6 @@
 """Replayed searches: how many epochs until the right configuration and the right ratio are known?
 
-    python benchmarks/search.py --world bidmc_hr bidmc_rr --repeats 30
+    python benchmarks/search.py --world ptb-xl bidmc_hr bidmc_rr --repeats 30
     python benchmarks/search.py --world bidmc_hr:10 --method ours ours_turns_5 ours_turns_10
     python benchmarks/search.py --world sharp interacting --method ours tpe_median
 
@@ -35,6 +35,7 @@ import optuna
 import pandas as pd
 import simulated_studies as simulated
 from numpy.typing import NDArray
+from record_grid import file_of, plan_of
 from search_peers import BySmac, BySyneTune
 
 from hpo.analysis import answer
@@ -47,12 +48,9 @@ from hpo.search.warm import LEADERS
 from hpo.spec import Configuration, Sampler, load_spec
 
 Floats = NDArray[np.float64]
-GRID = Path(__file__).parent / "results" / "grid_bidmc.npz"
-EVERYWHERE = 3
-"""Seeds that every configuration was recorded with; a world like bidmc_hr:10 has more, where there are."""
-TASKS = {"bidmc_hr", "bidmc_rr"}
+WARM_FROM = {"bidmc_hr": "bidmc_rr", "bidmc_rr": "bidmc_hr"}
+"""The other task whose search of WARM_EPOCHS ours_warm begins with."""
 WARM_EPOCHS = 240
-"""Of the search on the other task that ours_warm begins with."""
 CHECKPOINTS = (60, 80, 100, 120, 140, 160, 200, 240, 280, 320, 400, 480)
 """Epochs after which the choice is looked at, for runs of 8; in proportion for others."""
 
@@ -127,15 +125,20 @@ class Grid:
     trivial: float
 
     @classmethod
-    def load(cls, file: Path, task: str, seeds: int = EVERYWHERE) -> Grid:
-        """Read one task with so many seeds; the first EVERYWHERE must be there, and none have diverged."""
+    def load(cls, file: Path, task: str, seeds: int | None = None) -> Grid:
+        """Read one task with so many of its seeds, by default those that every configuration was run with.
+
+        None of these may have diverged.
+        """
         with np.load(file) as stored:
             place = list(stored["task"]).index(task)
-            curves = stored["validation_loss"][place][:, :, :, :seeds].astype(np.float64)
+            everywhere = int((stored["ended"][place] != "").all(axis=(0, 1, 2)).sum())
+            curves = stored["validation_loss"][place][:, :, :, : seeds or everywhere].astype(np.float64)
             provenance = json.loads(str(stored["provenance"]))["studies"][task]
             rates = np.log10(stored["lr"]), np.log10(stored["backbone_lr"])
             losses = tuple(str(loss) for loss in stored["loss"])
-        assert np.isfinite(curves[:, :, :, :EVERYWHERE]).all()
+        assert everywhere > 1
+        assert np.isfinite(curves[:, :, :, :everywhere]).all()
         mean, count = np.nanmean(curves, axis=3), np.isfinite(curves).sum(axis=3)
         residuals = (curves - mean[:, :, :, None]) * np.sqrt(count / (count - 1))[:, :, :, None]
         trivial = provenance["trivial"]["validation_loss"]
@@ -319,10 +322,9 @@ def _ours(rule: str = "information", pruner: Any = None) -> Callable[[World, int
 
 def _warm(world: World, repeat: int) -> Search:
     """Begin at the leaders of a search of ours on the other recorded task (``hpo run --warm-start``)."""
-    if not isinstance(world, Recorded):
-        raise SystemExit("ours_warm: only for recorded tasks")
-    (other,) = TASKS - {world.task}
-    there = Recorded(recorded(GRID, other), repeat)
+    if not isinstance(world, Recorded) or world.task not in WARM_FROM:
+        raise SystemExit(f"ours_warm: only for {', '.join(WARM_FROM)}")
+    there = Recorded(recorded(WARM_FROM[world.task]), repeat)
     history = run(there, METHODS["ours"](there, repeat), WARM_EPOCHS)
     search = ByOptuna(world, RatioSampler(seed=repeat), ImprovementPruner())
     for one in leaders(*history.frames(len(history.rows)), there.space, LEADERS):
@@ -475,19 +477,17 @@ def picked(row: Mapping[str, Any]) -> Picked:
 
 
 @cache
-def recorded(file: Path, world: str) -> Grid:
+def recorded(world: str) -> Grid:
     """Return the emulator of one task, with more of its seeds where the name says so; read once."""
     task, _, seeds = world.partition(":")
-    return Grid.load(file, task, int(seeds or EVERYWHERE))
+    return Grid.load(file_of(plan_of(task)), task, int(seeds) if seeds else None)
 
 
 def replay(
-    world: str, grid: Path, method: str, repeat: int, epochs: int, *, with_answer: bool
+    world: str, method: str, repeat: int, epochs: int, *, with_answer: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield the outcomes of one search."""
-    made = (
-        Simulated(world, repeat) if world in simulated.LANDSCAPES else Recorded(recorded(grid, world), repeat)
-    )
+    made = Simulated(world, repeat) if world in simulated.LANDSCAPES else Recorded(recorded(world), repeat)
     total = epochs * made.epochs // 8
     history = run(made, METHODS[method](made, repeat), total)
     cost = {"suggest_ms": 1000 * float(np.mean(history.suggest_s)), "all_trials": len(history.rows)}
@@ -604,7 +604,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--epochs", type=int, default=480, help="for runs of 8 epochs; in proportion for others"
     )
     parser.add_argument("--own-only", action="store_true", help="no answer of ours from peers' trials")
-    parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--out", type=Path, default=Path("search.csv"))
     parser.add_argument("--summary", type=Path, help="print the tables of this file, run nothing")
     parser.add_argument("--cost", type=int, help="time suggestions after so many trials, run nothing else")
@@ -622,9 +621,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for repeat in range(options.first, options.first + options.repeats):
             for world in options.world:
                 for method, epochs in budgets.items():
-                    for row in replay(
-                        world, options.grid, method, repeat, epochs, with_answer=not options.own_only
-                    ):
+                    for row in replay(world, method, repeat, epochs, with_answer=not options.own_only):
                         if writer is None:
                             writer = csv.DictWriter(file, row)
                             if file.tell() == 0:
