@@ -7,13 +7,14 @@ epochs without patience, as in benchmarks/record_grid.py. One line a configurati
 in each precision, the paired difference (bf16 - fp32) with its standard error, and beside it how far two
 seeds of one precision lie apart (standard deviation). Then whether both rank the configurations alike.
 
-Result on bidmc_hr, 4 seeds, bpm, 2 shared cores of an AMD EPYC (avx512_bf16), torch 2.13.0 (CPU build):
+Result on bidmc_hr, 6 seeds, bpm, 2 shared cores of an AMD EPYC (avx512_bf16), torch 2.13.0 (CPU build), numba
+0.68.1:
 
 | lr, backbone_lr, loss | fp32 | bf16 | bf16 - fp32 | between seeds |
 |---|---|---|---|---|
-| 1e-04, 1.0e-05, mse | 5.276 | 5.275 | -0.001 ± 0.001 | 0.086 |
-| 1e-03, 3.2e-04, l1 | 2.663 | 2.669 | +0.005 ± 0.093 | 0.469 |
-| 1e-02, 1.0e-04, l1 | 2.684 | 2.780 | +0.096 ± 0.065 | 0.246 |
+| 1e-04, 1.0e-05, mse | 5.578 | 5.580 | +0.002 ± 0.001 | 0.505 |
+| 1e-03, 3.2e-04, l1 | 2.854 | 2.849 | -0.005 ± 0.029 | 0.431 |
+| 1e-02, 1.0e-04, l1 | 2.709 | 2.697 | -0.011 ± 0.081 | 0.242 |
 
 Both rank the configurations alike. At small rates both precisions train the same run; at large ones a run
 goes its own way, as with another seed, and no difference is larger than what two seeds differ by.
