@@ -29,6 +29,11 @@ ours, and in brackets the ratio of each round; `same search`: --same-search, els
 
 | mode | trials | trials an hour | epochs an hour | epochs a CPU second | n |
 |---|---|---|---|---|---|
+| fp32, same search | 12 / 36 | 118 / 572 (4.9) | 511 / 1890 (3.7) | 0.075 / 0.276 (3.7) | 1 |
+| fp32, same search | 12 / 12 | 128 / 548 (4.3) | 556 / 1640 (3.0) | 0.080 / 0.248 (3.1) | 1 |
+| bf16, same search | 12 / 36 | 118 / 720 (6.1) | 511 / 2320 (4.5) | 0.075 / 0.333 (4.5) | 1 |
+| bf16, same search | 12 / 12 | 128 / 602 (4.7) | 556 / 2010 (3.6) | 0.080 / 0.305 (3.8) | 1 |
+| compiled loops, dropout from numpy (engine 2): | | | | | |
 | fp32, same search | 12 / 12 | 162 / 630 (4.0, 3.8) | 702 / 1940 (2.9, 2.7) | 0.100 / 0.281 (2.9, 2.7) | 2 |
 | bf16, same search | 12 / 12 | 162 / 626 (3.8, 3.9) | 702 / 2190 (3.1, 3.1) | 0.100 / 0.322 (3.2, 3.2) | 2 |
 | bf16, same search | 12 / 36 | 136 / 500 (3.7) | 590 / 2050 (3.5) | 0.084 / 0.299 (3.6) | 1 |
@@ -43,8 +48,8 @@ ours, and in brackets the ratio of each round; `same search`: --same-search, els
 | linear probing | 4 / 100 | 205 / 18900 (92) | 1030 / 82700 (81) | 0.151 / 13.0 (86) | 1 |
 
 A search of 4 trials is mostly start-up and the wait of one worker for the other. Trials are of different
-lengths: patience and pruning end most early (12 trials: plain 52 epochs, ours 37, in bf16 42), and
-which configurations a search draws is luck, so compare epochs too.
+lengths: patience and pruning end most early (the plain 12 trials had 52 epochs, ours 36 and 40 in 12, 119
+and 116 in 36), and which configurations a search draws is luck, so compare epochs too.
 """
 
 from __future__ import annotations

@@ -575,9 +575,9 @@ def cost(trials: int) -> None:
     mean = warm + (anew - warm) / ((GROWTH - 1) * trials)
     started = time.process_time()
     prospects = learned_from(past)
-    learning = time.process_time() - started
     assert prospects is not None
     prospects.is_hopeless(past[0].configuration, [1.5, 1.4, 1.3])
+    learning = time.process_time() - started
     started = time.process_time()
     for trial in past[:100]:
         prospects.is_hopeless(trial.configuration, [1.5, 1.4, 1.3])
