@@ -11,7 +11,8 @@ import numpy as np
 from scipy.special import stdtr
 
 from hpo.analysis.box import Floats
-from hpo.analysis.evidence import FEATURES, Outlook, Scale, Seen
+from hpo.analysis.evidence import Scale, Seen
+from hpo.analysis.outlook import FEATURES, Outlook
 from hpo.search.past import MAX_CURVES, PastTrial
 from hpo.spec import Configuration
 
@@ -69,10 +70,10 @@ class Prospects:
         if epoch not in self._outlooks:
             self._outlooks[epoch] = Outlook.of(self.x, self.curves, self.final, epoch, self.scale.width)
         own, x = self.scale.compress(curve), np.array([[*lr_and_ratio, 0.0]])
-        mean, variance = self._outlooks[epoch].foretell(x, own[None], own[-1:])
+        foretold = self._outlooks[epoch].foretell(x, own[None], own[-1:])
         # Student's t: with few curves the regression's own spread is hardly known.
         degrees = max(len(self.final) - FEATURES - 1, 1)
-        return float(stdtr(degrees, (self.incumbent - mean[0]) / np.sqrt(variance[0])))
+        return float(stdtr(degrees, (self.incumbent - foretold.mean[0]) / np.sqrt(foretold.variance[0])))
 
     def is_hopeless(self, configuration: Configuration, curve: Sequence[float]) -> bool:
         """Return whether a run's chance of ending better is too small to go on."""
