@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,9 @@ from hpo.analysis.basin import basin
 from hpo.analysis.box import Box, Lattice
 from hpo.analysis.evidence import Scale, gather, thinned
 from hpo.analysis.landscape import draw_landscapes
-from hpo.analysis.likelihood import KERNEL, LEVEL_VARIANCE, problem_of
+from hpo.analysis.likelihood import KERNEL, LEVEL_VARIANCE, covariance, problem_of
 from hpo.analysis.noise import replicate_sd, shares
+from hpo.analysis.outlook import Foretold, Regression
 from hpo.analysis.posterior import fit_surrogate
 from hpo.analysis.ratio import bowl_minimum
 from hpo.analysis.surrogate import Fit
@@ -53,6 +57,7 @@ class Default:
 SPACE, DEFAULT, TRIVIAL = Space(), Default(), 2.0
 BOX = Box.of(SPACE)
 BEST_RATIO = 1.3
+KNOWN_BAD = ((("interacting", "low"), 37), (("sharp", "low"), 181))
 NO_CURVES = pd.DataFrame({"number": [], "epoch": [], "validation_loss": []})
 
 
@@ -124,11 +129,12 @@ class OurKernel(Kernel):
 def small_problem() -> Any:
     evidence = gather(table(25, 0.05), NO_CURVES, BOX)
     folds = np.arange(25) % 3
-    return problem_of(evidence.x, evidence.y, np.linspace(0, 0.02, 25), folds, BOX)[0]
+    common = 0.1 * np.random.default_rng(4).standard_normal((25, 2))
+    return problem_of(evidence.x, evidence.y, np.linspace(0, 0.02, 25), common, folds, BOX)[0]
 
 
 def test_the_posterior_is_that_of_scikit_learn() -> None:
-    problem = replace(small_problem(), same_group=np.zeros((25, 25)))
+    problem = replace(small_problem(), same_group=np.zeros((25, 25)), common_variance=np.zeros((25, 25)))
     z = 0.5 * np.random.default_rng(1).standard_normal(len(problem.prior.mean))
     theta = problem.theta(z)
     asked = Lattice.of(BOX, 0.5).points(1)
@@ -153,6 +159,18 @@ def test_the_gradient_is_that_of_the_density() -> None:
     numeric = [(problem.log_density(z - unit) - problem.log_density(z + unit)) / 2e-5 for unit in units]
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-4)
     assert value == pytest.approx(-problem.log_density(z))
+
+
+def test_drawn_noise_has_the_covariance_that_the_density_assumes() -> None:
+    problem = small_problem()
+    theta = problem.theta(np.zeros(len(problem.prior.mean)))
+    rng = np.random.default_rng(0)
+
+    drawn = np.stack([problem.draw_noise(theta, rng) for _ in range(20_000)])
+
+    lower, _ = problem.factor(theta)
+    expected = lower @ lower.T - covariance(theta, problem.pairs)
+    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05 * expected.max())
 
 
 def test_draws_of_landscapes_are_draws_from_the_posterior() -> None:
@@ -340,6 +358,85 @@ def test_a_pruned_trial_counts_as_what_it_would_have_reached() -> None:
     assert (evidence.extra[:20] == 0).all()
 
 
+def test_a_pruned_trial_is_foretold_with_its_luck_however_far_above_the_knee_it_was() -> None:
+    flat = table(60, 0.02, steepness=0.0, loss="l1")
+    flat["value"] = 1 + 0.02 * np.random.default_rng(7).standard_normal(60)
+    trials, curves = with_curves(flat, np.arange(60) % 2 == 1)
+
+    evidence = gather(trials, curves, BOX)
+
+    truth, reached = flat["value"].to_numpy()[1::2], trials["value"].to_numpy(float)[1::2]
+    assert (reached > evidence.scale.knee).all()
+    assert np.polyfit(truth, evidence.y[30:], 1)[0] > 0.8
+
+
+def test_what_is_foretold_on_one_scale_can_be_said_on_another() -> None:
+    scale = Scale(1.0, 0.1)
+    foretold = Foretold(np.array([0.9, 1.4]), np.array([1e-6, 1e-6]), np.array([[1e-3], [1e-3]]))
+
+    moved = scale.moved(foretold, scale.wider())
+
+    drawn = foretold.mean[:, None] + 1e-3 * np.random.default_rng(0).standard_normal((2, 100_000))
+    np.testing.assert_allclose(moved.mean, scale.compress(foretold.mean))
+    np.testing.assert_allclose(np.sqrt(moved.own), scale.compress(drawn).std(axis=1), rtol=0.02)
+    np.testing.assert_allclose(moved.common[:, 0], np.sqrt(moved.own))
+
+
+def test_what_a_regression_does_not_know_is_common_to_all_that_it_foretells() -> None:
+    rng = np.random.default_rng(0)
+    features, asked = rng.standard_normal((30, 3)), 2 * rng.standard_normal((8, 3)) + 1
+    slopes = np.array([1.0, -0.5, 0.3])
+
+    repeats = [Regression.of(features, features @ slopes + rng.standard_normal(30)) for _ in range(2000)]
+
+    found = [regression.foretell(asked) for regression in repeats]
+    errors = np.stack([one.mean - asked @ slopes for one in found])
+    fitted = [one.common[:, :-1] for one in found]  # the last column is the misfit
+    claimed = np.mean([one @ one.T for one in fitted], axis=0)
+    assert np.cov(errors.T) == pytest.approx(claimed, abs=0.1 * claimed.max())
+    assert np.abs(np.corrcoef(errors.T)).max(initial=0, where=~np.eye(8, dtype=bool)) > 0.9
+
+
+def test_many_trials_that_err_together_are_no_surer_than_their_common_error() -> None:
+    x = np.stack([np.linspace(-3.3, -3.1, 40), np.full(40, BEST_RATIO), np.zeros(40)], axis=1)
+    y = np.random.default_rng(0).standard_normal(40)
+    apart, common = np.zeros((40, 1)), np.full((40, 1), 0.5 * y.std())
+
+    sds = []
+    for shared in (apart, common):
+        problem, _, _ = problem_of(x, y, np.full(40, 1e-4), shared, None, BOX)
+        fit = Fit.of(problem, np.zeros(len(problem.prior.mean)))
+        sds.append(float(np.sqrt(fit.at(problem, x[20:21])[1][0])))
+
+    assert sds[0] < 0.1
+    assert sds[1] > 0.45
+
+
+def test_the_errors_of_pruned_trials_stay_theirs_when_trials_are_left_out() -> None:
+    trials, curves = with_curves(table(40, 0.02), np.arange(40) % 2 == 1)
+    evidence = gather(trials, curves, BOX)
+
+    part = evidence.rows(np.array([0, 25, 39]))
+
+    assert (evidence.common[:20] == 0).all()
+    assert (np.abs(evidence.common[20:]).sum(axis=1) > 0).all()
+    np.testing.assert_array_equal(part.common, evidence.common[[0, 25, 39]])
+
+
+def test_pruned_trials_that_are_all_extrapolated_too_low_do_not_outvote_the_complete_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Simulated studies whose answers were too low by 15 and 6 seed standard deviations, errors apart."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    simulated = importlib.import_module("simulated_studies")
+    args = argparse.Namespace(sampler="adaptive", pruner="median", trials=100, seeds=0)
+
+    scores = [simulated.scored(case, number, args) for case, number in KNOWN_BAD]
+
+    assert max(score.optimism for score in scores) < 2
+    assert max(score.regret for score in scores) < 2
+
+
 def test_without_curves_a_pruned_trial_says_little() -> None:
     trials = table(10, 0.02)
     trials.loc[8:, ["state", "end"]] = "pruned"
@@ -347,6 +444,7 @@ def test_without_curves_a_pruned_trial_says_little() -> None:
     evidence = gather(trials, NO_CURVES, BOX)
 
     assert (np.sqrt(evidence.extra[8:]) >= 0.15 * evidence.scale.width).all()
+    assert (np.abs(evidence.common[8:, 0]) >= 0.15 * evidence.scale.width).all()
 
 
 def test_two_or_three_curves_say_something_of_a_pruned_trial() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from hpo.analysis.box import Floats
+from hpo.analysis.evidence import Seen
+from hpo.search.prospects import Prospects
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import Memory, RatioSampler
 
@@ -322,3 +326,29 @@ def test_maximised_curves_are_judged_upside_down() -> None:
 
     assert bad.should_prune()
     assert not good.should_prune()
+
+
+def test_the_bar_is_no_lucky_run_whose_unlucky_like_were_stopped() -> None:
+    """One run of 1.0 at a place where others were stopped near 1.3; all else ends at 1.5."""
+    lucky, later = np.array([-3.0, 1.0, 0.0]), np.array([-4.0, 2.5, 0.0])
+
+    def curve(final: float, epochs: int = 10) -> Floats:
+        return final + np.exp(-np.arange(1, epochs + 1))
+
+    def bar(stopped: Sequence[Floats]) -> float:
+        complete = [curve(1.0), *(curve(1.5 + 0.01 * number) for number in range(8))]
+        places = [
+            lucky,
+            *(later + np.array([0.1 * number, 0, 0]) for number in range(8)),
+            *[lucky] * len(stopped),
+        ]
+        kinds = ["complete"] * 9 + ["pruned"] * len(stopped)
+        curves = [*complete, *stopped]
+        seen = Seen(np.stack(places), np.array(kinds), np.array([one[-1] for one in curves]), curves)
+        found = Prospects.of(seen)
+        assert found is not None
+        return float(found.scale.expand(np.array(found.incumbent)))
+
+    assert bar([]) == pytest.approx(1.0, abs=0.01)
+    assert bar([curve(1.3, 9)] * 4) > 1.2
+    assert bar([]) < bar([curve(1.3, 2)] * 4) < bar([curve(1.3, 9)] * 4)

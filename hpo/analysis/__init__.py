@@ -158,7 +158,9 @@ def _fit(evidence: Evidence, box: Box) -> tuple[Evidence, Surrogate]:
         sample = np.random.default_rng(3).permutation(len(evidence.y))[: MAX_MODEL // 2]
         _, first = _fit(evidence.rows(np.sort(sample)), box)
         evidence = thinned(evidence, first.posterior(evidence.x)[0], MAX_MODEL)
-    return evidence, fit_surrogate(evidence.x, evidence.y, box, evidence.extra, evidence.groups)
+    return evidence, fit_surrogate(
+        evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups
+    )
 
 
 def _lowest(lattice: Lattice, mean: Floats) -> Floats:

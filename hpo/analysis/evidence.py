@@ -3,8 +3,8 @@
 Validation losses far above the good region (a plateau near the trivial predictor, a run that fell apart)
 are far from normal, so losses above a knee are compressed logarithmically; below the knee, where the answer
 lies, nothing is changed and a mean stays a mean. A pruned trial is a censored observation: its final loss
-is extrapolated from the complete trials' curves, with the spread of that extrapolation as extra variance,
-and is never above what it had already reached. A diverged trial counts as one of the worst.
+is extrapolated from the complete trials' curves (:mod:`hpo.analysis.outlook`), with errors of its own and
+errors that all pruned trials have in common. A diverged trial counts as one of the worst.
 """
 
 from __future__ import annotations
@@ -16,17 +16,12 @@ from typing import cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import log_ndtr
 
 from hpo.analysis.box import Box, Floats
+from hpo.analysis.outlook import COMMON, MIN_CURVES, Foretold, Outlook
 
-MISFIT = 0.4
-"""Share of an extrapolated gain's distance from the mean gain that is doubted: what was pruned is not like
-what was not (chosen by us: docs/answer.md)."""
-MIN_CURVES = 4
-"""Complete trials that must have reached an epoch before their curves extrapolate a pruned one."""
-FEATURES = 3
-"""Regressors of that extrapolation: both rates, and how steep the curve is."""
+WIDER = 10
+"""Gains are learned on a scale that is so many times as wide and compresses outliers only (chosen by us)."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +50,46 @@ class Scale:
         above = np.clip(value - self.knee, 0.0, 50 * self.width)
         return np.asarray(np.minimum(value, self.knee) + self.width * np.expm1(above / self.width))
 
+    def slope(self, loss: Floats) -> Floats:
+        """Return the derivative of :meth:`compress`."""
+        return np.asarray(1 / (1 + np.maximum(loss - self.knee, 0.0) / self.width))
+
+    def wider(self) -> Scale:
+        """Return the scale on which gains are learned: its knee is ``WIDER`` widths above the best."""
+        return Scale(self.knee + (WIDER - 1) * self.width, WIDER * self.width)
+
+    def moved(self, foretold: Foretold, other: Scale) -> Foretold:
+        """Return on this scale what was foretold on another; errors by the slope at the mean."""
+        loss = other.expand(foretold.mean)
+        slope = self.slope(loss) / other.slope(loss)
+        return Foretold(self.compress(loss), slope**2 * foretold.own, slope[:, None] * foretold.common)
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """Observations for the surrogate: points (n, 3), values, extra variances, blocks, and their scale."""
+    """Observations of n trials for the surrogate, and their scale."""
 
     x: Floats
+    """(n, 3) as in :mod:`hpo.analysis.likelihood`."""
     y: Floats
     extra: Floats
+    """(n,) variance beyond the seed's that is a trial's own; 0 for complete trials only."""
+    common: Floats
+    """(n, COMMON) what one standard deviation of each common error does to each trial."""
     groups: NDArray[np.int64] | None
     scale: Scale
 
     def rows(self, chosen: NDArray[np.int64]) -> Evidence:
         """Return the evidence of some trials only."""
         groups = None if self.groups is None else self.groups[chosen]
-        return replace(self, x=self.x[chosen], y=self.y[chosen], extra=self.extra[chosen], groups=groups)
+        return replace(
+            self,
+            x=self.x[chosen],
+            y=self.y[chosen],
+            extra=self.extra[chosen],
+            common=self.common[chosen],
+            groups=groups,
+        )
 
 
 def thinned(evidence: Evidence, expected: Floats, size: int) -> Evidence:
@@ -131,12 +151,14 @@ class Seen:
         scale = self.scale()
         complete, pruned, diverged = (self._rows(kind) for kind in ("complete", "pruned", "diverged"))
         y = scale.compress(self.values[complete])
-        censored, variance = self._extrapolated(complete, pruned, scale)
-        worst = float(max(y.max(), censored.max(initial=-np.inf)))
+        censored = self._extrapolated(complete, pruned, scale)
+        worst = float(max(y.max(), censored.mean.max(initial=-np.inf)))
+        doubt = np.full(len(diverged), (scale.width / 2) ** 2)
         return Evidence(
             self.x[self.order],
-            np.concatenate([y, censored, np.full(len(diverged), worst)]),
-            np.concatenate([np.zeros(len(y)), variance, np.full(len(diverged), (scale.width / 2) ** 2)]),
+            np.concatenate([y, censored.mean, np.full(len(diverged), worst)]),
+            np.concatenate([np.zeros(len(y)), censored.own, doubt]),
+            np.pad(censored.common, ((len(y), len(diverged)), (0, 0))),
             None if self.blocks is None else self.blocks[self.order],
             scale,
         )
@@ -144,21 +166,35 @@ class Seen:
     def _rows(self, kind: str) -> NDArray[np.int64]:
         return np.flatnonzero(self.kinds == kind)
 
-    def _extrapolated(
-        self, complete: NDArray[np.int64], pruned: NDArray[np.int64], scale: Scale
-    ) -> tuple[Floats, Floats]:
-        """Return the expected final loss of each pruned trial and its variance, on the scale."""
-        now = scale.compress(self.values[pruned])
-        curves = [scale.compress(self.curves[row]) for row in complete]
-        final = scale.compress(self.values[complete])
+    def _extrapolated(self, complete: NDArray[np.int64], pruned: NDArray[np.int64], scale: Scale) -> Foretold:
+        """Return what is expected of each pruned trial, on the scale.
+
+        The common errors are the same at all epochs: the regressions of two epochs are of the same runs.
+        """
         epochs = np.array([len(self.curves[row]) for row in pruned], dtype=np.int64)
-        mean, variance = np.empty(len(pruned)), np.empty(len(pruned))
+        mean, own, common = np.empty(len(pruned)), np.empty(len(pruned)), np.empty((len(pruned), COMMON))
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            outlook = Outlook.of(self.x[complete], curves, final, int(epoch), scale.width)
-            own = np.stack([scale.compress(self.curves[row]) for row in pruned[here]])
-            mean[here], variance[here] = outlook.foretell(self.x[pruned[here]], own, now[here])
-        return mean, variance
+            part = self._foretold(complete, pruned[here], int(epoch), scale)
+            mean[here], own[here], common[here] = part.mean, part.own, part.common
+        return Foretold(mean, own, common)
+
+    def _foretold(
+        self, complete: NDArray[np.int64], pruned: NDArray[np.int64], epoch: int, scale: Scale
+    ) -> Foretold:
+        """Return what is expected, on the scale, of trials that were all pruned after the same epoch.
+
+        Gains are learned on a wider one: above the knee of this one what a run gains would depend on how
+        well it ends, its luck included, and all that was pruned for bad luck would be foretold too low.
+        """
+        known = sum(len(self.curves[row]) >= epoch for row in complete) if epoch else 0
+        used = scale.wider() if known >= MIN_CURVES else scale
+        curves = [used.compress(self.curves[row]) for row in complete]
+        final = used.compress(self.values[complete])
+        outlook = Outlook.of(self.x[complete], curves, final, epoch, scale.width)
+        reached = np.stack([used.compress(self.curves[row]) for row in pruned])
+        now = used.compress(self.values[pruned])
+        return scale.moved(outlook.foretell(self.x[pruned], reached, now), used)
 
 
 def classify(trials: pd.DataFrame) -> pd.Series:
@@ -203,108 +239,3 @@ def _best_so_far(curves: pd.DataFrame) -> dict[int, Floats]:
         cast("int", number): np.fmin.accumulate(part["validation_loss"].to_numpy(float))
         for number, part in ordered.groupby("number")
     }
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a run that has got to some epoch will still gain, learned from complete runs' curves.
-
-    A regression of what they gained after that epoch on their rates and on how steep their curves were
-    then. It is a likelihood: the early loss itself is no regressor, because the complete trials were selected
-    for a low one. All losses are on the surrogate's scale.
-    """
-
-    width: float
-    """Of the scale."""
-    gains: Floats
-    """(n,) what complete runs gained after that epoch."""
-    lowest: float
-    """Of their final losses."""
-    regression: Regression | None
-    """None with fewer than ``MIN_CURVES`` curves."""
-
-    @classmethod
-    def of(cls, x: Floats, curves: Sequence[Floats], final: Floats, epoch: int, width: float) -> Outlook:
-        """Learn from complete runs: points (n, 3), lowest losses up to each epoch, and final losses (n,)."""
-        known = np.array([0 < epoch <= len(curve) for curve in curves], dtype=bool)
-        reached = [curve[:epoch] for curve, is_known in zip(curves, known, strict=True) if is_known]
-        gains = np.array([curve[-1] for curve in reached]) - final[known]
-        enough = len(reached) >= MIN_CURVES
-        regression = Regression.of(_curve_features(np.stack(reached), x[known]), gains) if enough else None
-        return cls(width, gains, float(final.min()), regression)
-
-    def foretell(self, x: Floats, curves: Floats, now: Floats) -> tuple[Floats, Floats]:
-        """Return mean and variance (m,) of the final losses of runs at points (m, 3).
-
-        ``curves`` (m, epoch) are their lowest losses up to each epoch, ``now`` (m,) the lowest of all. The
-        normal is truncated to what is possible (<= now).
-        """
-        if self.regression is None:
-            gain, variance = self._among_few(now)
-        else:
-            gain, variance = self.regression.foretell(_curve_features(curves, x))
-        return _truncated(now - gain, np.sqrt(variance + (0.02 * self.width) ** 2), now)
-
-    def _among_few(self, now: Floats) -> tuple[Floats, Floats]:
-        """Return mean and variance (m,) of the gains from few complete runs, or none, and an imagined one.
-
-        That one gains half the width, or what leads to the lowest loss seen if that is less.
-        """
-        imagined = np.clip(now - self.lowest, 0.25 * self.width, 0.5 * self.width)
-        count = len(self.gains) + 1
-        mean = (self.gains.sum() + imagined) / count
-        around = np.sum((self.gains[:, None] - mean) ** 2, axis=0)
-        return mean, (around + imagined**2) / count
-
-
-def _curve_features(curves: Floats, x: Floats) -> Floats:
-    """Return (n, 3): log10 rates, and the fall of the curve over its second half."""
-    half = curves[:, (curves.shape[1] - 1) // 2]
-    return np.stack([x[:, 0], x[:, 0] - x[:, 1], half - curves[:, -1]], axis=1)
-
-
-@dataclass(frozen=True)
-class Regression:
-    """A ridge regression: a unit normal prior on each standardised slope, in units of the target's
-    standard deviation."""
-
-    centre: Floats
-    spread: Floats
-    level: float
-    unit: float
-    slopes: Floats
-    precision: Floats
-    own_variance: float
-    """Of one observation, in units of the target's variance."""
-
-    @classmethod
-    def of(cls, features: Floats, target: Floats) -> Regression:
-        """Fit (n, 3) features to the target (n,)."""
-        centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-12
-        scaled = (features - centre) / spread
-        level, unit = float(target.mean()), float(target.std()) + 1e-12
-        residual_share = 0.5
-        for _ in range(3):
-            precision = scaled.T @ scaled / residual_share + np.eye(features.shape[1])
-            slopes = np.linalg.solve(precision, scaled.T @ ((target - level) / unit) / residual_share)
-            residual = (target - level) / unit - scaled @ slopes
-            degrees = max(len(target) - 1 - features.shape[1], 1)
-            residual_share = max(float(residual @ residual) / degrees, 1e-3)
-        return cls(centre, spread, level, unit, slopes, precision, residual_share * (1 + 1 / len(target)))
-
-    def foretell(self, features: Floats) -> tuple[Floats, Floats]:
-        """Return mean and variance (m,) of the target at features (m, 3)."""
-        place = (features - self.centre) / self.spread
-        doubt = self.own_variance + np.sum(place * np.linalg.solve(self.precision, place.T).T, axis=1)
-        away = self.unit * (place @ self.slopes)
-        return self.level + away, self.unit**2 * doubt + (MISFIT * away) ** 2
-
-
-def _truncated(mean: Floats, sd: Floats, top: Floats) -> tuple[Floats, Floats]:
-    """Return mean and variance (m,) of normals below ``top`` (m,)."""
-    edge = np.minimum((top - mean) / sd, 8.0)
-    is_far = edge < -5
-    density = -0.5 * edge**2 - 0.5 * np.log(2 * np.pi)
-    hazard = np.exp(density - log_ndtr(edge))
-    middle = np.where(is_far, top, mean - sd * hazard)
-    return middle, sd**2 * np.where(is_far, 1.0, np.maximum(1 - edge * hazard - hazard**2, 0.05))

@@ -39,7 +39,9 @@ def leaders(
         box = Box.of(space)
         kept = trials["number"].isin(complete["number"]) if len(complete) == MAX_MODEL else slice(None)
         evidence = gather(trials[kept], curves, box)
-        surrogate = fit_surrogate(evidence.x, evidence.y, box, evidence.extra, evidence.groups)
+        surrogate = fit_surrogate(
+            evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups
+        )
         expected = surrogate.posterior(points(complete, box))[0]
     ranked = complete.assign(expected=expected).sort_values(["expected", "number"], kind="stable")
     taken: list[Setting] = list(beside)

@@ -2,7 +2,8 @@
 
 Notation (shapes in brackets)
     x      (n, 3)  one row a trial: log10 lr, log10 ratio, index of the loss
-    y      (n,)    what was observed; `extra` (n,) is variance beyond the seed's (pruned, diverged)
+    y      (n,)    what was observed; `extra` (n,) is variance beyond the seed's (pruned, diverged), and
+           `common` (n, q) what each of q errors, normal and common to all trials, does to it (pruned)
     h      (n,)    how bad the trial's neighbourhood is, 0 (best) to 1: the noise may grow with it
     z      (8 + 7 + 2 L,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
            first the kernel's: log s_loss, log s_bump, log l_lr, log l_ratio, logit rho, log sigma,
@@ -121,6 +122,9 @@ class Problem:
     x: Floats
     y: Floats
     extra: Floats
+    common: Floats
+    common_variance: Floats
+    """(n, n): common @ common.T."""
     badness: Floats
     same_group: Floats
     """(n, n): 1 where two trials share a block; all zero without blocks."""
@@ -137,7 +141,7 @@ class Problem:
 
     def factor(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
-        noisy = covariance(theta, self.pairs)
+        noisy = covariance(theta, self.pairs) + self.common_variance
         if self.same_group.any():
             noisy += self._shared_variance(theta)
         noisy.flat[:: len(noisy) + 1] += self.seed_variance(theta) + self.extra + JITTER
@@ -205,11 +209,13 @@ class Problem:
             first = np.argmax(self.same_group > 0, axis=1)
             grown = np.exp(theta[6] + theta[7] * self.badness)
             noise += grown * rng.standard_normal(len(self.y))[first]
+        if self.common.any():
+            noise += self.common @ rng.standard_normal(self.common.shape[1])
         return np.asarray(noise)
 
 
 def problem_of(
-    x: Floats, y: Floats, extra: Floats, groups: NDArray[np.int64] | None, box: Box
+    x: Floats, y: Floats, extra: Floats, common: Floats, groups: NDArray[np.int64] | None, box: Box
 ) -> tuple[Problem, float, float]:
     """Return the standardised problem, and the centre and scale that turn its values back into losses."""
     centre, scale = float(np.median(y)), float(np.std(y)) or 1.0
@@ -219,7 +225,10 @@ def problem_of(
     pairs = Pairs.of(x, x)
     standard = (y - centre) / scale
     badness = _badness(standard, pairs)
-    problem = Problem(x, standard, extra / scale**2, badness, same, Prior.of(box), pairs)
+    common = common / scale
+    problem = Problem(
+        x, standard, extra / scale**2, common, common @ common.T, badness, same, Prior.of(box), pairs
+    )
     return problem, centre, scale
 
 

@@ -48,6 +48,7 @@ def fit_surrogate(
     y: Floats,
     box: Box,
     extra: Floats | None = None,
+    common: Floats | None = None,
     groups: NDArray[np.int64] | None = None,
     *,
     draws: int = 200,
@@ -56,11 +57,14 @@ def fit_surrogate(
     """Return the surrogate of (n, 3) points and (n,) finite observations, n >= 2.
 
     Time grows with n^3: thin first (:func:`hpo.analysis.evidence.thinned`) above a few hundred. ``extra``
-    (n,) is variance beyond the seed's, in units of y squared; ``groups`` (n,) the fold of each row;
-    ``draws`` how many draws of the parameters stand for their posterior.
+    (n,) is variance beyond the seed's, in units of y squared; ``common`` (n, q) what each of q errors that
+    are common to all rows does to each; ``groups`` (n,) the fold of each row; ``draws`` how many draws of the
+    parameters stand for their posterior.
     """
     rng = np.random.default_rng(seed)
-    problem, centre, scale = problem_of(x, y, np.zeros(len(y)) if extra is None else extra, groups, box)
+    extra = np.zeros(len(y)) if extra is None else extra
+    common = np.zeros((len(y), 0)) if common is None else common
+    problem, centre, scale = problem_of(x, y, extra, common, groups, box)
     with threadpool_limits(1):  # matrices are small; threads cost 10x where workers keep the cores busy
         proposal = Proposal.of(problem, rng)
         walked = _walk(problem, proposal, _resampled(problem, proposal, rng), rng)
@@ -107,7 +111,7 @@ class Proposal:
 def find_modes(problem: Problem, rng: np.random.Generator) -> list[Mode]:
     """Return the distinct modes found from the best trials' places, best first."""
     size = len(problem.prior.mean)
-    order = np.argsort(problem.y + np.sqrt(problem.extra))
+    order = np.argsort(problem.y + np.sqrt(problem.extra + np.diag(problem.common_variance)))
     starts = np.zeros((STARTS, size))
     best = problem.x[order[rng.integers(0, max(1, len(order) // 4), STARTS)]]
     places = np.stack([best[:, 0], best[:, 0] - best[:, 1]], axis=1)

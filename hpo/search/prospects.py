@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from hpo.analysis.box import Floats
-from hpo.analysis.evidence import FEATURES, Outlook, Scale, Seen
+from hpo.analysis.evidence import Scale, Seen
+from hpo.analysis.outlook import FEATURES, Outlook
 from hpo.search.past import MAX_CURVES, PastTrial
 from hpo.spec import Configuration
 
@@ -27,14 +29,37 @@ OTHER_LOSS = 0.3
 
 
 @dataclass(frozen=True)
-class Prospects:
-    """What complete trials teach about runs under way."""
+class Runs:
+    """What n runs have shown."""
 
     x: Floats
-    """(n, 3) of the complete trials; only rates are read."""
+    """(n, 3) as in :mod:`hpo.analysis.likelihood`; in an outlook only rates are read."""
     curves: list[Floats]
     """Lowest losses up to each epoch, on the scale."""
-    final: Floats
+
+    @classmethod
+    def of(cls, seen: Seen, kind: str, scale: Scale) -> Runs:
+        """Return the latest runs of a kind."""
+        rows = np.flatnonzero(seen.kinds == kind)[-MAX_CURVES:]
+        return cls(seen.x[rows], [scale.compress(seen.curves[row]) for row in rows])
+
+    @property
+    def lowest(self) -> Floats:
+        """(n,) lowest losses."""
+        return np.array([curve[-1] for curve in self.curves])
+
+    @property
+    def epochs(self) -> NDArray[np.int64]:
+        """(n,) how many each got."""
+        return np.array([len(curve) for curve in self.curves], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Prospects:
+    """What ended trials teach about runs under way."""
+
+    complete: Runs
+    pruned: Runs
     scale: Scale
     _outlooks: dict[int, Outlook] = field(default_factory=dict)
     """By epoch, learned when first asked for."""
@@ -42,37 +67,52 @@ class Prospects:
     @classmethod
     def of(cls, seen: Seen) -> Prospects | None:
         """Learn from what was seen; None while too few trials are complete."""
-        complete = np.flatnonzero(seen.kinds == "complete")[-MAX_CURVES:]
-        if len(complete) < MIN_CURVES:
+        if np.count_nonzero(seen.kinds == "complete") < MIN_CURVES:
             return None
         scale = seen.scale()
-        curves = [scale.compress(seen.curves[row]) for row in complete]
-        return cls(seen.x[complete], curves, scale.compress(seen.values[complete]), scale)
+        return cls(Runs.of(seen, "complete", scale), Runs.of(seen, "pruned", scale), scale)
 
     @cached_property
     def incumbent(self) -> float:
         """Expected loss of the best configuration, on the scale: the lowest of local means.
 
-        The lowest loss itself would be mostly luck, and a bar that only luck can reach.
+        The lowest loss itself would be mostly luck, and a bar that only luck can reach; and so would be a
+        mean of complete trials only, because the unlucky ones were stopped. A stopped trial counts as what
+        it is expected to have reached, the more the further it came.
         """
-        far = (self.x[:, None, :2] - self.x[None, :, :2]) / NEAR_DECADES
-        weights = np.exp(-0.5 * np.sum(far**2, axis=2))
-        weights *= np.where(self.x[:, None, 2] == self.x[None, :, 2], 1.0, OTHER_LOSS)
-        return float(np.min(weights @ self.final / weights.sum(axis=1)))
+        runs, at = self.complete, np.concatenate([self.complete.x, self.pruned.x])
+        final = np.concatenate([runs.lowest, self._expected(self.pruned)])
+        share = np.concatenate([np.ones(len(runs.x)), self.pruned.epochs / runs.epochs.max()])
+        far = (runs.x[:, None, :2] - at[None, :, :2]) / NEAR_DECADES
+        weights = share.clip(max=1.0) * np.exp(-0.5 * np.sum(far**2, axis=2))
+        weights *= np.where(runs.x[:, None, 2] == at[None, :, 2], 1.0, OTHER_LOSS)
+        return float(np.min(weights @ final / weights.sum(axis=1)))
+
+    def _expected(self, runs: Runs) -> Floats:
+        """Return the expected final losses (n,) of runs that went on."""
+        expected = np.empty(len(runs.x))
+        for epoch in np.unique(runs.epochs):
+            here = np.flatnonzero(runs.epochs == epoch)
+            curves = np.stack([runs.curves[row] for row in here])
+            expected[here] = self._outlook(int(epoch)).foretell(runs.x[here], curves, curves[:, -1]).mean
+        return expected
+
+    def _outlook(self, epoch: int) -> Outlook:
+        if epoch not in self._outlooks:
+            runs = self.complete
+            self._outlooks[epoch] = Outlook.of(runs.x, runs.curves, runs.lowest, epoch, self.scale.width)
+        return self._outlooks[epoch]
 
     def chance(self, lr_and_ratio: tuple[float, float], curve: Floats) -> float:
         """Return the probability that a run ends below the best configuration's expected loss.
 
         ``lr_and_ratio`` are log10; ``curve`` (epochs,) holds the run's lowest losses up to each epoch.
         """
-        epoch = len(curve)
-        if epoch not in self._outlooks:
-            self._outlooks[epoch] = Outlook.of(self.x, self.curves, self.final, epoch, self.scale.width)
         own, x = self.scale.compress(curve), np.array([[*lr_and_ratio, 0.0]])
-        mean, variance = self._outlooks[epoch].foretell(x, own[None], own[-1:])
+        foretold = self._outlook(len(curve)).foretell(x, own[None], own[-1:])
         # Student's t: with few curves the regression's own spread is hardly known.
-        degrees = max(len(self.final) - FEATURES - 1, 1)
-        return float(stdtr(degrees, (self.incumbent - mean[0]) / np.sqrt(variance[0])))
+        degrees = max(len(self.complete.x) - FEATURES - 1, 1)
+        return float(stdtr(degrees, (self.incumbent - foretold.mean[0]) / np.sqrt(foretold.variance[0])))
 
     def is_hopeless(self, configuration: Configuration, curve: Sequence[float]) -> bool:
         """Return whether a run's chance of ending better is too small to go on."""
@@ -81,18 +121,13 @@ class Prospects:
 
 def learned_from(trials: Sequence[PastTrial]) -> Prospects | None:
     """Return what ended trials of one fold teach; None while too few are complete."""
-    complete = [
-        trial
-        for trial in trials
-        if trial.value is not None and trial.curve and trial.end not in {"pruned", "diverged"}
-    ]
-    if len(complete) < MIN_CURVES:
-        return None
-    losses = sorted({trial.configuration.loss for trial in complete})
-    x = [(*rates(trial.configuration), losses.index(trial.configuration.loss)) for trial in complete]
-    values = [trial.value for trial in complete if trial.value is not None]
-    curves = [np.array(trial.curve) for trial in complete]
-    return Prospects.of(Seen(np.array(x), np.full(len(complete), "complete"), np.array(values), curves))
+    known = [trial for trial in trials if trial.value is not None and trial.curve and trial.end != "diverged"]
+    losses = sorted({trial.configuration.loss for trial in known})
+    x = [(*rates(trial.configuration), losses.index(trial.configuration.loss)) for trial in known]
+    kinds = ["pruned" if trial.end == "pruned" else "complete" for trial in known]
+    values = np.array([trial.value for trial in known], dtype=np.float64)
+    curves = [np.array(trial.curve) for trial in known]
+    return Prospects.of(Seen(np.array(x).reshape(-1, 3), np.array(kinds, dtype=str), values, curves))
 
 
 def rates(configuration: Configuration) -> tuple[float, float]:

@@ -51,9 +51,9 @@ class ImprovementPruner(BasePruner):
         curve = best_so_far(trial, sign)
         if len(curve) <= self._warmup:
             return False
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        prospects = self._prospects(study.study_name, complete, sign)
-        if len(complete) < self._startup:
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        prospects = self._prospects(study.study_name, ended, sign)
+        if sum(past.state == TrialState.COMPLETE for past in ended) < self._startup:
             return False
         if prospects is None:
             return self._early.prune(study, trial)
@@ -61,17 +61,18 @@ class ImprovementPruner(BasePruner):
             return True
         return prospects.chance(self._point(trial)[:2], curve) < self._chance
 
-    def _prospects(self, name: str, complete: list[FrozenTrial], sign: float) -> Prospects | None:
-        """Return what the complete trials teach, learned again only when there is another one."""
-        if self._known[:2] != (name, len(complete)):
-            kept = [past for past in complete if past.value is not None and past.intermediate_values]
+    def _prospects(self, name: str, ended: list[FrozenTrial], sign: float) -> Prospects | None:
+        """Return what the ended trials teach, learned again only when there is another one."""
+        if self._known[:2] != (name, len(ended)):
+            told = [(past, best_so_far(past, sign)) for past in ended if past.intermediate_values]
+            kept = [(past, curve) for past, curve in told if np.isfinite(curve[-1])]
             seen = Seen(
-                np.array([self._point(past) for past in kept]).reshape(-1, 3),
-                np.full(len(kept), "complete"),
-                np.array([sign * past.value for past in kept if past.value is not None]),
-                [best_so_far(past, sign) for past in kept],
+                np.array([self._point(past) for past, _ in kept]).reshape(-1, 3),
+                np.array([past.state.name.lower() for past, _ in kept], dtype=str),
+                np.array([curve[-1] for _, curve in kept]),
+                [curve for _, curve in kept],
             )
-            self._known = (name, len(complete), Prospects.of(seen))
+            self._known = (name, len(ended), Prospects.of(seen))
         return self._known[2]
 
     def _point(self, trial: FrozenTrial) -> tuple[float, float, float]:

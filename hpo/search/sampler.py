@@ -226,12 +226,14 @@ class RatioSampler(BaseSampler):
         evidence = part.evidence()
         if len(evidence.y) > MAX_MODEL:
             evidence = evidence.rows(_spread_rows(len(evidence.y)))
-        arrays = [evidence.x, evidence.y, evidence.extra]
+        arrays = [evidence.x, evidence.y, evidence.extra, evidence.common]
         arrays += [] if evidence.groups is None else [evidence.groups.astype(np.float64)]
         key = hashlib.sha256(b"".join(a.tobytes() for a in arrays))
         name = f"{key.hexdigest()}{box}"
         if name not in self._memory:
-            fitted = fit_surrogate(evidence.x, evidence.y, box, evidence.extra, evidence.groups, draws=DRAWS)
+            fitted = fit_surrogate(
+                evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups, draws=DRAWS
+            )
             prior = fitted.problem.prior
             self._memory[name] = np.array([(fit.theta - prior.mean) / prior.sd for fit in fitted.fits])
         z = self._memory[name]
@@ -240,7 +242,9 @@ class RatioSampler(BaseSampler):
 
 def conditioned(evidence: Evidence, box: Box, z: Floats) -> Surrogate:
     """Return the surrogate of some evidence at draws z (S, P) of its parameters, learned from less of it."""
-    problem, centre, scale = problem_of(evidence.x, evidence.y, evidence.extra, evidence.groups, box)
+    problem, centre, scale = problem_of(
+        evidence.x, evidence.y, evidence.extra, evidence.common, evidence.groups, box
+    )
     return Surrogate(problem, [Fit.of(problem, row) for row in z], centre, scale)
 
 
@@ -258,6 +262,7 @@ def _with_guesses(evidence: Evidence, x: Floats, expected: Floats) -> Evidence:
         x=np.concatenate([evidence.x, x]),
         y=np.concatenate([evidence.y, expected]),
         extra=np.concatenate([evidence.extra, np.zeros(len(x))]),
+        common=np.pad(evidence.common, ((0, len(x)), (0, 0))),
     )
 
 
