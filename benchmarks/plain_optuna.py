@@ -32,6 +32,7 @@ ours, and in brackets the ratio of each round; `same search`: --same-search, els
 | fp32, same search | 12 / 36 | 118 / 572 (4.9) | 511 / 1890 (3.7) | 0.075 / 0.276 (3.7) | 1 |
 | fp32, same search | 12 / 12 | 128 / 548 (4.3) | 556 / 1640 (3.0) | 0.080 / 0.248 (3.1) | 1 |
 | bf16, same search | 12 / 36 | 118 / 720 (6.1) | 511 / 2320 (4.5) | 0.075 / 0.333 (4.5) | 1 |
+| bf16, same search, later | 12 / 36 | 155 / 665 (4.3) | 670 / 2140 (3.2) | 0.095 / 0.304 (3.2) | 1 |
 | bf16, same search | 12 / 12 | 128 / 602 (4.7) | 556 / 2010 (3.6) | 0.080 / 0.305 (3.8) | 1 |
 | compiled loops, dropout from numpy (engine 2): | | | | | |
 | fp32, same search | 12 / 12 | 162 / 630 (4.0, 3.8) | 702 / 1940 (2.9, 2.7) | 0.100 / 0.281 (2.9, 2.7) | 2 |
@@ -49,7 +50,7 @@ ours, and in brackets the ratio of each round; `same search`: --same-search, els
 
 A search of 4 trials is mostly start-up and the wait of one worker for the other. Trials are of different
 lengths: patience and pruning end most early (the plain 12 trials had 52 epochs, ours 36 and 40 in 12, 119
-and 116 in 36), and which configurations a search draws is luck, so compare epochs too.
+and 116 in 36, fp32 and bf16), and which configurations a search draws is luck, so compare epochs too.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Suggester:
         return suggest(self._spec, slot, past, self._memory)
 
     def prospects(self, fold: int | None) -> Prospects | None:
-        """Return what the complete trials of a fold teach about runs under way; None while there are too few.
+        """Return what the ended trials of a fold teach about runs under way; None while too few are complete.
 
         For the pruner ``improvement``. Reads a few rows, and learns again only when a trial has ended.
         """
