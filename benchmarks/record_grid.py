@@ -89,10 +89,8 @@ def plan_of(task: str) -> str:
 
 def grid_spec(task: str) -> StudySpec:
     """Return the shipped study of ``task`` as it is recorded: cheaper epochs, all of them, nothing pruned."""
-    shipped, plan = (
-        load_spec(task).model_dump(exclude={"known", "replicate", "published"}),
-        PLANS[plan_of(task)],
-    )
+    plan = PLANS[plan_of(task)]
+    shipped = load_spec(task).model_dump(exclude={"known", "replicate", "published"})
     changes: dict[str, Any] = {
         "name": f"grid_{task}",
         "title": f"Recorded grid of {task}",
@@ -294,6 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = open_engine(options.database)
     settings = Settings(options.data, options.cache, "cpu", 1)
     plan, out = PLANS[options.plan], options.out or file_of(options.plan)
+    if unknown := set(options.task or ()) - set(plan.tasks):
+        parser.error(f"--task {', '.join(sorted(unknown))}: {options.plan} records {', '.join(plan.tasks)}")
     for task in () if options.export_only else options.task or plan.tasks:
         record(engine, options.database, task, settings, options.workers, Recording.load(out, plan))
     print(export(engine, out, plan))
