@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -42,6 +42,7 @@ def test_the_plain_form_passes_the_vectors_of_random123(
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
+@settings(deadline=None)  # the first call compiles
 def test_the_loop_draws_the_blocks_of_its_counters(key: int, stream: int, step: int) -> None:
     words = np.empty((2, 4, CHUNK), dtype=np.uint32)
 
@@ -54,6 +55,7 @@ def test_the_loop_draws_the_blocks_of_its_counters(key: int, stream: int, step: 
 
 
 @given(st.integers(0, 5000), st.integers(0, 5000))
+@settings(deadline=None)
 def test_more_bytes_begin_with_the_same_ones(few: int, more: int) -> None:
     short, long = random_bytes(3, 1, 7, few), random_bytes(3, 1, 7, few + more)
 
