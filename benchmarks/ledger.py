@@ -63,10 +63,11 @@ import sqlalchemy as sa
 import zero_cost
 from postgres import database, server
 
+from hpo.allocator import keep_freed_memory
 from hpo.ledger import optuna_rows
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.search import Suggester, should_prune
+from hpo.search import Suggester, is_above_median
 from hpo.storage import open_engine, writing
 from hpo.storage.tables import NO_FOLD, curve, slots
 
@@ -198,7 +199,7 @@ def epochs_ours(ledger: Ledger, study: StudyRow) -> float:
     begun = time.process_time()
     for epoch in range(1, EPOCHS + 1):
         ledger.report([zero_cost.point(claim, epoch)], lease_s=60)
-        should_prune(pruner, epoch, 0.5, ledger.peers_at(claim, epoch))
+        is_above_median(pruner, epoch, 0.5, ledger.peers_at(claim, epoch))
     spent = time.process_time() - begun
     ledger.finish(claim, zero_cost.outcome(0.5, EPOCHS))
     return 1e3 * spent / EPOCHS
@@ -303,6 +304,7 @@ ATTACH: dict[str, Callable[[str], None]] = {
 def attach_here(what: str, url: str) -> None:
     """Attach in this process; print CPU s since after the imports, and MiB of memory at the end."""
     begun = time.process_time()
+    keep_freed_memory()
     ATTACH[what](url)
     print(json.dumps([time.process_time() - begun, peak_mib()]))
 

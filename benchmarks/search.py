@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from record_grid import file_of, plan_of
 from search_peers import BySmac, BySyneTune
 
+from hpo.allocator import keep_freed_memory
 from hpo.analysis import answer
 from hpo.analysis.leaders import leaders
 from hpo.search import PastTrial, suggest
@@ -610,6 +611,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.summary:
         return summary(options.summary)
+    keep_freed_memory()
     if options.cost:
         return cost(options.cost)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hpo.allocator import keep_freed_memory
 from hpo.analysis import answer
 
 Floats = NDArray[np.float64]
@@ -467,6 +468,7 @@ def main() -> None:
     parser.add_argument("--landscape", choices=list(LANDSCAPES), action="append")
     parser.add_argument("--noise", choices=list(NOISES), action="append")
     args = parser.parse_args()
+    keep_freed_memory()
     if args.time:
         print_times()
         return

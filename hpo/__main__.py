@@ -4,11 +4,13 @@ import atexit
 import os
 import sys
 
+from hpo.allocator import keep_freed_memory
 from hpo.cli import main
 
 
 def run() -> None:
     """Run the command and leave; does not return."""
+    keep_freed_memory()
     leave(main())
 
 

@@ -11,8 +11,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hpo.analysis.box import Floats
+from hpo.analysis.box import Box, Floats, Lattice
 from hpo.analysis.evidence import Seen
+from hpo.search.acquisition import information
 from hpo.search.prospects import Prospects
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import Memory, RatioSampler
@@ -243,6 +244,20 @@ def test_two_objectives_are_refused() -> None:
         study.ask(RATES)
 
 
+def test_a_trial_tells_which_loss_is_best_where_the_rates_are_known() -> None:
+    lattice = Lattice.of(Box((-4.0, -2.0), (-5.0, -3.0), ("mse", "l1")), 1.0)
+    best = (1, 1)
+    draws = np.full((40, 2, *lattice.feasible.shape), 3.0)
+    draws[:20, 0, *best] = draws[20:, 1, *best] = -1.0
+    draws[:20, 1, *best] = draws[20:, 0, *best] = 1.0
+
+    told = information(lattice, draws, noise=1.0)
+    assert lattice.feasible[best]
+    assert (told[:, *best] > 0.3).all()
+    told[:, *best] = 0.0
+    assert told.max() < 1e-9
+
+
 # --- the pruner
 
 
@@ -288,9 +303,12 @@ def test_too_few_curves_or_epochs_stop_nothing(trials: int, epochs: int) -> None
     assert not is_pruned(study_of(trials), final=50.0, epochs=epochs)
 
 
-def test_with_few_curves_the_median_decides() -> None:
-    assert is_pruned(study_of(4), final=50.0)
-    assert not is_pruned(study_of(4), final=2.0)
+@pytest.mark.parametrize(("startup", "enough"), [(0, 6), (6, 6), (9, 9)])
+def test_nothing_is_stopped_before_enough_trials_are_complete(startup: int, enough: int) -> None:
+    pruner = ImprovementPruner(n_startup_trials=startup)
+
+    assert not is_pruned(study_of(enough - 1, pruner), final=50.0)
+    assert is_pruned(study_of(enough, pruner), final=50.0)
 
 
 def test_a_run_that_was_never_finite_is_stopped() -> None:

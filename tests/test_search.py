@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Outcome, Peers, Point
-from hpo.search import PastTrial, Suggester, own_seed, should_prune, suggest, tuning_seed
+from hpo.search import PastTrial, Suggester, is_above_median, own_seed, suggest, tuning_seed
 from hpo.spec import Configuration, Pruner, StudySpec
 
 KINDS = ("random", "tpe", "gp", "ratio")
@@ -220,36 +220,32 @@ def test_a_study_without_turns_keeps_the_fingerprint_that_it_had() -> None:
 
 
 def test_a_run_above_the_median_of_its_peers_is_pruned() -> None:
-    assert should_prune(MEDIAN, 3, 2.1, Peers(count=3, median=2.0))
-    assert not should_prune(MEDIAN, 3, 1.9, Peers(count=3, median=2.0))
+    assert is_above_median(MEDIAN, 3, 2.1, Peers(count=3, median=2.0))
+    assert not is_above_median(MEDIAN, 3, 1.9, Peers(count=3, median=2.0))
 
 
 def test_a_run_without_a_finite_epoch_is_pruned() -> None:
-    assert should_prune(MEDIAN, 3, None, Peers(count=3, median=2.0))
+    assert is_above_median(MEDIAN, 3, None, Peers(count=3, median=2.0))
 
 
 def test_warm_up_epochs_are_never_pruned() -> None:
     peers = Peers(count=3, median=2.0)
 
-    assert not should_prune(MEDIAN, 2, 9.0, peers)
-    assert should_prune(MEDIAN, 3, 9.0, peers)
+    assert not is_above_median(MEDIAN, 2, 9.0, peers)
+    assert is_above_median(MEDIAN, 3, 9.0, peers)
 
 
 @pytest.mark.parametrize("pruner", [MEDIAN, MEDIAN.model_copy(update={"startup_trials": 0})])
 def test_too_few_peers_prune_nothing(pruner: Pruner) -> None:
     peers = Peers(count=0, median=math.nan)
 
-    assert not should_prune(pruner, 5, 9.0, peers)
-    assert not should_prune(MEDIAN, 5, 9.0, Peers(count=2, median=1.0))
-
-
-def test_no_pruner_prunes_nothing() -> None:
-    assert not should_prune(Pruner(kind="none"), 50, 9.0, Peers(count=50, median=1.0))
+    assert not is_above_median(pruner, 5, 9.0, peers)
+    assert not is_above_median(MEDIAN, 5, 9.0, Peers(count=2, median=1.0))
 
 
 @given(epoch=st.integers(1, 50), peers=st.lists(st.floats(0, 100), min_size=1, max_size=20))
 def test_a_run_as_good_as_the_best_is_never_pruned(epoch: int, peers: list[float]) -> None:
-    assert not should_prune(MEDIAN, epoch, min(peers), Peers(len(peers), float(np.median(peers))))
+    assert not is_above_median(MEDIAN, epoch, min(peers), Peers(len(peers), float(np.median(peers))))
 
 
 def test_what_complete_trials_teach_is_learned_once_for_each_that_ends(

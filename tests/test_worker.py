@@ -106,6 +106,12 @@ def test_bad_runs_are_pruned_and_the_search_goes_on(place: Place, kind: str) -> 
     assert place.counts().pruned == summary.ends["pruned"] + summary.ends.get("diverged", 0)
 
 
+def test_without_a_pruner_every_run_goes_on_to_its_end(place: Place) -> None:
+    place.open(12, pruner={"kind": "none"})
+
+    assert set(run(place, 12).ends) <= {"finished", "patience", "diverged"}
+
+
 def test_divergence_is_a_result(place: Place) -> None:
     hot = {"name": "hot", "lr": 5e-2, "backbone_lr": 1e-5, "loss": "mse"}
     place.open(2, known=[hot])

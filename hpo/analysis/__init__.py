@@ -6,15 +6,14 @@ method and its calibration are in docs/answer.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3.6 ships no types
 
 from hpo.analysis.box import Box, Floats, Lattice, SearchSpace
-from hpo.analysis.evidence import Evidence, classify, gather, has_folds, points, thinned
+from hpo.analysis.evidence import Evidence, classify, gather, has_folds, points_of, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.posterior import fit_surrogate
@@ -22,6 +21,9 @@ from hpo.analysis.ratio import RatioCurve, bowl_minimum, lowest_at, ratio_curve,
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import Against, Answer, BestTrial, Choice, Expected, Noise, RateMap
 from hpo.spec.setting import HasSetting
+
+if TYPE_CHECKING:  # a worker, which needs the model but has no tables, starts without pandas
+    import pandas as pd
 
 MIN_MODEL = 4
 """Complete trials below which there is no model at all."""
@@ -134,7 +136,7 @@ def _modelled(
     else:
         place = _lowest(lattice, mean)
     settings = [bare.best, baseline or bare.best]
-    points_asked = np.concatenate([place[None], points(_rows(settings), box)])
+    points_asked = np.concatenate([place[None], points_of(settings, box)])
     chosen, naive, default = _expected(surrogate, evidence, points_asked)
     noise = _noise(surrogate, trials, lattice, mean)
     assert noise.seed_sd is not None
@@ -191,10 +193,6 @@ def _own_runs(trials: pd.DataFrame, setting: HasSetting) -> tuple[float, ...]:
     )
     own = trials[rates & (trials["loss"] == setting.loss) & (classify(trials) == "complete")]
     return tuple(own["value"].astype(float))
-
-
-def _rows(settings: Sequence[HasSetting]) -> pd.DataFrame:
-    return pd.DataFrame([{"lr": s.lr, "backbone_lr": s.backbone_lr, "loss": s.loss} for s in settings])
 
 
 def _choice(place: Floats, box: Box, expected: Expected) -> Choice:

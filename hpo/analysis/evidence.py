@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from hpo.analysis.box import Box, Floats
 from hpo.analysis.outlook import COMMON, MIN_CURVES, Foretold, Outlook
+from hpo.spec.setting import HasSetting
+
+if TYPE_CHECKING:  # a worker, which has no tables, starts without pandas
+    import pandas as pd
 
 WIDER = 10
 """Gains are learned on a scale that is so many times as wide and compresses outliers only (chosen by us)."""
@@ -114,7 +117,7 @@ def gather(trials: pd.DataFrame, curves: pd.DataFrame, box: Box) -> Evidence:
     best = _best_so_far(curves)
     seen = Seen(
         points(rows, box),
-        kinds[kinds != "other"].to_numpy(str),
+        kinds[kinds != "other"],
         rows["value"].to_numpy(float, na_value=np.nan),
         [best.get(number, np.empty(0)) for number in rows["number"]],
         _blocks(rows),
@@ -197,24 +200,26 @@ class Seen:
         return scale.moved(outlook.foretell(self.x[pruned], reached, now), used)
 
 
-def classify(trials: pd.DataFrame) -> pd.Series:
-    """Return for each trial: complete, pruned (with a finite loss so far), diverged, or other."""
-    finite = np.isfinite(trials["value"].to_numpy(float, na_value=np.nan))
-    state, end = trials["state"].astype(str), trials["end"].astype(str)
-    finished = state.isin(["complete", "pruned"])
-    kinds = pd.Series("other", index=trials.index)
-    kinds[finished & ((end == "diverged") | ~finite)] = "diverged"
-    kinds[(state == "complete") & finite & (end != "diverged")] = "complete"
-    kinds[(state == "pruned") & finite & (end != "diverged")] = "pruned"
-    return kinds
+def classify(trials: pd.DataFrame) -> NDArray[np.str_]:
+    """Return for each trial (n,): complete, pruned (with a finite loss so far), diverged, or other."""
+    state = trials["state"].to_numpy(str)
+    is_finished = np.isin(state, ["complete", "pruned"])
+    is_finite = np.isfinite(trials["value"].to_numpy(float, na_value=np.nan))
+    has_value = is_finite & (trials["end"].to_numpy(str) != "diverged")
+    return np.where(is_finished, np.where(has_value, state, "diverged"), "other")
 
 
 def points(rows: pd.DataFrame, box: Box) -> Floats:
-    """Return the surrogate's points of trials; a loss that the space lacks raises KeyError."""
-    index = {loss: float(place) for place, loss in enumerate(box.losses)}
+    """Return the surrogate's points (n, 3) of trials; a loss that the space lacks raises ValueError."""
     lr = np.log10(rows["lr"].to_numpy(float))
     ratio = lr - np.log10(rows["backbone_lr"].to_numpy(float))
-    return np.stack([lr, ratio, np.array([index[loss] for loss in rows["loss"]], dtype=float)], axis=1)
+    return np.stack([lr, ratio, np.array([box.losses.index(loss) for loss in rows["loss"]], float)], axis=1)
+
+
+def points_of(settings: Sequence[HasSetting], box: Box) -> Floats:
+    """Return the surrogate's points (n, 3) of settings; a loss that the space lacks raises ValueError."""
+    lr, backbone_lr = np.log10([(one.lr, one.backbone_lr) for one in settings]).T
+    return np.stack([lr, lr - backbone_lr, [box.losses.index(one.loss) for one in settings]], axis=1)
 
 
 def has_folds(trials: pd.DataFrame) -> bool:

@@ -42,7 +42,7 @@ def leaders(
         surrogate = fit_surrogate(
             evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups
         )
-        expected = surrogate.posterior(points(complete, box))[0]
+        expected = surrogate.expected(points(complete, box))
     ranked = complete.assign(expected=expected).sort_values(["expected", "number"], kind="stable")
     taken: list[Setting] = list(beside)
     chosen: list[Setting] = []

@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from hpo.analysis.box import Floats
 from hpo.analysis.evidence import classify
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FACTORS = ("lr", "backbone_lr", "loss")
 

@@ -32,22 +32,27 @@ class Fit:
 
     def at(self, problem: Problem, x: Floats) -> tuple[Floats, Floats]:
         """Return mean and variance (m,) of the expected loss at the rows of ``x``."""
-        mean, half = self._cross(problem, x)
+        mean, cross = self._cross(problem, x)
+        half, _ = dtrtrs(self.lower, cross.T, lower=1)
         own = LEVEL_VARIANCE + np.exp(2 * self.theta[:2]).sum()
         return mean, np.maximum(own - np.sum(half**2, axis=0), 0.0)
 
     def draw(self, problem: Problem, x: Floats, size: int, rng: np.random.Generator) -> Floats:
         """Return joint draws (size, m) of the expected loss."""
-        mean, half = self._cross(problem, x)
+        mean, cross = self._cross(problem, x)
+        half, _ = dtrtrs(self.lower, cross.T, lower=1)
         own = covariance(self.theta, Pairs.of(x, x)) - half.T @ half
         values, vectors = np.linalg.eigh(own)
         root = vectors * np.sqrt(np.maximum(values, 0))
         return np.asarray(mean + rng.standard_normal((size, len(x))) @ root.T)
 
+    def mean(self, problem: Problem, x: Floats) -> Floats:
+        """Return the mean (m,) of the expected loss at the rows of ``x``."""
+        return self._cross(problem, x)[0]
+
     def _cross(self, problem: Problem, x: Floats) -> tuple[Floats, Floats]:
         cross = covariance(self.theta, Pairs.of(x, problem.x))
-        half, _ = dtrtrs(self.lower, cross.T, lower=1)
-        return basin(self.theta[KERNEL:], x) + cross @ self.alpha, half
+        return basin(self.theta[KERNEL:], x) + cross @ self.alpha, cross
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Surrogate:
     fits: Sequence[Fit]
     centre: float
     scale: float
+
+    def expected(self, x: Floats) -> Floats:
+        """Return the mean of the expected loss at each row (m,): the first half of :meth:`posterior`."""
+        means = [fit.mean(self.problem, x) for fit in self.fits]
+        return np.asarray(self.centre + self.scale * np.mean(means, axis=0))
 
     def posterior(self, x: Floats) -> tuple[Floats, Floats]:
         """Return mean and standard deviation of the expected loss at each row, (m,) each."""

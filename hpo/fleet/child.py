@@ -21,6 +21,7 @@ from typing import Any
 
 from finetune import api
 from hpo import errors
+from hpo.allocator import keep_freed_memory
 from hpo.worker import Event, Settings, work
 from hpo.worker.stop import Stop
 
@@ -149,6 +150,7 @@ def _fault(told: Mapping[str, Any]) -> Exception:
 
 def main() -> None:
     """Work as the job on standard input says; the command line's one argument is the pipe for events."""
+    keep_freed_memory()
     stop = Stop()
     with stop.listening():
         status = _work(stop, _Pipe(int(sys.argv[1])))

@@ -35,10 +35,10 @@ __all__ = [
     "PastTrial",
     "Suggester",
     "distributions",
+    "is_above_median",
     "make_sampler",
     "own_seed",
     "seed_of_round",
-    "should_prune",
     "suggest",
     "tuning_seed",
 ]
@@ -71,7 +71,7 @@ class Suggester:
 
             ended = [self._past.ended[slot] for slot in sorted(self._past.ended)]
             same = [trial for trial in ended if trial.fold == fold]
-            known = (len(ended), learned_from(same))
+            known = (len(ended), learned_from(same, self._spec.pruner.startup_trials))
             self._prospects[fold] = known
         return known[1]
 
@@ -179,20 +179,14 @@ def _only_value(distribution: BaseDistribution) -> float:
     return distribution.low if isinstance(distribution, FloatDistribution) else 0.0
 
 
-def should_prune(pruner: Pruner, epoch: int, best: float | None, peers: Peers) -> bool:
-    """Return whether a run whose ``best`` validation loss up to ``epoch`` is this should stop. Pure.
+def is_above_median(pruner: Pruner, epoch: int, best: float | None, peers: Peers) -> bool:
+    """Return whether the median rule stops a run whose ``best`` loss up to ``epoch`` is this. Pure.
 
-    ``best`` is None when no epoch was finite. The median rule (Golovin et al. 2017, Vizier, section 3.2; as
+    ``best`` is None when no epoch was finite. The rule (Golovin et al. 2017, Vizier, section 3.2; as
     Optuna's MedianPruner): stop when the best value so far is worse than the median of the peers' best
     values up to the same epoch, but never in the first ``warmup_epochs``, nor with fewer than
     ``startup_trials`` peers.
     """
-    match pruner.kind:
-        case "none":
-            return False
-        case "median" | "improvement":  # the latter only until there are curves to learn from
-            if epoch <= pruner.warmup_epochs or peers.count < max(1, pruner.startup_trials):
-                return False
-            return best is None or best > peers.median
-        case other:
-            assert_never(other)
+    if epoch <= pruner.warmup_epochs or peers.count < max(1, pruner.startup_trials):
+        return False
+    return best is None or best > peers.median

@@ -48,7 +48,7 @@ def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
 
     Joint entropy search (Hvarfner, Hutter and Nardi 2022, arXiv 2206.04771; Tu et al. 2022, arXiv
     2206.04772), with the entropies taken from the draws: how much of the variance of the loss there goes
-    away once the place (lr, ratio) and the height of the lowest point are known, by a regression of the
+    away once the place (lr, ratio, loss) and the height of the lowest point are known, by a regression of the
     draws on both.
     """
     values = draws[:, :, lattice.feasible]
@@ -68,13 +68,17 @@ def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
 
 
 def _lowest_points(lattice: Lattice, draws: Floats) -> Floats:
-    """Return (S, 6): place and height of the lowest point of each draw, with the place's second powers."""
+    """Return (S, 5 + L): place (rates and loss) and height of the lowest point of each draw.
+
+    With the rates' second powers, and for each loss but the first whether it is the place's.
+    """
     size = len(draws)
     flat = draws.reshape(size, -1)
     places = np.argmin(flat, axis=1)
-    _, rows, columns = np.unravel_index(places, draws.shape[1:])
+    losses, rows, columns = np.unravel_index(places, draws.shape[1:])
     lr, ratio, height = lattice.lr[rows], lattice.ratio[columns], flat[np.arange(size), places]
     features = np.stack([lr, ratio, height], axis=1)
     features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
     lr, ratio = features[:, 0], features[:, 1]
-    return np.column_stack([features, lr * lr, lr * ratio, ratio * ratio])
+    others = np.arange(1, draws.shape[1])
+    return np.column_stack([features, lr * lr, lr * ratio, ratio * ratio, losses[:, None] == others])

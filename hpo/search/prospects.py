@@ -20,8 +20,8 @@ from hpo.spec import Configuration
 CHANCE = 0.1
 """Probability of ending better below which a run is stopped (chosen by us: docs/search.md)."""
 MIN_CURVES = 6
-"""Complete trials before which nothing is stopped for its chance; more than an answer asks for, because a
-run that is stopped cannot show that it would have come good."""
+"""Complete trials before which nothing is stopped; more than an answer asks for, because a run that is
+stopped cannot show that it would have come good."""
 NEAR_DECADES = 0.3
 """Trials so near in lr and ratio count as one configuration when its expected loss is guessed."""
 OTHER_LOSS = 0.3
@@ -65,9 +65,9 @@ class Prospects:
     """By epoch, learned when first asked for."""
 
     @classmethod
-    def of(cls, seen: Seen) -> Prospects | None:
-        """Learn from what was seen; None while too few trials are complete."""
-        if np.count_nonzero(seen.kinds == "complete") < MIN_CURVES:
+    def of(cls, seen: Seen, startup_trials: int = MIN_CURVES) -> Prospects | None:
+        """Learn from what was seen; None while fewer trials than that, or ``MIN_CURVES``, are complete."""
+        if np.count_nonzero(seen.kinds == "complete") < max(startup_trials, MIN_CURVES):
             return None
         scale = seen.scale()
         return cls(Runs.of(seen, "complete", scale), Runs.of(seen, "pruned", scale), scale)
@@ -119,15 +119,16 @@ class Prospects:
         return self.chance(rates(configuration), np.array(curve)) < CHANCE
 
 
-def learned_from(trials: Sequence[PastTrial]) -> Prospects | None:
-    """Return what ended trials of one fold teach; None while too few are complete."""
+def learned_from(trials: Sequence[PastTrial], startup_trials: int = MIN_CURVES) -> Prospects | None:
+    """Return what ended trials of one fold teach; None while too few are complete (:meth:`Prospects.of`)."""
     known = [trial for trial in trials if trial.value is not None and trial.curve and trial.end != "diverged"]
     losses = sorted({trial.configuration.loss for trial in known})
     x = [(*rates(trial.configuration), losses.index(trial.configuration.loss)) for trial in known]
     kinds = ["pruned" if trial.end == "pruned" else "complete" for trial in known]
     values = np.array([trial.value for trial in known], dtype=np.float64)
     curves = [np.array(trial.curve) for trial in known]
-    return Prospects.of(Seen(np.array(x).reshape(-1, 3), np.array(kinds, dtype=str), values, curves))
+    seen = Seen(np.array(x).reshape(-1, 3), np.array(kinds, dtype=str), values, curves)
+    return Prospects.of(seen, startup_trials)
 
 
 def rates(configuration: Configuration) -> tuple[float, float]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from optuna.pruners import BasePruner, MedianPruner
+from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.analysis.evidence import Seen
-from hpo.search.prospects import CHANCE, Prospects
+from hpo.search.prospects import CHANCE, MIN_CURVES, Prospects
 from hpo.search.sampler import best_so_far
 
 
@@ -24,8 +24,8 @@ class ImprovementPruner(BasePruner):
     """Stops a trial whose chance of ending better than the best configuration is below ``chance``.
 
     A trial's value must be the best of its intermediate values, reported at every step. Nothing is stopped in
-    the first ``n_warmup_steps`` reports, nor before ``n_startup_trials`` trials are complete; and until 6
-    are, enough to learn from their curves, the median rule holds (:class:`optuna.pruners.MedianPruner`).
+    the first ``n_warmup_steps`` reports, nor before ``n_startup_trials`` trials are complete: fewer than 6
+    curves teach too little, and are taken for 6.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ImprovementPruner(BasePruner):
         *,
         lr: str = "lr",
         backbone_lr: str = "backbone_lr",
-        n_startup_trials: int = 3,
+        n_startup_trials: int = MIN_CURVES,
         n_warmup_steps: int = 1,
         chance: float = CHANCE,
     ) -> None:
@@ -42,7 +42,6 @@ class ImprovementPruner(BasePruner):
         self._startup = n_startup_trials
         self._warmup = n_warmup_steps
         self._chance = chance
-        self._early = MedianPruner(n_startup_trials=n_startup_trials, n_warmup_steps=n_warmup_steps)
         self._known: tuple[str, int, Prospects | None] = ("", -1, None)
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
@@ -53,10 +52,8 @@ class ImprovementPruner(BasePruner):
             return False
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         prospects = self._prospects(study.study_name, ended, sign)
-        if sum(past.state == TrialState.COMPLETE for past in ended) < self._startup:
-            return False
         if prospects is None:
-            return self._early.prune(study, trial)
+            return False
         if np.isnan(curve[-1]):
             return True
         return prospects.chance(self._point(trial)[:2], curve) < self._chance
@@ -72,7 +69,7 @@ class ImprovementPruner(BasePruner):
                 np.array([curve[-1] for _, curve in kept]),
                 [curve for _, curve in kept],
             )
-            self._known = (name, len(ended), Prospects.of(seen))
+            self._known = (name, len(ended), Prospects.of(seen, self._startup))
         return self._known[2]
 
     def _point(self, trial: FrozenTrial) -> tuple[float, float, float]:

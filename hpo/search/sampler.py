@@ -205,12 +205,13 @@ class RatioSampler(BaseSampler):
         first, z = self._learned(seen, box)
         evidence = seen.evidence()
         if len(evidence.y) > MAX_MODEL:
-            evidence = thinned(evidence, first.posterior(evidence.x)[0], MAX_MODEL)
+            places, place = np.unique(evidence.x, axis=0, return_inverse=True)  # a lattice's: few are new
+            evidence = thinned(evidence, first.expected(places)[place], MAX_MODEL)
         chosen = z[rng.permutation(len(z))[: 1 if self._rule == "thompson" else DRAWS]]
         surrogate = conditioned(evidence, box, chosen)
         points = self._points(running, box)
         if len(points) and self._rule != "thompson":
-            expected = surrogate.posterior(points)[0]
+            expected = surrogate.expected(points)
             surrogate = conditioned(_with_guesses(evidence, points, expected), box, chosen)
         lattice = Lattice.of(box, STEP_DECADES)
         _, draws = draw_landscapes(surrogate, lattice, rng)

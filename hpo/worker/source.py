@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from finetune.api import Report, Run, RunResult
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
-from hpo.search import Suggester, should_prune
+from hpo.search import Suggester, is_above_median
 from hpo.search.replicator import Replicator
 from hpo.search.settled import Settler
 from hpo.spec import StudySpec
@@ -242,24 +242,30 @@ class Source:
         is_sought = held.claim.origin in {"search", "transferred"}
         if not is_sought or not report.is_finite or report.epoch >= self._spec.recipe.epochs:
             return True
-        if self._spec.pruner.kind == "none" or report.epoch <= self._spec.pruner.warmup_epochs:
+        pruner = self._spec.pruner
+        if report.epoch <= pruner.warmup_epochs:
             return True
-        if self._spec.pruner.kind == "improvement":
-            is_hopeless = self._is_hopeless(report.epoch, held)
-            if is_hopeless is not None:
-                return not is_hopeless
-        peers = self._session.patiently(lambda: self._session.ledger.peers_at(held.claim, report.epoch))
-        return not should_prune(self._spec.pruner, report.epoch, held.best, peers)
+        match pruner.kind:
+            case "none":
+                return True
+            case "median":
+                session = self._session
+                peers = session.patiently(lambda: session.ledger.peers_at(held.claim, report.epoch))
+                return not is_above_median(pruner, report.epoch, held.best, peers)
+            case "improvement":
+                return not self._is_hopeless(report.epoch, held)
+            case other:
+                assert_never(other)
 
-    def _is_hopeless(self, epoch: int, held: _Held) -> bool | None:
+    def _is_hopeless(self, epoch: int, held: _Held) -> bool:
         """Return whether a run will hardly end better than the best configuration is expected to.
 
-        None while there are too few complete curves to tell.
+        Never while there are too few complete curves to tell.
         """
         curve, configuration = held.lowest_by(epoch), held.claim.configuration
         prospects = self._session.patiently(lambda: self._suggester.prospects(held.claim.fold))
         if prospects is None or configuration is None or not curve:
-            return None
+            return False
         return prospects.is_hopeless(configuration, curve)
 
     def _folder(self, claim: Claim) -> Path:
