@@ -254,18 +254,6 @@ def test_the_noise_between_seeds_is_found_without_replicates(clear: Answer) -> N
     assert clear.noise.seed_sd == pytest.approx(0.03, rel=0.35)
 
 
-def test_seeds_may_differ_more_where_the_backbone_learns_faster() -> None:
-    trials = table(120, 0.0)
-    pace = np.log10(trials["backbone_lr"]) - sum(BOX.backbone_lr) / 2
-    noise = 0.03 * np.exp(0.7 * pace) * np.random.default_rng(5).standard_normal(len(trials))
-    evidence = gather(trials.assign(value=trials["value"] + noise), NO_CURVES, BOX)
-    slow, fast = np.array([[-3.2, 2.3, 1.0], [-3.2, 0.3, 1.0]])
-
-    found = fit_surrogate(evidence.x, evidence.y, BOX).noise_sd(np.stack([slow, fast]))
-    assert found[0] == pytest.approx(0.03 * np.exp(-0.7), rel=0.4)
-    assert found[1] == pytest.approx(0.03 * np.exp(0.7), rel=0.4)
-
-
 def test_replicates_say_the_noise_themselves() -> None:
     once = table(20, 0.0)
     rng = np.random.default_rng(3)

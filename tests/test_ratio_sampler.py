@@ -251,7 +251,7 @@ def test_a_trial_tells_which_loss_is_best_where_the_rates_are_known() -> None:
     draws[:20, 0, *best] = draws[20:, 1, *best] = -1.0
     draws[:20, 1, *best] = draws[20:, 0, *best] = 1.0
 
-    told = information(lattice, draws, noise=np.ones(lattice.feasible.shape))
+    told = information(lattice, draws, noise=1.0)
     assert lattice.feasible[best]
     assert (told[:, *best] > 0.3).all()
     told[:, *best] = 0.0

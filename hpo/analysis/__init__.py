@@ -138,7 +138,7 @@ def _modelled(
     settings = [bare.best, baseline or bare.best]
     points_asked = np.concatenate([place[None], points_of(settings, box)])
     chosen, naive, default = _expected(surrogate, evidence, points_asked)
-    noise = _noise(surrogate, trials, lattice, mean, place)
+    noise = _noise(surrogate, trials, lattice, mean)
     assert noise.seed_sd is not None
     return replace(
         bare,
@@ -221,11 +221,8 @@ def _lead(surrogate: Surrogate, two: Floats) -> Against:
     return "beats" if low > 0 else "does not beat" if high < 0 else "cannot be told"
 
 
-def _noise(
-    surrogate: Surrogate, trials: pd.DataFrame, lattice: Lattice, mean: Floats, place: Floats
-) -> Noise:
-    """Return the noise at the chosen ``place`` (3,), and each source's share of a random trial's variance."""
-    model, between = float(surrogate.noise_sd(place[None])[0]), surrogate.block_sd
+def _noise(surrogate: Surrogate, trials: pd.DataFrame, lattice: Lattice, mean: Floats) -> Noise:
+    model, between = surrogate.noise_sd, surrogate.block_sd
     by_fold = has_folds(trials)
     if not by_fold:
         model = float(np.hypot(model, between))  # blocks are seeds: their effect is the seed's

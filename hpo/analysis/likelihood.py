@@ -5,18 +5,17 @@ Notation (shapes in brackets)
     y      (n,)    what was observed; `extra` (n,) is variance beyond the seed's (pruned, diverged), and
            `common` (n, q) what each of q errors, normal and common to all trials, does to it (pruned)
     h      (n,)    how bad the trial's neighbourhood is, 0 (best) to 1: the noise may grow with it
-    b      (n,)    decades of backbone_lr above the middle of its range: the noise may grow with it, too
-    z      (9 + 7 + 2 L,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
+    z      (8 + 7 + 2 L,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
            first the kernel's: log s_loss, log s_bump, log l_lr, log l_ratio, logit rho, log sigma,
-           log s_group, growth, slope; then the basin's (hpo/analysis/basin.py)
+           log s_group, growth; then the basin's (hpo/analysis/basin.py)
     f(x)   = basin(x) + g(x), the expected loss;  g ~ GP(0, k)
     k(x, x') = LEVEL + s_loss^2 [l = l'] + s_bump^2 c(l, l') m(log lr / l_lr) m(log ratio / l_ratio)
     c(l, l') = rho + (1 - rho) [l = l'],  m the Matern-5/2 function (Rasmussen and Williams 2006, 4.17)
 
-The seed is noise (standard deviation sigma exp(growth h + slope b)). What the trials of a block (a
-validation fold, or a seed that returns) share is a random effect (standard deviation s_group exp(growth h)),
-so that a prediction is an average over blocks. Nothing is fixed at a best guess: z is drawn from its
-posterior (hpo/analysis/posterior.py), and every statement is an average over the draws.
+The seed is noise (standard deviation sigma exp(growth h)). What the trials of a block (a validation fold, or
+a seed that returns) share is a random effect (standard deviation s_group exp(growth h)), so that a prediction
+is an average over blocks. Nothing is fixed at a best guess: z is drawn from its posterior
+(hpo/analysis/posterior.py), and every statement is an average over the draws.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 from hpo.analysis.basin import FIXED, Floats, basin, basin_slopes
 from hpo.analysis.box import Box
 
-KERNEL = 9
+KERNEL = 8
 LEVEL_VARIANCE = 9.0
 JITTER = 1e-8
 # Priors: mean and standard deviation. Chosen by us, in units of the standard deviation of y and in decades:
@@ -45,7 +44,6 @@ _KERNEL_PRIOR = (
     (np.log(0.3), 1.2),  # log sigma
     (np.log(0.2), 1.0),  # log s_group
     (0.3, 0.5),  # growth
-    (0.0, 0.3),  # slope
 )
 _HEIGHT_PRIOR = (np.log(0.4), 2.0)
 _WIDTH_PRIOR = (np.log(1.0), 0.6)
@@ -128,8 +126,6 @@ class Problem:
     common_variance: Floats
     """(n, n): common @ common.T."""
     badness: Floats
-    middle: float
-    """Of the searched range of log10 backbone_lr."""
     same_group: Floats
     """(n, n): 1 where two trials share a block; all zero without blocks."""
     prior: Prior
@@ -141,15 +137,7 @@ class Problem:
 
     def seed_variance(self, theta: Floats) -> Floats:
         """Return the variance (n,) between seeds at each observation."""
-        return np.asarray(self.good_seed_variance(theta, self.x) * np.exp(2 * theta[7] * self.badness))
-
-    def good_seed_variance(self, theta: Floats, x: Floats) -> Floats:
-        """Return the variance (m,) between seeds at the rows of ``x`` if they are in a good neighbourhood."""
-        return np.asarray(np.exp(2 * theta[5] + 2 * theta[8] * self.pace(x)))
-
-    def pace(self, x: Floats) -> Floats:
-        """Return how fast the backbone learns (m,): decades of its rate above the middle of its range."""
-        return np.asarray(x[:, 0] - x[:, 1] - self.middle)
+        return np.asarray(np.exp(2 * theta[5] + 2 * theta[7] * self.badness))
 
     def factor(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
@@ -211,7 +199,6 @@ class Problem:
                 2 * noise.sum(),
                 2 * shared.sum(),
                 2 * noise @ self.badness + 2 * shared.sum(axis=1) @ self.badness,
-                2 * noise @ self.pace(self.x),
             ]
         )
 
@@ -239,9 +226,8 @@ def problem_of(
     standard = (y - centre) / scale
     badness = _badness(standard, pairs)
     common = common / scale
-    middle, variance = sum(box.backbone_lr) / 2, common @ common.T
     problem = Problem(
-        x, standard, extra / scale**2, common, variance, badness, middle, same, Prior.of(box), pairs
+        x, standard, extra / scale**2, common, common @ common.T, badness, same, Prior.of(box), pairs
     )
     return problem, centre, scale
 

@@ -101,10 +101,7 @@ class Surrogate:
             return 0.0
         return self.scale * float(np.median([np.exp(fit.theta[6]) for fit in self.fits]))
 
-    def noise_sd(self, x: Floats) -> Floats:
-        """Return the standard deviation (m,) between runs of one configuration in one block.
-
-        At each row, if losses are good there; median over the draws of z.
-        """
-        variances = [self.problem.good_seed_variance(fit.theta, x) for fit in self.fits]
-        return np.asarray(self.scale * np.sqrt(np.median(variances, axis=0)))
+    @property
+    def noise_sd(self) -> float:
+        """Standard deviation between runs of one configuration in one block, median over the draws of z."""
+        return self.scale * float(np.median([np.exp(fit.theta[5]) for fit in self.fits]))

@@ -15,8 +15,8 @@ from hpo.analysis.box import Floats, Lattice
 Rule = Literal["information", "improvement", "thompson"]
 
 
-def best_point(lattice: Lattice, draws: Floats, noise: Floats, rule: Rule) -> Floats:
-    """Return the point (3,) of the lattice that ``rule`` likes best; ``noise`` (I, J) is a seed's variance.
+def best_point(lattice: Lattice, draws: Floats, noise: float, rule: Rule) -> Floats:
+    """Return the point (3,) of the lattice that ``rule`` likes best; ``noise`` is a seed's variance.
 
     ``information``: what a trial there tells about where the lowest expected loss is, and how low it is, if
     it will not be pruned;
@@ -35,7 +35,7 @@ def best_point(lattice: Lattice, draws: Floats, noise: Floats, rule: Rule) -> Fl
     return np.array([lattice.lr[row], lattice.ratio[column], float(loss)], dtype=np.float64)
 
 
-def completes(draws: Floats, noise: Floats) -> Floats:
+def completes(draws: Floats, noise: float) -> Floats:
     """Return (L, I, J): the probability that a run at each point is not so bad that it will be pruned.
 
     A pruned run tells little: that it is worse than the lowest mean by more than two seeds' deviations.
@@ -43,7 +43,7 @@ def completes(draws: Floats, noise: Floats) -> Floats:
     return np.asarray(np.mean(draws < draws.mean(axis=0).min() + 2 * np.sqrt(noise), axis=0))
 
 
-def information(lattice: Lattice, draws: Floats, noise: Floats) -> Floats:
+def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
     """Return (L, I, J), in nats: how much a trial at each point tells about the landscape's lowest point.
 
     Joint entropy search (Hvarfner, Hutter and Nardi 2022, arXiv 2206.04771; Tu et al. 2022, arXiv
@@ -61,8 +61,7 @@ def information(lattice: Lattice, draws: Floats, noise: Floats) -> Floats:
     left = spread - basis @ (basis.T @ spread)
     whole = np.sum(spread**2, axis=0) / (size - 1)
     rest = np.sum(left**2, axis=0) / max(size - 1 - basis.shape[1], 1)
-    seeds = np.broadcast_to(noise, draws.shape[1:])[:, lattice.feasible].ravel()
-    gain = 0.5 * np.log((whole + seeds) / (np.minimum(rest, whole) + seeds))
+    gain = 0.5 * np.log((whole + noise) / (np.minimum(rest, whole) + noise))
     found = np.zeros(draws.shape[1:])
     found[:, lattice.feasible] = gain.reshape(values.shape[1:])
     return found

@@ -215,8 +215,7 @@ class RatioSampler(BaseSampler):
             surrogate = conditioned(_with_guesses(evidence, points, expected), box, chosen)
         lattice = Lattice.of(box, STEP_DECADES)
         _, draws = draw_landscapes(surrogate, lattice, rng)
-        noise = surrogate.noise_sd(lattice.points(0)).reshape(lattice.feasible.shape) ** 2
-        return best_point(lattice, draws, noise, self._rule)
+        return best_point(lattice, draws, surrogate.noise_sd**2, self._rule)
 
     def _learned(self, seen: Seen, box: Box) -> tuple[Surrogate, Floats]:
         """Return the model of the first trials, as many as the last growth takes in, and its parameters."""
