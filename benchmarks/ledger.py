@@ -36,7 +36,8 @@ inflated, so the comparison counts), Python 3.11.7, optuna 5.0.0, SQLAlchemy 2.1
 | the same, now, load 10 to 28 | PostgreSQL | not warm in 45 s | 48.5 | 1 |
 
 Of the 1.7 s that our own sampler takes to attach, about 0.4 are imports, 0.7 fit the model and 0.6 pass over
-10,000 trials (SQLite); its peak fell from 301 to 259 MiB. One report alone fell from 1.03 to 0.69 ms when it became one statement (n = 8, 10).
+10,000 trials (SQLite); its peak fell from 301 to 259 MiB. One report alone fell from 1.03 to 0.69 ms when it
+became one statement (n = 8, 10).
 
 The ten times are not shown: with other work on both cores no process of plain Optuna finished a trial in the
 time, so there is no pair for the statements of now. Before them each of ours was four commits of 25 messages,
