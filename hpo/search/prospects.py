@@ -128,7 +128,7 @@ def learned_from(trials: Sequence[PastTrial], startup_trials: int = MIN_CURVES) 
     values = np.array([trial.value for trial in known], dtype=np.float64)
     curves = [np.array(trial.curve) for trial in known]
     seen = Seen(np.array(x).reshape(-1, 3), np.array(kinds, dtype=str), values, curves)
-    return Prospects.of(seen, startup_trials)
+    return Prospects.of(seen, min(startup_trials, MAX_CURVES))  # no more curves than these are held
 
 
 def rates(configuration: Configuration) -> tuple[float, float]:
