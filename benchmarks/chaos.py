@@ -73,10 +73,10 @@ from postgres import Server, database, own_server
 
 from hpo.ledger.ends import FAULTS
 from hpo.ledger.ledger import Ledger
-from hpo.results import attempts_frame, curves_frame, trials_frame
-from hpo.spec import StudySpec
+from hpo.reading.frames import attempts_frame, curves_frame, trials_frame
 from hpo.storage import open_engine, parse_url
 from hpo.storage.tables import slots, workers
+from hpo.study import StudySpec
 from hpo.worker import Event, Settings, open_study, work
 
 NAME = "chaos"

@@ -31,9 +31,9 @@ from optuna.trial import TrialState
 
 from hpo.ledger import optuna_rows
 from hpo.ledger.ledger import Ledger
-from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine, writing
 from hpo.storage.tables import NO_FOLD, curve, slots
+from hpo.study import Configuration, StudySpec
 
 SPEC = StudySpec.model_validate(
     {

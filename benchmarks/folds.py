@@ -19,10 +19,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hpo.cli import main as hpo
-from hpo.findings import Findings, find_out
-from hpo.spec import StudySpec, load_spec
+from hpo.cli.app import main as hpo
+from hpo.reading.findings import Findings, find_out
 from hpo.storage import open_engine
+from hpo.study import StudySpec, load_spec
 
 VALIDATIONS: dict[str, dict[str, Any]] = {
     "reference": {"kind": "reference"},

@@ -350,7 +350,7 @@ def trials_per_second(
 
 STATUS = """
 import resource, sys, time
-from hpo.cli import main
+from hpo.cli.app import main
 assert main(sys.argv[1:]) == 0
 own = resource.getrusage(resource.RUSAGE_SELF)
 print(own.ru_utime + own.ru_stime, file=sys.stderr)

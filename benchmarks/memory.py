@@ -27,8 +27,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo.activity import Activity, activities
 from hpo.errors import StorageError
+from hpo.reading.activity import Activity, activities
 from hpo.storage import open_engine
 
 MIB = 1024

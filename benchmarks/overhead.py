@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from hpo.bench import measure_overhead
-from hpo.spec import load_spec
+from hpo.study import load_spec
 from hpo.worker.session import Settings
 
 

@@ -78,13 +78,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from finetune.api import BackboneSpec, InputSpec, Mode, Recipe, Run, RunSpec
 from finetune.backbones.cmssl import TINY, Positions
 from finetune.backbones.cmssl_files import BUILTIN, load_cmssl_safetensors
+from finetune.data.prepared import prepare
 from finetune.engine.features import input_loader
 from finetune.engine.loop import end_epoch, open_member
 from finetune.engine.loop import train_epoch as train_epoch_ours
 from finetune.engine.population import CPU_HEADS
 from finetune.engine.stacked_epoch import train_epoch_stacked
-from finetune.prepare import prepare
-from hpo.spec import StudySpec, load_spec
+from hpo.study import StudySpec, load_spec
 
 LOSSES = {"mse": nn.MSELoss, "l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss}
 LOADER_WORKERS = 2

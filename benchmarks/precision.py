@@ -33,7 +33,7 @@ from pretraining import OneRun
 from record_grid import grid_spec
 
 from finetune.api import Precision, train
-from hpo.spec import Configuration
+from hpo.study import Configuration
 
 SETTINGS = ((1e-4, 1e-5, "mse"), (1e-3, 10**-3.5, "l1"), (1e-2, 1e-4, "l1"))
 """(lr, backbone_lr, loss): the published default, the middle of the good region, and its edge."""

@@ -30,7 +30,7 @@ from typing import Any
 import pandas as pd
 
 from finetune.api import Recipe, Report, Run, RunResult, RunSpec, train
-from hpo.spec import Configuration, StudySpec, load_spec
+from hpo.study import Configuration, StudySpec, load_spec
 
 ARMS = {"pretrained": "builtin", "scratch": "none"}
 

@@ -49,7 +49,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 step, task, data, cache, samples = sys.argv[1:]
 began = time.perf_counter()
 from finetune.datasets import find_reader
-from finetune.prepare import prepare
+from finetune.data.prepared import prepare
 from finetune.spec import InputSpec
 from finetune.tasks import TASKS
 

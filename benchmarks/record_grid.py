@@ -42,9 +42,9 @@ from finetune.api import describe_data
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.results import attempts_frame, curves_frame, trials_frame
-from hpo.spec import Configuration, StudySpec, load_spec
+from hpo.reading.frames import attempts_frame, curves_frame, trials_frame
 from hpo.storage import open_engine
+from hpo.study import Configuration, StudySpec, load_spec
 from hpo.worker import Event, Settings, versions
 
 LR = tuple(float(rate) for rate in 10 ** np.linspace(-4, -2, 5))

@@ -46,7 +46,7 @@ from hpo.search.prospects import learned_from
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import GROWTH, Memory, RatioSampler
 from hpo.search.warm import LEADERS
-from hpo.spec import Configuration, Sampler, load_spec
+from hpo.study import Configuration, Sampler, load_spec
 
 Floats = NDArray[np.float64]
 WARM_FROM = {"bidmc_hr": "bidmc_rr", "bidmc_rr": "bidmc_hr"}

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
-from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine
+from hpo.study import Configuration, StudySpec
 
 NAME = "benchmark"
 LOSSES = ("mse", "l1", "smooth_l1")

@@ -120,7 +120,7 @@ def _finite(value: Any) -> Any:
 
 def _pretrain(options: argparse.Namespace) -> None:
     """Pretrain a built-in backbone and write its weights and model card."""
-    from finetune.pretrain import pretrain, usual_spec
+    from finetune.pretraining.pretrain import pretrain, usual_spec
 
     spec = usual_spec(options.backbone, steps=options.steps, batch_size=options.batch_size, seed=options.seed)
     pretrain(spec, options.data, options.out, notify=lambda text: print(text, file=sys.stderr))

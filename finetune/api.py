@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finetune.backbones import BACKBONES, BackboneCard, check_backbone
-from finetune.download import DataStatus, data_status, get_data
+from finetune.data.download import DataStatus, data_status, get_data
 from finetune.errors import (
     CheckpointError,
     DataError,
@@ -170,7 +170,7 @@ def export_model(
 
     ``card`` is the text of MODEL_CARD.md. Raises :class:`SettingError` when ``out`` cannot be written.
     """
-    from finetune.exported import export
+    from finetune.export.folder import export
 
     return export(spec, checkpoint, card, out, data_dir, cache_dir)
 
@@ -189,7 +189,7 @@ def predict_signal(
     See :func:`finetune.signal_files.read_signal` for what a file may be. Raises :class:`DataError` for the
     file, :class:`CheckpointError` for the model folder, :class:`SettingError` for a signal too short.
     """
-    from finetune.exported import load_exported
+    from finetune.export.folder import load_exported
     from finetune.signal_files import read_signal
 
     signal, known_hz = read_signal(file, rate_hz, column)
@@ -228,6 +228,6 @@ def describe_data(
     Raises :class:`MissingDataError` when the data set, or a part of it that was not allowed to be
     missing, is not in ``data_dir``.
     """
-    from finetune.prepare import describe
+    from finetune.data.prepared import describe
 
     return describe(inputs, data_dir, cache_dir, fold=fold, notify=notify)

@@ -2,8 +2,8 @@
 
 Every draw comes from a counter-based generator (Philox; Salmon et al. 2011, "Parallel random numbers: as easy
 as 1, 2, 3"): numpy's 4x64-10 whose key is (seed, purpose) and whose counter begins at the step, and for
-dropout on a CPU, a megabyte a step, a faster one (:mod:`finetune.philox`). So a run draws the same numbers
-alone, beside others and after any resume, and a checkpoint needs only the step.
+dropout on a CPU, a megabyte a step, a faster one (:mod:`finetune.fast.philox`). So a run draws the same
+numbers alone, beside others and after any resume, and a checkpoint needs only the step.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Mask:
 class Noise:
     """The dropout of one training step: its n-th call is a pure function of (seed, step, n).
 
-    On the CPU the bytes come from :mod:`finetune.philox`; on CUDA from torch's Philox on that device, whose
-    numbers are others.
+    On the CPU the bytes come from :mod:`finetune.fast.philox`; on CUDA from torch's Philox on that device,
+    whose numbers are others.
     """
 
     def __init__(self, seed: int, step: int, device: torch.device | str = "cpu") -> None:
@@ -118,7 +118,7 @@ class Noise:
             kind = torch.uint8 if bits == 8 else torch.int32
             drawn = torch.empty(shape, dtype=kind, device=self._generator.device)
             return drawn.random_(0, 1 << bits, generator=self._generator)
-        from finetune.philox import random_bytes  # with numba: not for a GPU
+        from finetune.fast.philox import random_bytes  # with numba: not for a GPU
 
         taken = random_bytes(self._seed, self._call, self._step, prod(shape) * bits // 8)
         self._call += 1

@@ -5,7 +5,7 @@ import os
 import sys
 
 from hpo.allocator import keep_freed_memory
-from hpo.cli import main
+from hpo.cli.app import main
 
 
 def run() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from finetune.api import Report, Run, RunResult, RunSource
 from hpo.fleet import gpus, run_local
-from hpo.spec import StudySpec
+from hpo.study import StudySpec
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Event, Settings, open_session
 from hpo.worker.source import Source

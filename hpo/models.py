@@ -14,10 +14,10 @@ from rich.console import Console
 from finetune.api import BACKBONES, Report, Run, RunResult, RunSpec, export_model
 from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import UsageError
-from hpo.findings import Findings, find_out
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
-from hpo.spec import Configuration
-from hpo.wording import answer_lines
+from hpo.reading.findings import Findings, find_out
+from hpo.report.wording import answer_lines
+from hpo.study import Configuration
 from hpo.worker import Settings, check_fits
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
-from hpo.spec import Configuration, StudySpec
 from hpo.storage import open_engine
+from hpo.study import Configuration, StudySpec
 
 VERSIONS = {"torch": "2.13.0", "hpo": "0.1.0"}
 DATA = {"data_hash": "d0", "trivial": {"validation_loss": 2.2}, "trivial_name": "constant 18"}

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
-from hpo.spec import StudySpec
 from hpo.storage import open_engine
 from hpo.storage.tables import attempts, curve, slots
+from hpo.study import StudySpec
 from hpo.worker import Settings, open_study
 from hpo.worker.session import open_ledger
 

@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 from ledger_play import make_study, outcome, report, take, worker
 
-from hpo.activity import FailedSlot, activities, failed_slots, throughput
 from hpo.ledger.ledger import Ledger
+from hpo.reading.activity import FailedSlot, activities, failed_slots, throughput
 from hpo.storage import writing
 from hpo.storage.tables import now_s, workers
 
@@ -69,7 +69,7 @@ def test_a_slot_that_failed_for_good_shows_its_last_traceback(ledger: Ledger, en
 
 def test_a_glance_imports_neither_optuna_nor_pandas() -> None:
     heavy = ("optuna", "torch", "pandas", "alembic")
-    code = f"import sys, hpo.activity, hpo.storage; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, hpo.reading.activity, hpo.storage; print([m for m in {heavy} if m in sys.modules])"
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code],

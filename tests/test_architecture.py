@@ -65,7 +65,7 @@ def test_only_the_command_lines_print() -> None:
         and ast.unparse(node.func) in {"print", "typer.echo", "sys.stdout.write"}
     }
 
-    assert printing <= {"hpo/cli.py", "hpo/commands/terminal.py", "finetune/__main__.py"}
+    assert printing <= {"hpo/cli/app.py", "hpo/cli/terminal.py", "finetune/__main__.py"}
 
 
 def test_no_function_is_over_sixty_lines() -> None:
@@ -84,7 +84,9 @@ def test_no_function_is_over_sixty_lines() -> None:
     "command", ["--help", "run --help", "status", "report --study none", "studies", "version"]
 )
 def test_light_commands_start_without_torch(command: str, tmp_path: Path) -> None:
-    code = "import sys; from hpo.cli import main; main(sys.argv[1:]);sys.exit(int('torch' in sys.modules))"
+    code = (
+        "import sys; from hpo.cli.app import main; main(sys.argv[1:]);sys.exit(int('torch' in sys.modules))"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HPO_STORAGE": f"sqlite:///{tmp_path}/hpo.db"}
 
     done = subprocess.run(

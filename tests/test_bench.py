@@ -9,7 +9,7 @@ from small_study import Place, small_spec
 
 from hpo.bench import Benchmark, EpochClock, Overhead, Rate, bench_lines, measure_overhead
 from hpo.errors import UsageError
-from hpo.launch import parse_slots
+from hpo.search_here import parse_slots
 from hpo.worker.session import Event
 
 

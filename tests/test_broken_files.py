@@ -12,7 +12,7 @@ import pytest
 from bidmc_files import write_subject
 from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
-from hpo.cli import main
+from hpo.cli.app import main
 
 
 def write_bidmc_of_four(data_dir: Path) -> Path:

@@ -16,9 +16,9 @@ import pytest
 from optuna.trial import TrialState
 from small_study import NAME, Place
 
-from hpo.cli import main
+from hpo.cli.app import main
 from hpo.ledger.values import Point
-from hpo.spec import shipped_studies
+from hpo.study import shipped_studies
 from hpo.worker import work
 
 ROOT = Path(__file__).resolve().parent.parent

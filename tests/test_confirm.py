@@ -18,10 +18,10 @@ from hpo.confirm.arms import Request
 from hpo.confirm.confirmed import Confirmation, confirmation_of, newest_confirmation
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
-from hpo.spec import Configuration
+from hpo.report.wording.confirmed import confirmation_lines, headline
 from hpo.storage import open_engine
 from hpo.storage.tables import slots
-from hpo.wording.confirmed import confirmation_lines, headline
+from hpo.study import Configuration
 from hpo.worker import work
 
 REQUEST = Request(top=2, seeds=6)

@@ -28,7 +28,7 @@ from web import TOKEN, Answer, ask, finished_study, served
 from hpo.dashboard import Access, PageKeeper, build, make_access
 from hpo.dashboard.study_page import figure, note, write_study_page
 from hpo.errors import UsageError
-from hpo.findings import find_out
+from hpo.reading.findings import find_out
 from hpo.storage import open_engine, optuna_storage
 from hpo.storage.quick_storage import QuickStorage
 

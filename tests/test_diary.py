@@ -9,11 +9,11 @@ import optuna
 import pytest
 from small_study import NAME, Place
 
-from hpo.cli import main
+from hpo.cli.app import main
 from hpo.diary import find_or_open
-from hpo.findings import find_out, to_json
+from hpo.reading.findings import find_out, to_json
+from hpo.report.wording import answer_lines
 from hpo.storage import open_engine
-from hpo.wording import answer_lines
 from hpo.worker import work
 
 DIARY = """\

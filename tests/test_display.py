@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hpo.display import Display, Progress, duration
 from hpo.errors import UsageError
-from hpo.launch import parse_duration
+from hpo.search_here import parse_duration
+from hpo.worker.progress import Display, Progress, duration
 from hpo.worker.session import Event
 
 

@@ -12,8 +12,8 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from hpo.cli import app
-from hpo.spec import StudySpec
+from hpo.cli.app import app
+from hpo.study import StudySpec
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -94,7 +94,7 @@ def test_every_key_of_a_study_is_documented(key: str) -> None:
 
 
 def test_the_example_study_of_the_documentation_is_one() -> None:
-    from hpo.spec import parse_spec
+    from hpo.study import parse_spec
 
     example = re.search(r"```yaml\n(.*?)```", (DOCS / "studies.md").read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None

@@ -23,13 +23,13 @@ import pytest
 from bidmc_files import write_subject
 from makers import physionet2017, ptbxl
 
-from finetune import transfer
-from finetune.download import DataStatus, data_status, get_data
+from finetune.data import transfer
+from finetune.data.download import DataStatus, data_status, get_data
+from finetune.data.publishers import SOURCES
 from finetune.errors import DataError, SettingError, UnknownNameError
-from finetune.sources import SOURCES
 from finetune.tasks import TASKS
-from hpo.commands.listing import data_lines
-from hpo.datasets import fetch
+from hpo.cli.datasets import fetch
+from hpo.cli.listing import data_lines
 
 
 @dataclass

@@ -12,7 +12,7 @@ from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
 from finetune.__main__ import main
 from finetune.tasks import find_task
-from hpo.spec import load_spec
+from hpo.study import load_spec
 
 SMALL = ["--epochs", "1", "--train-subjects", "2", "--seed", "3"]
 

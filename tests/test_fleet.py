@@ -22,7 +22,7 @@ from finetune.api import DataError
 from hpo.errors import MismatchError, UsageError
 from hpo.fleet import gpus, run_local
 from hpo.fleet.seats import own_device
-from hpo.spec import Configuration
+from hpo.study import Configuration
 from hpo.worker import Event, WorkSummary
 
 SCRIPT = """

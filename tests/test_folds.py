@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from small_study import NAME, Place
 
-from hpo.results import trials_frame
-from hpo.spec import Configuration, load_spec
+from hpo.reading.frames import trials_frame
 from hpo.storage import open_engine
+from hpo.study import Configuration, load_spec
 from hpo.worker import work
 
 FOLDS = {"kind": "grouped_folds", "k": 3}

@@ -10,12 +10,12 @@ import pytest
 from small_study import NAME, Place, small_spec
 
 from finetune.api import TASKS
-from hpo.cli import main
-from hpo.commands.groups import GROUPS, expand
+from hpo.cli.app import main
+from hpo.cli.groups import GROUPS, expand
 from hpo.ledger.choice import Arm, FrozenChoice
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores
-from hpo.spec import load_spec
 from hpo.storage import open_engine
+from hpo.study import load_spec
 from hpo.worker import open_study, work
 
 PUBLISHED = {"name": "somebody", "metrics": {"mae": 2.5}, "source": "a paper", "comparable": "nothing"}

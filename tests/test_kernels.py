@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from finetune.backbones import kernels
 from finetune.backbones.cmssl import TINY, CmsslEncoder
-from finetune.compiled import compiled
+from finetune.fast import kernels
+from finetune.fast.compiled import compiled
 from finetune.random import Noise
 
 R, P, H, D = 3, 5, 2, 4

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpo.wording.numbers import with_error
+from hpo.report.wording.numbers import with_error
 
 
 @pytest.mark.parametrize(

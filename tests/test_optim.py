@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.optim import AdamW
+from finetune.engine.optim import AdamW
 
 SHAPES = ((7, 5), (5,), (3, 3, 2), (1,))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from finetune.philox import CHUNK, fill, random_bytes
+from finetune.fast.philox import CHUNK, fill, random_bytes
 
 Words = tuple[int, int, int, int]
 

@@ -16,8 +16,15 @@ from finetune.datasets import find_reader
 from finetune.datasets.base import TRAIN
 from finetune.datasets.bidmc import SPLIT
 from finetune.errors import MissingDataError, SettingError
-from finetune.pretrain import SPECTRUM_BINS, PretrainSpec, draw_windows, pretrain, spectrum, usual_spec
-from finetune.pretrain_sources import Recording, beat_energy, pretraining_recordings
+from finetune.pretraining.pretrain import (
+    SPECTRUM_BINS,
+    PretrainSpec,
+    draw_windows,
+    pretrain,
+    spectrum,
+    usual_spec,
+)
+from finetune.pretraining.sources import Recording, beat_energy, pretraining_recordings
 from finetune.random import Purpose, stream
 
 

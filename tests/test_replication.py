@@ -10,11 +10,11 @@ import pytest
 from small_study import NAME, Place, small_spec
 
 from hpo.fleet import run_local
-from hpo.results import trials_frame
+from hpo.reading.frames import trials_frame
 from hpo.search.replication import Tried, contenders, first_replicate, is_behind, next_replicate
-from hpo.spec import Configuration, StudySpec
-from hpo.spec.setting import Setting
 from hpo.storage import open_engine
+from hpo.study import Configuration, StudySpec
+from hpo.study.setting import Setting
 from hpo.worker import work
 
 REPLICATE = {"top": 2, "seeds": 2}

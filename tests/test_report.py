@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from small_study import NAME, Place, small_spec
 
-from hpo.cli import main
+from hpo.cli.app import main
 from hpo.ledger.values import Outcome, Result
-from hpo.spec import Configuration
+from hpo.study import Configuration
 from hpo.worker import work
 
 PICTURES = {"ratio", "rates", "curves", "seeds", "importances"}

@@ -18,23 +18,23 @@ from small_study import NAME, Place
 from finetune.api import find_task
 from hpo.analysis.importance import fanova, ped_anova
 from hpo.analysis.values import Answer, Noise
-from hpo.cli import main
+from hpo.cli.app import main
 from hpo.confirm import confirm
 from hpo.confirm.arms import Request
 from hpo.confirm.confirmed import Confirmation, judge, newest_confirmation
-from hpo.findings import Findings, find_out
 from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import Score, Scores
-from hpo.pictures import figures, render
-from hpo.pictures.search import curves_figure
-from hpo.report import report_files, write_report
+from hpo.reading.findings import Findings, find_out
+from hpo.report.figures.all import figures, render
+from hpo.report.figures.search import curves_figure
+from hpo.report.html import report_files, write_report
 from hpo.report.page import Language, report_page
 from hpo.report.side_by_side import differences, statement, table
+from hpo.report.wording import answer_lines
+from hpo.report.wording.zh import answer_lines_zh, ready_zh
 from hpo.report.words import markdown
-from hpo.spec import Space
 from hpo.storage import open_engine
-from hpo.wording import answer_lines
-from hpo.wording.zh import answer_lines_zh, ready_zh
+from hpo.study import Space
 from hpo.worker import work
 
 SEARCHED = {"ratio", "rates", "curves", "seeds", "importances"}

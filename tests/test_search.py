@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Outcome, Peers, Point
 from hpo.search import PastTrial, Suggester, is_above_median, own_seed, suggest, tuning_seed
-from hpo.spec import Configuration, Pruner, StudySpec
+from hpo.study import Configuration, Pruner, StudySpec
 
 KINDS = ("random", "tpe", "gp", "ratio")
 MEDIAN = Pruner(kind="median", warmup_epochs=2, startup_trials=3)

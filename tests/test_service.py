@@ -9,8 +9,8 @@ import pytest
 from makers import csn
 from test_cli import TINY, complaint, hpo
 
-from hpo.cli import main
-from hpo.launch import make_settings
+from hpo.cli.app import main
+from hpo.search_here import make_settings
 
 
 @pytest.fixture

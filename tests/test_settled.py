@@ -9,12 +9,12 @@ from rich.console import Console
 from small_study import NAME, Place, small_spec
 
 from hpo.errors import UnknownStudyError, UsageError
-from hpo.launch import Launched, launch, read_spec
 from hpo.ledger.ledger import Ledger
 from hpo.search.settled import EVERY
 from hpo.search.warm import warm_settings
-from hpo.spec import StudySpec
+from hpo.search_here import Launched, launch, read_spec
 from hpo.storage import open_engine
+from hpo.study import StudySpec
 
 KNOWN = {"budget": {"trials": 60, "known_within": 30.0}, "pruner": {"kind": "none"}}
 

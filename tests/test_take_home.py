@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finetune.datasets.synthetic import RATE_HZ, READER, STRIDE_S, simulate
-from hpo.cli import main
+from hpo.cli.app import main
 from hpo.confirm.confirmed import Confirmation, newest_confirmation
 from hpo.storage import open_engine
 

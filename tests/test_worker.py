@@ -17,7 +17,7 @@ from small_study import NAME, Place, small_spec
 
 from finetune.api import DataError
 from hpo.errors import MismatchError, UnknownStudyError
-from hpo.spec import Configuration
+from hpo.study import Configuration
 from hpo.worker import Event, WorkSummary, checkpoint_folder, open_study, work
 
 

@@ -147,7 +147,7 @@ class EncoderLayer(nn.Module):
         return noise.drop_rows(tokens.view(batch, -1), self.stochastic_depth).view_as(tokens)
 
     def _on_cpu(self, tokens: Tensor, batch: int, noise: Noise | None) -> Tensor:
-        from finetune.backbones.cpu_layer import Masks, Weights, encoder_layer  # with numba: not for a GPU
+        from finetune.fast.cpu_layer import Masks, Weights, encoder_layer  # with numba: not for a GPU
 
         attention, count = self.self_attn, len(tokens) // batch
         masks = Masks(

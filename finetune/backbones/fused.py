@@ -1,6 +1,6 @@
 """Pieces of an encoder layer with their gradients written out: fewer passes over memory than autograd's own.
 
-For every device; on the CPU one run takes :mod:`~finetune.backbones.cpu_layer` instead. R rows (windows, of
+For every device; on the CPU one run takes :mod:`~finetune.fast.cpu_layer` instead. R rows (windows, of
 all members of a population), P patches, E embedding, H heads, D = E / H. Under autocast a piece computes in
 the precision of its input and keeps the softmax and the norm in float32.
 """

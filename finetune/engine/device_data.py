@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.prepare import Prepared, prepare
+from finetune.data.prepared import Prepared, prepare
 from finetune.spec import InputSpec
 from finetune.tasks import Task, find_task
 

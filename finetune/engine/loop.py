@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.checkpoint import Progress, load_last, save_best, save_last
+from finetune.engine.checkpoint import Progress, load_last, save_best, save_last
 from finetune.engine.device_data import DeviceData
+from finetune.engine.optim import AdamW, check_contiguous, make_optimizer
 from finetune.losses import Loss, make_loss
 from finetune.metrics import evaluate
 from finetune.model import FineTunedModel, build_model
-from finetune.optim import AdamW, check_contiguous, make_optimizer
 from finetune.random import Noise, Purpose, stream
 from finetune.spec import EndReason, Precision, Recipe, Report, Run, RunResult, RunSpec
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.checkpoint import load_best
+from finetune.data.prepared import load_test, prepare
+from finetune.engine.checkpoint import load_best
 from finetune.engine.device_data import to_label_units
 from finetune.engine.loop import predict
 from finetune.metrics import evaluate
 from finetune.model import build_model
-from finetune.prepare import load_test, prepare
 from finetune.spec import InputSpec, RunSpec, TestScores
 from finetune.tasks import Kind, find_task
 from finetune.trivial import trivial_metrics, trivial_predictions

@@ -19,7 +19,7 @@ from finetune.losses import Loss
 from finetune.random import Noise
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""torch.optim.AdamW's defaults, as in :mod:`finetune.optim`."""
+"""torch.optim.AdamW's defaults, as in :mod:`finetune.engine.optim`."""
 
 
 def train_epoch_stacked(members: Sequence[Member], slots: int) -> list[float]:

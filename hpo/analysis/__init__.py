@@ -20,7 +20,7 @@ from hpo.analysis.posterior import fit_surrogate
 from hpo.analysis.ratio import RatioCurve, bowl_minimum, lowest_at, ratio_curve, unknown_curve
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import Against, Answer, BestTrial, Choice, Expected, Noise, RateMap
-from hpo.spec.setting import HasSetting
+from hpo.study.setting import HasSetting
 
 if TYPE_CHECKING:  # a worker, which needs the model but has no tables, starts without pandas
     import pandas as pd
@@ -47,8 +47,8 @@ def answer(
 ) -> Answer:
     """Return what the trials of a study say; every table is legal, an empty one too.
 
-    ``trials`` and ``curves`` are as :mod:`hpo.results` gives them, ``trivial`` is the validation loss of the
-    trivial predictor. The same tables give the same answer, bit for bit.
+    ``trials`` and ``curves`` are as :mod:`hpo.reading.frames` gives them, ``trivial`` is the validation loss
+    of the trivial predictor. The same tables give the same answer, bit for bit.
     """
     trials = trials[trials["loss"].isin(list(space.loss))]
     kinds = classify(trials)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hpo.analysis.box import Box, Floats
 from hpo.analysis.outlook import COMMON, MIN_CURVES, Foretold, Outlook
-from hpo.spec.setting import HasSetting
+from hpo.study.setting import HasSetting
 
 if TYPE_CHECKING:  # a worker, which has no tables, starts without pandas
     import pandas as pd

@@ -10,7 +10,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
-from hpo.spec import Space
+from hpo.study import Space
 
 _log = logging.getLogger("optuna.storages._in_memory")
 MIN_TRIALS = 20
@@ -22,7 +22,7 @@ def ped_anova(trials: pd.DataFrame, space: Space) -> dict[str, float]:
     """Return what sets the best tenth apart: shares of lr, backbone_lr, loss and seed, which sum to one.
 
     {} where there is nothing to tell. Of complete trials, the seed as one more parameter (Watanabe et al.
-    2023, arXiv 2304.10255). ``trials`` as :func:`hpo.results.trials_frame` gives them.
+    2023, arXiv 2304.10255). ``trials`` as :func:`hpo.reading.frames.trials_frame` gives them.
     """
     return _importances(PedAnovaImportanceEvaluator(), trials, space)
 

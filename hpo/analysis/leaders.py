@@ -9,7 +9,7 @@ import pandas as pd
 from hpo.analysis.box import Box, SearchSpace
 from hpo.analysis.evidence import classify, gather, points
 from hpo.analysis.posterior import fit_surrogate
-from hpo.spec.setting import Setting
+from hpo.study.setting import Setting
 
 MIN_MODEL = 4
 """Complete trials below which leaders are ranked by their own losses."""
@@ -27,8 +27,8 @@ def leaders(
 ) -> list[Setting]:
     """Return up to ``top`` tried configurations with the best expected validation loss, best first.
 
-    Tables as :mod:`hpo.results` gives them. Configurations close to an earlier one, or to one of ``beside``,
-    are left out. Deterministic.
+    Tables as :mod:`hpo.reading.frames` gives them. Configurations close to an earlier one, or to one of
+    ``beside``, are left out. Deterministic.
     """
     trials = trials[trials["loss"].isin(list(space.loss))]
     complete = trials[classify(trials) == "complete"].sort_values("value", kind="stable").head(MAX_MODEL)

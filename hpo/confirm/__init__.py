@@ -21,12 +21,12 @@ from finetune.api import TestScores
 from hpo.confirm.arms import Request, decide, refuse_used_seeds
 from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import MismatchError, UnknownStudyError, UsageError
-from hpo.findings import Findings, find_out
 from hpo.ledger.choice import FrozenChoice
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.spec import StudySpec, load_spec
+from hpo.reading.findings import Findings, find_out
+from hpo.study import StudySpec, load_spec
 from hpo.worker import Settings, check_fits
 
 Notify = Callable[[str], None]

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 from hpo.analysis.leaders import leaders
 from hpo.errors import UsageError
-from hpo.findings import Findings
 from hpo.ledger.choice import FIRST_CONFIRMATION_SEED, Arm, FrozenChoice, Role
-from hpo.spec import NamedConfiguration, StudySpec
-from hpo.spec.setting import Setting
+from hpo.reading.findings import Findings
+from hpo.study import NamedConfiguration, StudySpec
+from hpo.study.setting import Setting
 
 PROBING_LR = 1e-3
 """Rate of the head on a frozen backbone, moved into the study's range: AdamW's default (Kingma and Ba 2015,

@@ -17,7 +17,7 @@ from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.optuna_rows import plain
-from hpo.spec import PublishedResult, StudySpec
+from hpo.study import PublishedResult, StudySpec
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from finetune.api import Mode, RunSpec
-from hpo.display import Display, Progress
 from hpo.errors import UsageError
-from hpo.findings import Findings
 from hpo.fleet import run_local
 from hpo.ledger.choice import FrozenChoice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.spec import Configuration, StudySpec
+from hpo.reading.findings import Findings
 from hpo.storage.tables import slots
+from hpo.study import Configuration, StudySpec
 from hpo.worker import Settings, checkpoint_folder
+from hpo.worker.progress import Display, Progress
 
 
 @dataclass(frozen=True)

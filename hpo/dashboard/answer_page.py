@@ -16,7 +16,7 @@ from hpo.errors import UnknownStudyError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
-from hpo.report import answer_html
+from hpo.report.html import answer_html
 from hpo.report.page import page
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from hpo.analysis.values import Answer
-from hpo.findings import Findings, find_out
 from hpo.ledger.ledger import Ledger
-from hpo.results import trials_frame
-from hpo.spec import StudySpec
+from hpo.reading.findings import Findings, find_out
+from hpo.reading.frames import trials_frame
+from hpo.study import StudySpec
 
 MOST_TRIALS = 1000
 """The answer's model takes memory with the square of the trials and time with the cube: 6 GB at 10,000."""

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA, save_graph_object_json
 from optuna_dashboard._note import get_note_from_system_attrs, note_ver_key, save_note_with_version
 
-from hpo.findings import Findings
 from hpo.ledger import optuna_rows
+from hpo.reading.findings import Findings
+from hpo.report.wording import YARDSTICKS, answer_lines
 from hpo.storage import writing
-from hpo.wording import YARDSTICKS, answer_lines
 
 HEADING = "## The answer so far"
 """What is above it in a note is a person's and stays; from here on the note is ours."""

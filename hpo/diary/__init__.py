@@ -18,10 +18,10 @@ from hpo.diary.file import DiaryRow, read_diary
 from hpo.ledger.imported import HandMade, import_runs
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.overview import is_there
-from hpo.results import trials_frame
+from hpo.reading.frames import trials_frame
+from hpo.reading.standing import is_there
 from hpo.search import own_seed, tuning_seed
-from hpo.spec import Configuration, StudySpec, load_spec
+from hpo.study import Configuration, StudySpec, load_spec
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Settings, open_ledger
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from finetune.api import find_task
 from hpo.errors import UsageError
-from hpo.spec import Range, StudySpec
-from hpo.spec.yaml_lines import nearest
+from hpo.study import Range, StudySpec
+from hpo.study.yaml_lines import nearest
 
 REQUIRED = ("lr", "loss")
 VALIDATION, TEST = ("validation_", "val_"), "test_"

@@ -22,9 +22,9 @@ from optuna.trial import TrialState
 from hpo.ledger.claims import claim_of
 from hpo.ledger.optuna_rows import attribute_rows, finite, intermediate_type, is_kept, param_rows, plain
 from hpo.ledger.values import Claim, Outcome, Point
-from hpo.spec import Configuration, Space
 from hpo.storage import writing
 from hpo.storage.tables import NO_FOLD, slots
+from hpo.study import Configuration, Space
 
 # The statement's snapshot may be older than the lock: PostgreSQL then looks again at the newest version of
 # each row that it locks (READ COMMITTED), so a slot that was taken meanwhile is passed over, and one that was

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from finetune.api import Mode
-from hpo.spec import Configuration
+from hpo.study import Configuration
 
 Role = Literal["choice", "baseline", "diary", "linear_probing", "trivial"]
 FIRST_CONFIRMATION_SEED = 1_000_000

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from hpo.ledger import optuna_rows
 from hpo.ledger.values import COMPLETE, Claim, Counts, WorkerState
-from hpo.spec import Configuration
 from hpo.storage.tables import NO_FOLD, attempts, curve, now_s, slots, studies, workers
+from hpo.study import Configuration
 
 Named = tuple[str, Configuration]
 """Origin and configuration of a slot whose configuration is fixed."""

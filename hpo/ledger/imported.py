@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 
 from hpo.ledger import claims as rows
 from hpo.ledger import optuna_rows
-from hpo.spec import Configuration, Space
 from hpo.storage import writing
 from hpo.storage.tables import NO_FOLD, now_s, slots
+from hpo.study import Configuration, Space
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from hpo.ledger.at_once import begin_at_once, claim_at_once, finish_at_once, rep
 from hpo.ledger.peers import peers_of
 from hpo.ledger.studies import StudyLedger
 from hpo.ledger.values import COMPLETE, Claim, Counts, Fault, Outcome, Peers, Point
-from hpo.spec import Configuration, Space
 from hpo.storage.tables import NO_FOLD, curve, slots
+from hpo.study import Configuration, Space
 
 __all__ = ["Ledger"]
 

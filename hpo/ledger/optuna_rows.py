@@ -26,7 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hpo.spec import Configuration, Space
+from hpo.study import Configuration, Space
 
 INTERMEDIATE_VALUES = 20
 """At most so many points of a trial's curve go to Optuna's table; all of them are in ``hpo_curve``."""

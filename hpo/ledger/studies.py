@@ -16,9 +16,9 @@ from hpo.errors import MismatchError, UnknownStudyError
 from hpo.ledger import optuna_rows
 from hpo.ledger.claims import note_worker
 from hpo.ledger.values import Kind, StudyRow, StudyState, TestLook
-from hpo.spec import StudySpec
 from hpo.storage import reading, writing
 from hpo.storage.tables import now_s, studies, test_looks, workers
+from hpo.study import StudySpec
 
 _LOCK_KEY = zlib.crc32(b"hpo study")
 _ELSEWHERE = "give the study another name, or take another --storage"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hpo.spec import Configuration
+from hpo.study import Configuration
 
 Kind = Literal["search", "confirm", "grid"]
 StudyState = Literal["open", "paused", "stopped"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hpo.analysis.values import Answer
-from hpo.findings import Findings
 from hpo.ledger.optuna_rows import plain
-from hpo.wording import YARDSTICKS
-from hpo.wording.numbers import with_error
+from hpo.reading.findings import Findings
+from hpo.report.wording import YARDSTICKS
+from hpo.report.wording.numbers import with_error
 
 
 def differences(first: Findings, second: Findings) -> list[str]:

@@ -12,11 +12,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from hpo.errors import UnknownStudyError, UsageError
-from hpo.findings import Findings, find_out
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
-from hpo.wording import YARDSTICKS
-from hpo.wording.numbers import with_error
+from hpo.reading.findings import Findings, find_out
+from hpo.report.wording import YARDSTICKS
+from hpo.report.wording.numbers import with_error
 
 HEADER = ("study", "data", "trials", "best ratio", "expected validation loss", "trivial", "ours", "published")
 

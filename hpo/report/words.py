@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo.confirm.confirmed import ArmResult, Confirmation
-from hpo.findings import Findings
-from hpo.overview import budget
+from hpo.reading.findings import Findings
+from hpo.reading.standing import budget
 from hpo.report.page import Language
 from hpo.report.texts import CAPTIONS, TEXTS, WORDS
-from hpo.wording import YARDSTICKS, answer_lines, run_command
-from hpo.wording.confirmed import confirmation_lines
-from hpo.wording.zh import YARDSTICKS_ZH, answer_lines_zh, confirmed_zh, ready_zh
+from hpo.report.wording import YARDSTICKS, answer_lines, run_command
+from hpo.report.wording.confirmed import confirmation_lines
+from hpo.report.wording.zh import YARDSTICKS_ZH, answer_lines_zh, confirmed_zh, ready_zh
 
 _IN_SEARCH = ("ratio", "rates", "curves", "seeds", "importances")
 

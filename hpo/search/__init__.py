@@ -22,10 +22,10 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from hpo.ledger.values import Peers
+from hpo.search.history import Past, PastTrial
 from hpo.search.mirror import frozen, mirror
-from hpo.search.past import Past, PastTrial
-from hpo.spec import Configuration, Pruner, Sampler, Space, StudySpec
-from hpo.spec.setting import Setting
+from hpo.study import Configuration, Pruner, Sampler, Space, StudySpec
+from hpo.study.setting import Setting
 
 if TYPE_CHECKING:
     from hpo.search.prospects import Prospects

@@ -11,7 +11,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.search.past import PastTrial
+from hpo.search.history import PastTrial
 
 
 class _Mirror(InMemoryStorage):

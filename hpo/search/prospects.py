@@ -14,8 +14,8 @@ from scipy.special import stdtr
 from hpo.analysis.box import Floats
 from hpo.analysis.evidence import Scale, Seen
 from hpo.analysis.outlook import FEATURES, Outlook
-from hpo.search.past import MAX_CURVES, PastTrial
-from hpo.spec import Configuration
+from hpo.search.history import MAX_CURVES, PastTrial
+from hpo.study import Configuration
 
 CHANCE = 0.1
 """Probability of ending better below which a run is stopped (chosen by us: docs/search.md)."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from hpo.ledger.values import Origin
 from hpo.search import seed_of_round
-from hpo.spec import Configuration, StudySpec
-from hpo.spec.setting import Setting
+from hpo.study import Configuration, StudySpec
+from hpo.study.setting import Setting
 
 CLEARLY = 2.0
 """Standard errors behind the leader, over at least MIN_PAIRS seeds, that end a challenger's race."""

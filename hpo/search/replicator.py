@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Claim
 from hpo.search.replication import Tried, contenders, first_replicate, next_replicate
-from hpo.spec import Configuration, StudySpec
-from hpo.spec.setting import Setting
 from hpo.storage.tables import slots
+from hpo.study import Configuration, StudySpec
+from hpo.study.setting import Setting
 
 
 class Replicator:
@@ -65,7 +65,7 @@ class Replicator:
         assert self._spec.replicate is not None
         if self._ranking is None:
             from hpo.analysis.leaders import leaders  # with SciPy and pandas, which no other claim needs
-            from hpo.results import curves_frame, trials_frame
+            from hpo.reading.frames import curves_frame, trials_frame
 
             trials = trials_frame(self._engine, self._study_id)
             curves = curves_frame(self._engine, self._study_id)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.spec import StudySpec
+from hpo.study import StudySpec
 
 EVERY = 5
 """Trials between two looks: an answer costs about 0.6 CPU seconds at 100 trials (docs/answer.md)."""
@@ -44,7 +44,7 @@ class Settler:
 
     def _is_known_within(self, factor: float) -> bool:
         from hpo.analysis import answer  # with SciPy and pandas, which most workers do not need
-        from hpo.results import curves_frame, trials_frame
+        from hpo.reading.frames import curves_frame, trials_frame
 
         trials = trials_frame(self._engine, self._study.study_id)
         curves = curves_frame(self._engine, self._study.study_id)

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from hpo.analysis.leaders import leaders
 from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
-from hpo.results import curves_frame, trials_frame
-from hpo.spec import Range, Space, StudySpec
-from hpo.spec.setting import Setting
+from hpo.reading.frames import curves_frame, trials_frame
+from hpo.study import Range, Space, StudySpec
+from hpo.study.setting import Setting
 
 LEADERS = 3
 """Configurations taken from each study (chosen by us: a tenth of a small budget)."""

@@ -9,8 +9,8 @@ from finetune.api import DataSummary
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.values import Kind, StudyRow
 from hpo.search import tuning_seed
-from hpo.spec import Configuration, NamedConfiguration, StudySpec
-from hpo.spec.setting import Setting
+from hpo.study import Configuration, NamedConfiguration, StudySpec
+from hpo.study.setting import Setting
 from hpo.worker.session import Settings, open_ledger, versions
 
 _RESUME = "to go on, type: hpo resume --study {}"

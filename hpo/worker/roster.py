@@ -8,7 +8,7 @@ from functools import partial
 from finetune.api import FinetuneError
 from hpo.errors import HpoError
 from hpo.ledger.values import Claim, Counts, StudyRow
-from hpo.spec import StudySpec
+from hpo.study import StudySpec
 from hpo.worker.opening import check_fits
 from hpo.worker.session import Event, Session, Settings, checkpoint_folder
 from hpo.worker.source import Source

@@ -18,8 +18,8 @@ from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.search import Suggester, is_above_median
 from hpo.search.replicator import Replicator
 from hpo.search.settled import Settler
-from hpo.spec import StudySpec
 from hpo.storage import patiently
+from hpo.study import StudySpec
 from hpo.worker.session import Event, EventKind, Session
 
 GIVE_BACK_PATIENCE_S = 3.0

@@ -1,0 +1,1 @@
+"""From a publisher's files to prepared windows: download, cache, hand out."""

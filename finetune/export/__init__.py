@@ -1,0 +1,1 @@
+"""A fine-tuned model as a folder, and what it says of a signal."""

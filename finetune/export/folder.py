@@ -1,0 +1,245 @@
+"""A fine-tuned model as a folder of its own, and what it says of a new signal.
+
+    weights.safetensors       backbone and head
+    config.json               run, task, backbone architecture, input preparation, label scale
+    preparation.safetensors   mean and standard deviation of every position (normalisation "position" only)
+    MODEL_CARD.md             in words, from whoever exports
+
+Nothing else is needed: neither the data set nor the weights that fine-tuning began with.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from finetune.backbones import BACKBONES, build_backbone
+from finetune.backbones.base import Backbone
+from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
+from finetune.data.cache import prepare_windows
+from finetune.data.prepared import preparation
+from finetune.engine.checkpoint import load_best
+from finetune.engine.device_data import to_label_units
+from finetune.engine.loop import predict
+from finetune.engine.scoring import to_probabilities
+from finetune.errors import CheckpointError, SettingError
+from finetune.model import FineTunedModel, Head, build_model
+from finetune.random import Purpose, torch_generator
+from finetune.signals import CHUNK, Float32s, cut_windows
+from finetune.spec import BackboneSpec, InputSpec, Predictions, RunSpec
+from finetune.tasks import Task, find_task
+
+FORMAT = 1
+WEIGHTS, CONFIG, STATISTICS, CARD = (
+    "weights.safetensors",
+    "config.json",
+    "preparation.safetensors",
+    "MODEL_CARD.md",
+)
+PADDED = ("physionet2017",)
+"""Tasks whose short recordings were followed by zeros up to the window."""
+
+
+def export(
+    spec: RunSpec, checkpoint: Path, card: str, out: Path, data_dir: Path, cache_dir: Path
+) -> list[Path]:
+    """Write the model folder ``out`` of a finished run and return its files: whole, or not at all.
+
+    Raises :class:`SettingError` when ``out`` holds something else or cannot be written, and
+    :class:`CheckpointError` when the weights do not fit the run.
+    """
+    if out.exists() and (not out.is_dir() or {file.name for file in out.iterdir()} - _NAMES):
+        raise SettingError(f"{out} holds other files", "a folder of its own for the model", "use --out DIR")
+    task = find_task(spec.inputs.task)
+    model = build_model(spec, task)
+    load_best(checkpoint, model)
+    prepared = preparation(spec.inputs, data_dir, cache_dir, fold=spec.fold)
+    config = {
+        "format": FORMAT,
+        "task": asdict(task),
+        "run": asdict(spec),
+        "architecture": _architecture(model.backbone),
+        "window_samples": prepared.samples,
+        "rate_hz": prepared.samples / task.window_s,
+        "label_scale": _label_scale(prepared.label_mean, prepared.label_std),
+    }
+    writers: dict[str, Callable[[Path], object]] = {
+        WEIGHTS: lambda file: shutil.copyfile(checkpoint, file),
+        CONFIG: lambda file: file.write_text(json.dumps(config, indent=2) + "\n"),
+        CARD: lambda file: file.write_text(card, encoding="utf-8"),
+    }
+    if prepared.statistics is not None:
+        statistics = {"mean": prepared.statistics[0], "std": prepared.statistics[1]}
+        writers[STATISTICS] = lambda file: save_file(statistics, file)
+    return _write(out, writers)
+
+
+_NAMES = {WEIGHTS, CONFIG, STATISTICS, CARD}
+
+
+def _write(out: Path, writers: dict[str, Callable[[Path], object]]) -> list[Path]:
+    """Write all files beside ``out`` and rename the folder into place."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+        try:
+            for name, write in writers.items():
+                write(made / name)
+            made.chmod(0o755)
+            shutil.rmtree(out, ignore_errors=True)
+            made.rename(out)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        what = f"cannot write the model folder {out} ({error.strerror or error})"
+        raise SettingError(what, "a folder that can be written", "use --out DIR") from error
+    return [out / name for name in writers]
+
+
+def _architecture(backbone: object) -> dict[str, Any] | None:
+    """Return what a CM-SSL encoder is built from; other families have one architecture each."""
+    architecture = getattr(backbone, "architecture", None)
+    return asdict(architecture) if isinstance(architecture, CmsslArchitecture) else None
+
+
+def _label_scale(mean: NDArray[np.float64] | None, std: NDArray[np.float64] | None) -> dict[str, Any] | None:
+    return None if mean is None or std is None else {"mean": mean.tolist(), "std": std.tolist()}
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model folder, loaded."""
+
+    model: FineTunedModel
+    task: Task
+    inputs: InputSpec
+    window_samples: int
+    rate_hz: float
+    """That the model's windows have."""
+    statistics: Float32s | None
+    label_mean: NDArray[np.float64] | None
+    label_std: NDArray[np.float64] | None
+
+    def predict(
+        self, signal: Float32s, rate_hz: float, stride_s: float | None, device: torch.device
+    ) -> Predictions:
+        """Return what the model says of every window of a signal (samples,).
+
+        ``stride_s`` None: 2 s for PPG, the window's length for ECG. Raises :class:`SettingError` for a
+        signal that is shorter than a window, where training windows were never padded.
+        """
+        stride = round((stride_s or self._usual_stride_s) * self.rate_hz)
+        if stride < 1:
+            raise SettingError(f"stride {stride_s} s", f"at least {1 / self.rate_hz:g} s")
+        windows = cut_windows(
+            self._fitted(resample(signal, rate_hz, self.rate_hz)), self.window_samples, stride
+        )
+        model = self.model.to(device)
+        parts = [
+            self._values(model, windows[start : start + CHUNK], device)
+            for start in range(0, len(windows), CHUNK)
+        ]
+        starts = [place * stride / self.rate_hz for place in range(len(windows))]
+        return Predictions(
+            self.task.name, columns(self.task), self.task.window_s, starts, np.concatenate(parts).tolist()
+        )
+
+    @property
+    def _usual_stride_s(self) -> float:
+        return 2.0 if self.task.signal == "ppg" else self.task.window_s
+
+    def _fitted(self, signal: Float32s) -> Float32s:
+        """Return the signal, padded with zeros where the training recordings were."""
+        short = self.window_samples - len(signal)
+        if short > 0 and self.task.name in PADDED:
+            return np.pad(signal, (0, short))
+        if short > 0:
+            raise SettingError(
+                f"the signal has {len(signal) / self.rate_hz:g} s", f"at least {self.task.window_s:g} s"
+            )
+        return signal
+
+    def _values(self, model: FineTunedModel, windows: Float32s, device: torch.device) -> NDArray[np.float32]:
+        """Return the outputs (N, outputs) of raw windows; NaN for one with missing samples."""
+        whole = np.isfinite(windows).all(axis=1)
+        values = np.full((len(windows), self.task.outputs), np.nan, np.float32)
+        if whole.any():
+            x = prepare_windows(windows[whole], self.inputs, self.statistics)
+            outputs = predict(model, torch.from_numpy(x).to(device))
+            outputs = to_label_units(outputs, self.label_mean, self.label_std)
+            values[whole] = to_probabilities(self.task.kind, outputs)
+        return values
+
+
+def columns(task: Task) -> tuple[str, ...]:
+    """Return the names of a task's outputs: the unit for regression, the classes otherwise."""
+    if task.kind == "regression":
+        return (f"{task.name} ({task.unit})",)
+    return task.classes or tuple(f"class {place}" for place in range(task.outputs))
+
+
+def resample(signal: Float32s, rate_hz: float, wanted_hz: float) -> Float32s:
+    """Return a signal at another rate (polyphase filter); the same signal when the rates agree."""
+    if rate_hz <= 0:
+        raise SettingError(f"rate {rate_hz} Hz", "a rate above 0")
+    if abs(rate_hz / wanted_hz - 1) < 1e-9:
+        return signal
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(wanted_hz / rate_hz).limit_denominator(1000)
+    resampled: Float32s = resample_poly(signal, ratio.numerator, ratio.denominator).astype(np.float32)
+    return resampled
+
+
+def load_exported(folder: Path) -> ExportedModel:
+    """Return the model that :func:`export` wrote; raises :class:`CheckpointError` for anything else."""
+    config = _config(folder)
+    task = find_task(config["task"]["name"])
+    inputs, run = InputSpec(**config["run"]["inputs"]), config["run"]
+    backbone = _empty_backbone(BackboneSpec(**run["backbone"]), config["architecture"], task, inputs.samples)
+    head = Head(backbone.embedding, task.outputs, torch_generator(0, Purpose.HEAD))
+    model = FineTunedModel(backbone, head)
+    try:
+        load_best(folder / WEIGHTS, model)
+        arrays = load_file(folder / STATISTICS) if inputs.normalisation == "position" else {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be read ({error})", "a model folder of hpo export") from error
+    scale = config["label_scale"] or {"mean": None, "std": None}
+    mean, std = (None if scale[key] is None else np.array(scale[key]) for key in ("mean", "std"))
+    statistics = np.stack([arrays["mean"], arrays["std"]]) if arrays else None
+    return ExportedModel(
+        model, task, inputs, config["window_samples"], config["rate_hz"], statistics, mean, std
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG} cannot be read ({error})", "a model folder that hpo export has written"
+        ) from error
+    if config.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has format {config.get('format')}", f"format {FORMAT}")
+    return config
+
+
+def _empty_backbone(
+    spec: BackboneSpec, architecture: dict[str, Any] | None, task: Task, samples: int
+) -> Backbone:
+    """Return the backbone without its pretrained weights, which the model's own will fill."""
+    if BACKBONES[spec.name].family == "cmssl" and architecture is not None:
+        return CmsslEncoder(CmsslArchitecture(**architecture))
+    return build_backbone(BackboneSpec(spec.name, "none"), task, samples=samples, dropout=None, seed=0)

@@ -1,0 +1,1 @@
+"""How the shipped encoders were pretrained, as anyone can run it."""

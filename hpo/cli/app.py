@@ -1,0 +1,212 @@
+"""The command line: words typed by a person become one call; the outcome becomes text and an exit status.
+
+The only module that prints. Exit status: 0 done, 2 the user's fault (one line), 1 ours (a traceback),
+130 interrupted. Everything heavy is imported inside the command that needs it, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finetune.api import FinetuneError
+from hpo.cli.bench import bench
+from hpo.cli.confirm import confirm, import_diary
+from hpo.cli.model import export, predict
+from hpo.cli.report import compare, report
+from hpo.cli.run import run
+from hpo.cli.service import fleet_app, pause, resume, stop, submit, worker
+from hpo.cli.terminal import (
+    DataDir,
+    Json,
+    Storage,
+    database,
+    print_json,
+    print_lines,
+    shown,
+    url_of,
+)
+from hpo.errors import HpoError, Interrupted
+
+app = typer.Typer(
+    name="hpo",
+    help="Bayesian hyperparameter search for fine-tuning pretrained ECG/PPG encoders: which head/backbone "
+    "learning-rate ratio is best, how sure that is, and whether it is real.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="The data sets on this machine.")
+app.add_typer(data_app, name="data")
+app.add_typer(fleet_app, name="fleet")
+
+_WRONG_WORDS: Any = typer.BadParameter.__base__
+"""What typer raises for every wrong word (UsageError; typer 0.29 has click inside, without a public name)."""
+
+
+app.command()(run)
+for command in (worker, submit, stop, pause, resume):
+    app.command()(command)
+app.command()(bench)
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Option("--study", metavar="NAME", help="Only this study.")] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far the studies of a database are, and what its workers do."""
+    from hpo.cli.listing import failure_lines, status_lines, worker_lines
+    from hpo.reading.standing import attached_workers, overview
+
+    url = url_of(storage)
+    with database(url) as engine:
+        found, workers = overview(engine, url, study), attached_workers(engine, study)
+    if as_json:
+        storage_and_studies = {"storage": shown(url), "studies": found}
+        print_json((found[0] if study else storage_and_studies) | {"workers": workers})
+        return
+    if not found:
+        print_lines([f"no study in {shown(url)}; type: hpo run --study synthetic_rr"])
+    if found:
+        print_lines(status_lines(found))
+    failures = [line for one in found for line in failure_lines(one, whole=study is not None)]
+    if failures:
+        print_lines(["", *failures])
+    if workers:
+        print_lines(["", *worker_lines(workers)])
+    elif any(one["state"] == "open" and one["finished"] + one["failed"] < one["budget"] for one in found):
+        print_lines(["no worker is attached; next: hpo worker, or hpo run --study NAME"], is_result=False)
+
+
+app.command()(report)
+app.command()(compare)
+
+
+@app.command()
+def studies(storage: Storage = None, as_json: Json = False) -> None:
+    """List the shipped studies and those in the database."""
+    from hpo.cli.listing import study_lines
+    from hpo.reading.standing import is_there, overview
+    from hpo.study import load_spec, shipped_studies
+
+    url = url_of(storage)
+    shipped = [
+        {"study": spec.name, "task": spec.task, "title": spec.title, "trials": spec.budget.trials}
+        for spec in map(load_spec, shipped_studies())
+    ]
+    stored: list[dict[str, Any]] = []
+    if is_there(url):
+        with database(url) as engine:
+            stored = overview(engine, url)
+    if as_json:
+        print_json({"storage": shown(url), "shipped": shipped, "studies": stored})
+    else:
+        print_lines(study_lines(shipped, stored))
+
+
+@app.command()
+def dashboard(
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", help="0 takes any that is free.")] = 8080,
+    storage: Storage = None,
+    allow_writes: Annotated[
+        bool, typer.Option("--allow-writes", help="Let people write notes and delete studies in the page.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A name to be asked for; may be repeated."),
+    ] = None,
+    artifacts: Annotated[
+        Path | None, typer.Option("--artifacts", metavar="DIR", help="Folder of Optuna's file artifacts.")
+    ] = None,
+) -> None:
+    """Serve the studies of a database to a browser, with their answers; Ctrl-C ends it."""
+    from hpo.dashboard import make_access, serve
+
+    access = make_access(host, port, allowed_host or (), allow_writes=allow_writes)
+    serve(url_of(storage), access, artifacts, lambda address: typer.echo(f"dashboard: {address}"))
+
+
+app.command()(confirm)
+app.command("import")(import_diary)
+app.command()(export)
+app.command()(predict)
+
+
+@data_app.command("status")
+def data_status(data: DataDir = Path("data"), as_json: Json = False) -> None:
+    """Show which data sets are there, complete, in part or missing."""
+    from hpo.cli.datasets import data_sets
+    from hpo.cli.listing import data_lines
+
+    found = data_sets(data)
+    if as_json:
+        print_json({"data": str(data), "sets": [vars(one) for one in found]})
+    else:
+        print_lines(data_lines(found))
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="A data set, a task or a study, such as bidmc_rr.")],
+    data: DataDir = Path("data"),
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", metavar="URL", help="A mirror, instead of the publisher.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a data set from its publisher, with checksums; the same command resumes."""
+    from hpo.cli.datasets import fetch
+    from hpo.cli.listing import data_lines
+
+    found = fetch(name, data, base_url, lambda text: typer.echo(text, err=True))
+    if as_json:
+        print_json({"data": str(data), "sets": [vars(one) for one in found]})
+    else:
+        print_lines(data_lines(found))
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """Print the versions that results depend on."""
+    import platform
+    from importlib import metadata
+
+    found = {"python": platform.python_version()}
+    for name in ("hpo", "torch", "numpy", "numba", "optuna", "SQLAlchemy"):
+        there = next(iter(metadata.distributions(name=name)), None)
+        found[name] = there.version if there else "not installed"
+    if as_json:
+        print_json(found)
+    else:
+        print_lines([f"{name} {number}" for name, number in found.items()])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        status = app(words, prog_name="hpo", standalone_mode=False)
+    except (HpoError, FinetuneError) as error:
+        return _complain(str(error), 2)
+    except (Interrupted, KeyboardInterrupt, typer.Abort):
+        return _complain(f"interrupted; to go on, type: hpo {shlex.join(words)}", 130)
+    except Exception as error:
+        if isinstance(error, _WRONG_WORDS):
+            path = error.ctx.command_path if error.ctx else "hpo"
+            return _complain(f"{error.format_message()} Type: {path} --help", 2)
+        return _complain(traceback.format_exc(), 1)
+    return status if isinstance(status, int) else 0
+
+
+def _complain(text: str, status: int) -> int:
+    typer.echo(f"error: {shown(text)}" if status == 2 else shown(text), err=True)
+    return status

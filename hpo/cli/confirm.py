@@ -1,0 +1,98 @@
+"""Commands around the answer: confirm it on fresh seeds and the test split; bring the runs of a diary."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpo.cli.terminal import (
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    Storage,
+    Workers,
+    database,
+    print_json,
+    print_lines,
+    shown,
+    url_of,
+)
+
+Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
+
+
+def confirm(
+    study: Study,
+    top: Annotated[
+        int, typer.Option("--top", metavar="K", help="Configurations of the search, its answer first.")
+    ] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Fresh seeds, the same for all.")] = 10,
+    first_seed: Annotated[
+        int, typer.Option("--first-seed", metavar="S", help="The first of them; tuning seeds are refused.")
+    ] = 1_000_000,
+    storage: Storage = None,
+    workers: Workers = None,
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Freeze the choice, run it beside its rivals on fresh seeds, and open the test split once."""
+    from rich.console import Console
+
+    from hpo.confirm import confirm
+    from hpo.confirm.arms import Request
+    from hpo.confirm.confirmed import confirmation_of
+    from hpo.report.wording.confirmed import confirmation_lines
+    from hpo.search_here import check_at_least_one, make_settings
+
+    for option, value in (("--top", top), ("--seeds", seeds), ("--workers", workers)):
+        check_at_least_one(option, value)
+    url, settings = url_of(storage), make_settings(data, cache, device, None)
+    with database(url) as engine:
+        request = Request(top, seeds, first_seed)
+        console = Console(stderr=True)
+        stored = confirm(engine, url, study, request, workers=workers, settings=settings, console=console)
+        found = confirmation_of(engine, stored)
+    if as_json:
+        print_json({"storage": shown(url), **found.to_json()})
+    else:
+        print_lines(confirmation_lines(found))
+
+
+def import_diary(
+    study: Annotated[
+        str, typer.Option("--study", metavar="NAME_OR_FILE", help="A study, made if it is not there yet.")
+    ],
+    csv: Annotated[Path, typer.Option("--csv", metavar="FILE", help="One run a line; see docs/models.md.")],
+    storage: Storage = None,
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Take hand-made runs into a study: those with a validation metric as trials, the others to be tried."""
+    from collections import Counter
+
+    from hpo.diary import find_or_open, import_diary
+    from hpo.search_here import make_settings
+
+    url = url_of(storage)
+    name = find_or_open(url, study, make_settings(data, cache, "cpu", None))
+    with database(url) as engine:
+        deeds = import_diary(engine, name, csv)
+    counts = Counter(deed.did for deed in deeds)
+    totals = {"imported": counts["imported"], "to_try": counts["to try"], "already": counts["already there"]}
+    if as_json:
+        print_json({"study": name, "storage": shown(url), **totals, "rows": [asdict(deed) for deed in deeds]})
+        return
+    print_lines([str(deed) for deed in deeds])
+    print_lines(
+        [
+            f"{name}: {totals['imported']} imported, {totals['to_try']} to try, {totals['already']} already "
+            "there; imported trials count in the study's total and are marked wherever they show"
+        ]
+    )

@@ -1,0 +1,101 @@
+"""Commands that write down what was found: a study's report, the table of all, two studies side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.cli.terminal import Json, Storage, database, print_json, print_lines, shown, url_of
+from hpo.errors import UsageError
+
+if TYPE_CHECKING:
+    from hpo.report.page import Language
+
+
+def report(
+    study: Annotated[
+        str | None, typer.Option("--study", metavar="NAME", help="A study in the database.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="One table of all searches, a row each.")] = False,
+    storage: Storage = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for the files [reports/NAME].")
+    ] = None,
+    lang: Annotated[
+        str, typer.Option("--lang", metavar="en|zh", help="Language of the page and the Markdown.")
+    ] = "en",
+    as_json: Json = False,
+) -> None:
+    """Write a study's page, tables, pictures and answer to a folder, or a table of all studies."""
+    from hpo.confirm.confirmed import newest_confirmation
+    from hpo.reading.findings import find_out, to_json
+    from hpo.report.html import write_report
+    from hpo.report.wording import answer_lines
+    from hpo.report.wording.zh import answer_lines_zh
+
+    if (study is None) != every:
+        raise UsageError("hpo report needs one of --study NAME and --all", next_step="type: hpo report --all")
+    url, language = url_of(storage), _language(lang)
+    if study is None:
+        _report_all(url, out or Path("reports"), as_json)
+        return
+    with database(url) as engine:
+        findings, confirmation = find_out(engine, study), newest_confirmation(engine, study)
+    folder = out or Path("reports") / study
+    files = write_report(findings, url, folder, confirmation=confirmation, language=language)
+    if as_json:
+        print_json(to_json(findings, url) | {"files": [str(file) for file in files]})
+        return
+    print_lines(answer_lines(findings) if language == "en" else answer_lines_zh(findings))
+    print_lines([f"written: {folder / 'report.html'} and {len(files) - 1} files beside it"])
+
+
+def _language(given: str) -> Language:
+    if given == "zh":
+        return "zh"
+    if given != "en":
+        raise UsageError(f"no language {given!r}", "en or zh", "use --lang en or --lang zh")
+    return "en"
+
+
+def _report_all(url: str, out: Path, as_json: bool) -> None:
+    """Write and print the table of all searches of a database."""
+    from hpo.cli.listing import columns
+    from hpo.report.summary import HEADER, cells, summarise, to_json, write_summary
+
+    with database(url) as engine:
+        rows = summarise(engine)
+    files = [str(file) for file in write_summary(rows, out)]
+    if as_json:
+        print_json(to_json(rows) | {"files": files})
+        return
+    print_lines(columns([HEADER, *map(cells, rows)]))
+    print_lines([f"written: {', '.join(files)}"])
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A study in the database.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Put two studies side by side, and say what differs and what may be concluded."""
+    from hpo.cli.listing import columns
+    from hpo.reading.findings import find_out
+    from hpo.report.side_by_side import differences, statement, table, to_json
+
+    url = url_of(storage)
+    with database(url) as engine:
+        one, other = find_out(engine, first), find_out(engine, second)
+    if as_json:
+        print_json({"storage": shown(url), **to_json(one, other)})
+        return
+    print_lines(columns(table(one, other)))
+    found = differences(one, other)
+    print_lines(
+        ["what differs:" if found else "nothing differs: the same question, the same data and versions"]
+    )
+    print_lines([f"  {line}" for line in found])
+    print_lines([statement(one, other)])

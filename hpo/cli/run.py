@@ -1,0 +1,148 @@
+"""The command that searches: one study, several, or a group of them, one after another."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetune.api import FinetuneError
+from hpo.cli.terminal import (
+    AllowPartial,
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    KnownWithin,
+    Storage,
+    Trials,
+    WarmStart,
+    Workers,
+    print_json,
+    print_lines,
+    shown,
+    url_of,
+)
+from hpo.errors import HpoError, UsageError
+
+if TYPE_CHECKING:
+    from hpo.search_here import Launched
+    from hpo.study import StudySpec
+
+
+def run(
+    study: Annotated[
+        list[str],
+        typer.Option(
+            "--study",
+            metavar="NAME_OR_FILE",
+            help="Shipped study, YAML file, all, all-ppg or all-ecg; may be repeated.",
+        ),
+    ],
+    trials: Trials = None,
+    storage: Storage = None,
+    workers: Workers = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m or 2h.")
+    ] = None,
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    device: Device = "auto",
+    slots: Annotated[
+        str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")
+    ] = "auto",
+    allow_partial: AllowPartial = False,
+    known_within: KnownWithin = None,
+    warm_start: WarmStart = None,
+    as_json: Json = False,
+) -> None:
+    """Search up to a budget and print the answer; creates or resumes."""
+    from rich.console import Console
+
+    from hpo.cli.groups import expand
+    from hpo.reading.findings import to_json
+    from hpo.search_here import check_at_least_one, launch, make_settings, read_spec
+
+    specs = [
+        read_spec(name, allow_partial=allow_partial, known_within=known_within) for name in expand(study)
+    ]
+    check_at_least_one("--trials", trials)
+    check_at_least_one("--workers", workers)
+    url, console = url_of(storage), Console(stderr=True)
+    settings = make_settings(data, cache, device, timeout, slots)
+    deadline = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
+
+    def search(spec: StudySpec) -> dict[str, Any]:
+        left_s = None if deadline is None else max(1.0, deadline - time.monotonic())
+        mine, total = replace(settings, timeout_s=left_s), trials or spec.budget.trials
+        launched = launch(
+            spec,
+            url,
+            total=total,
+            workers=workers,
+            settings=mine,
+            console=console,
+            warm_start=warm_start or (),
+        )
+        _print_outcome(launched, url, as_json)
+        return to_json(launched.findings, url)
+
+    _search_all(specs, search, as_json)
+
+
+def _search_all(specs: Sequence[StudySpec], search: Any, as_json: bool) -> None:
+    """Search one study, or each of several, and print what came of them as JSON if that was asked for."""
+    if len(specs) == 1:
+        found = search(specs[0])
+        if as_json:
+            print_json(found)
+        return
+    studies, failed = _each(specs, search)
+    if as_json:
+        print_json({"studies": studies, "not_run": failed})
+    if failed:
+        what = f"{len(failed)} of {len(specs)} studies were not run: {', '.join(failed)}"
+        raise UsageError(what, next_step="the reasons are above")
+
+
+def _each(specs: Sequence[StudySpec], search: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Search every study; one that cannot be searched (no data, say) does not stop the others."""
+    studies, failed = [], {}
+    for spec in specs:
+        try:
+            studies.append(search(spec))
+        except (FinetuneError, HpoError) as error:
+            failed[spec.name] = shown(str(error))
+            print_lines([f"not run: {spec.name}: {failed[spec.name]}"], is_result=False)
+    return studies, failed
+
+
+def _print_outcome(launched: Launched, url: str, as_json: bool) -> None:
+    """Print the answer of one study and what to type next; with ``as_json`` only that nothing was done."""
+    from hpo.report.wording import answer_lines, next_steps, run_command
+    from hpo.search.settled import known_words
+
+    findings, total = launched.findings, launched.total
+    name, finished = findings.row.name, findings.counts.finished
+    if launched.known_within is not None:
+        known = known_words(launched.known_within, finished)
+        print_lines([f"{name}: {known}: no more are run"], is_result=not as_json)
+    elif launched.did_nothing:
+        said = f"{name}: {finished} of {total} trials are finished, nothing to do; a larger --trials goes on"
+        print_lines([said], is_result=not as_json)
+    if as_json:
+        return
+    option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
+    print_lines(answer_lines(findings))
+    if finished < total and launched.known_within is None:
+        failed = findings.counts.failed
+        is_over = finished + failed >= total  # those slots are closed: the same command would do nothing
+        again = run_command(findings, total + failed if is_over else total, option)
+        why = f" ({failed} failed for good)" if is_over else ""
+        print_lines([f"stopped at {finished} of {total} trials{why}; to go on: {again}"])
+    print_lines(next_steps(findings, option))

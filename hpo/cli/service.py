@@ -1,0 +1,203 @@
+"""Commands of the service: workers that attach to a shared database, and studies that are handed to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.cli.terminal import (
+    AllowPartial,
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    KnownWithin,
+    Storage,
+    Trials,
+    WarmStart,
+    check_file_is_there,
+    database,
+    print_json,
+    print_lines,
+    shown,
+    url_of,
+)
+
+if TYPE_CHECKING:
+    from hpo.ledger.values import StudyState
+    from hpo.worker import Event
+
+fleet_app = typer.Typer(help="Workers on other machines.")
+
+Studies = Annotated[
+    list[str] | None,
+    typer.Option("--study", metavar="NAME", help="Serve only this study; may be repeated [all open ones]."),
+]
+Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
+
+
+def worker(
+    study: Studies = None,
+    storage: Storage = None,
+    forever: Annotated[
+        bool, typer.Option("--forever", help="Stay when there is no work, and wait for new studies.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m or 2h.")
+    ] = None,
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Attach one worker to the database and serve its open studies until there is no work."""
+    from hpo.errors import Interrupted
+    from hpo.fleet.seats import own_device
+    from hpo.search_here import make_settings
+    from hpo.worker import work
+
+    settings, url = make_settings(data, cache, device, timeout), url_of(storage)
+    check_file_is_there(url)
+    served = f"serves {', '.join(study) if study else 'every open study'} of {shown(url)}"
+    until = "until it is stopped" if forever else "until there is no work"
+    with own_device(device, settings.cache_dir / "seats") as mine:
+        here = replace(settings, device=mine)
+        summary = work(
+            url,
+            study or (),
+            forever=forever,
+            settings=here,
+            on_event=partial(_print_event, f"{served} {until}"),
+        )
+    if as_json:
+        print_json({"ended": summary.ended, "ends": dict(summary.ends)})
+    else:
+        done = ", ".join(f"{count} {end}" for end, count in summary.ends.items()) or "no trial"
+        print_lines([f"this worker ended ({summary.ended.replace('_', ' ')}): {done}"])
+    if summary.ended == "interrupted":
+        raise Interrupted
+
+
+def _print_event(does: str, event: Event) -> None:
+    """Print what a person who watches a worker's log wants: what it ``does``, and all but single epochs."""
+    if event.kind == "epoch":
+        return
+    where = "" if event.slot is None else f"trial {event.slot}"
+    value = "" if event.value is None else f", best {event.value:.4g}"
+    what = {"attached": f"this worker, {event.worker}, {does}", "idle": "no run for this worker:"}
+    words = [event.study, where, what.get(event.kind, event.kind) + value, event.text]
+    with suppress(OSError):  # a log on a disk that is full: the work goes on
+        print_lines([shown(" ".join(filter(None, words)))], is_result=False)
+
+
+def submit(
+    study: Annotated[
+        str, typer.Option("--study", metavar="NAME_OR_FILE", help="A shipped study or a YAML file.")
+    ],
+    trials: Trials = None,
+    priority: Annotated[int, typer.Option("--priority", metavar="P", help="Higher is served earlier.")] = 0,
+    storage: Storage = None,
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    allow_partial: AllowPartial = False,
+    known_within: KnownWithin = None,
+    warm_start: WarmStart = None,
+    as_json: Json = False,
+) -> None:
+    """Register a study, or more trials of it, for the workers of the database, and return."""
+    from hpo.ledger.ledger import Ledger
+    from hpo.reading.standing import attached_workers
+    from hpo.search_here import check_at_least_one, make_settings, read_spec, warm_from
+    from hpo.worker import open_study
+
+    check_at_least_one("--trials", trials)
+    spec = read_spec(study, allow_partial=allow_partial, known_within=known_within)
+    url = url_of(storage)
+    total = trials or spec.budget.trials
+    settings, warm = make_settings(data, cache, "auto", None), warm_from(url, warm_start or (), spec)
+    row = open_study(url, spec, settings, total=total, warm=warm)
+    with database(url) as engine:
+        Ledger(engine).set_priority(row.study_id, priority)
+        counts = Ledger(engine).counts(row.study_id, below=total)
+        attached = len({one["worker"] for one in attached_workers(engine)})
+    if as_json:
+        found = {"study": row.name, "storage": shown(url), "budget": total, "priority": priority}
+        found["partial"] = row.data.get("partial", "")
+        print_json(found | {"finished": counts.finished, "failed": counts.failed, "workers": attached})
+        return
+    here = f"{attached} worker{'s are' if attached > 1 else ' is'} attached; next: hpo status"
+    nobody = f"next: hpo worker --storage {shown(url)}   (on each machine; several are fine)"
+    failed = f", {counts.failed} failed for good" if counts.failed else ""
+    name = row.name + (f" [partial: {row.data['partial']}]" if row.data.get("partial") else "")
+    standing = f"{name}: {counts.finished} of {total} trials are finished{failed}; priority {priority}"
+    print_lines([standing, here if attached else nobody])
+
+
+def stop(study: Study, storage: Storage = None) -> None:
+    """End a study: no slot is given out, and running trials are given back at their next epoch."""
+    _set_state(study, storage, "stopped")
+
+
+def pause(study: Study, storage: Storage = None) -> None:
+    """Give out no slots of a study until it is resumed; running trials end."""
+    _set_state(study, storage, "paused")
+
+
+def resume(study: Study, storage: Storage = None) -> None:
+    """Give out slots of a study that was paused or stopped again."""
+    _set_state(study, storage, "open")
+
+
+def _set_state(name: str, storage: str | None, state: StudyState) -> None:
+    from hpo.ledger.ledger import Ledger
+
+    with database(url_of(storage)) as engine:
+        ledger = Ledger(engine)
+        row = ledger.study(name)
+        ledger.set_state(row.study_id, state)
+    again = "" if state == "open" else f"; to go on: hpo resume --study {name}"
+    print_lines([f"{name} was {row.state} and is {state}{again}"])
+
+
+@fleet_app.command("slurm")
+def slurm(
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Jobs of one worker each.")],
+    study: Studies = None,
+    storage: Storage = None,
+    gpus_per_worker: Annotated[
+        int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of each job.")
+    ] = 0,
+    cpus_per_worker: Annotated[
+        int, typer.Option("--cpus-per-worker", metavar="N", help="Cores of each job.")
+    ] = 1,
+    memory_gib: Annotated[int, typer.Option("--memory-gib", metavar="N", help="Memory of each job.")] = 8,
+    hours: Annotated[float, typer.Option("--hours", metavar="H", help="Time limit of each job.")] = 24.0,
+    partition: Annotated[str | None, typer.Option("--partition", help="Slurm partition.")] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Slurm account.")] = None,
+    logs: Annotated[
+        Path, typer.Option("--logs", metavar="DIR", help="Of the jobs, on a disk that all nodes see.")
+    ] = Path("slurm-logs"),
+    data: DataDir = Path("data"),
+    cache: CacheDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Submit workers to Slurm; they are queued again when they are pre-empted."""
+    from hpo.fleet.slurm import SlurmRequest, submit_workers
+    from hpo.search_here import make_settings
+
+    request = SlurmRequest(
+        workers, logs, gpus_per_worker, cpus_per_worker, memory_gib, hours, partition, account
+    )
+    settings = make_settings(data.absolute(), cache, device, None)
+    jobs: Sequence[str] = submit_workers(url_of(storage), study or (), settings, request)
+    if as_json:
+        print_json({"jobs": list(jobs)})
+    else:
+        print_lines([f"submitted {len(jobs)} workers: {', '.join(jobs)}", "next: hpo status"])

@@ -1,0 +1,1 @@
+"""Figures of a study's answer, its search and its confirmation."""

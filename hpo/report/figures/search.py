@@ -1,0 +1,239 @@
+"""Pictures of a search: both rates, learning curves, the spread between seeds, what mattered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hpo.analysis.values import RateMap
+from hpo.confirm.confirmed import Confirmation
+from hpo.reading.findings import Findings
+from hpo.report.figures.ratio import COLOURS
+from hpo.report.wording import YARDSTICKS
+
+MOST_CURVES = 300
+"""Of more trials the best half and an even choice of the others: a page has to open quickly."""
+MOST_GROUPS = 12
+
+
+def yardstick(findings: Findings) -> str:
+    """Return the name of the validation loss with its unit, as an axis says it."""
+    unit = f" ({findings.task.unit})" if findings.task.unit else ""
+    return f"{YARDSTICKS[findings.task.yardstick]}{unit}"
+
+
+def titled(figure: Figure, findings: Findings, what: str) -> None:
+    """Give a figure its title, with what every output must say of the data."""
+    figure.suptitle("\n".join([f"{findings.row.name}: {what}", *findings.labels]), fontsize=10)
+
+
+def rates_figure(findings: Findings) -> Figure:
+    """Return expected validation loss over lr and backbone_lr, with the trials on it."""
+    figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")
+    axes, space = figure.subplots(), findings.spec.space
+    rates = findings.answer.rates
+    if rates is not None:
+        _draw_surface(figure, axes, rates, f"expected validation {yardstick(findings)}")
+    axes.set(xscale="log", yscale="log", xlabel="backbone_lr", ylabel="lr")
+    axes.set_xlim(space.backbone_lr.low / 1.3, space.backbone_lr.high * 1.3)
+    axes.set_ylim(space.lr.low / 1.3, space.lr.high * 1.3)
+    _draw_ratios(axes, findings)
+    _draw_places(axes, findings.trials)
+    baseline, choice = findings.spec.baseline, findings.answer.choice
+    axes.plot(baseline.backbone_lr, baseline.lr, "k*", markersize=13, label=f"baseline: {baseline.name}")
+    if choice is not None:
+        axes.plot(choice.backbone_lr, choice.lr, "D", color="#D55E00", markersize=9, label="chosen")
+    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
+    titled(figure, findings, "both learning rates" if rates else "both learning rates (no model yet)")
+    return figure
+
+
+def good_range(findings: Findings) -> tuple[float, float]:
+    """Return the losses worth showing: runs that fell apart must not flatten a picture."""
+    trials = findings.trials
+    ended = trials[trials["state"].isin(["complete", "pruned"])]["value"].to_numpy(float)
+    shown = np.append(ended[np.isfinite(ended)], findings.trivial)
+    low, high = float(shown.min()), float(max(np.quantile(shown, 0.9), findings.trivial))
+    return low, high if high > low else low + (0.1 * abs(low) or 1.0)
+
+
+def _draw_surface(figure: Figure, axes: Axes, rates: RateMap, label: str) -> None:
+    surface = axes.pcolormesh(
+        10**rates.backbone_lr,
+        10**rates.lr,
+        rates.loss,
+        cmap="viridis",
+        vmin=float(rates.loss.min()),
+        vmax=float(np.quantile(rates.loss, 0.9)),  # what fell apart must not flatten the rest
+        shading="nearest",
+        rasterized=True,
+    )
+    figure.colorbar(surface, ax=axes, label=label, extend="max")
+
+
+def _draw_ratios(axes: Axes, findings: Findings) -> None:
+    """Draw the lines of equal ratio, each with its power of ten."""
+    space = findings.spec.space
+    ends = np.array([space.backbone_lr.low, space.backbone_lr.high])
+    slowest, fastest = space.lr.low / ends[1], space.lr.high / ends[0]
+    for power in range(int(np.ceil(np.log10(slowest))) + 1, int(np.floor(np.log10(fastest)))):
+        axes.plot(ends, ends * 10.0**power, color="0.75", linewidth=0.7, linestyle=":")
+        left = max(ends[0], space.lr.low / 10.0**power)
+        axes.annotate(
+            f"{10.0**power:g}", (left, left * 10.0**power), fontsize=7, color="0.75", ha="left", va="bottom"
+        )
+
+
+def _draw_places(axes: Axes, trials: pd.DataFrame) -> None:
+    placed = trials[trials["lr"].notna()]
+    diverged = placed["end"] == "diverged"
+    kinds = {
+        "complete": (placed["state"] == "complete") & ~diverged,
+        "pruned": (placed["state"] == "pruned") & ~diverged,
+        "diverged": diverged,
+    }
+    looks = {"complete": ("o", "white", 6), "pruned": ("o", "none", 4), "diverged": ("x", "none", 6)}
+    for name, mine in kinds.items():
+        marker, face, size = looks[name]
+        if mine.any():
+            edge = "black" if name != "diverged" else "#CC3311"
+            style: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": edge, "markersize": size}
+            rows = placed[mine]
+            axes.plot(rows["backbone_lr"], rows["lr"], marker, linestyle="none", label=name, **style)
+
+
+def curves_figure(findings: Findings) -> Figure:
+    """Return validation loss by epoch: complete trials, pruned ones with their ends, the best one bold."""
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    curves, ends = findings.curves, findings.trials.set_index("number")
+    by_trial = dict(list(curves.groupby("number"))) if "epoch" in curves else {}
+    shown = [number for number in _chosen(findings.trials) if number in by_trial]
+    for number in shown:
+        _draw_curve(axes, by_trial[number], str(ends.loc[number, "state"]), str(ends.loc[number, "end"]))
+    best = findings.answer.best
+    if best is not None and best.number in by_trial:
+        rows = by_trial[best.number]
+        label = f"best trial: {best.number}"
+        axes.plot(rows["epoch"], rows["validation_loss"], color="black", linewidth=2, label=label)
+    low, high = good_range(findings)
+    axes.set_ylim(low - 0.08 * (high - low), high + 0.3 * (high - low))
+    axes.axhline(findings.trivial, color="0.35", linestyle="--", linewidth=1, label="trivial predictor")
+    axes.set(xlabel="epoch", ylabel=f"validation {yardstick(findings)}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if not shown:
+        say(axes, "no learning curve")
+    _legend_once(figure, axes)
+    titled(figure, findings, f"learning curves of {len(shown)} trials")
+    return figure
+
+
+def _chosen(trials: pd.DataFrame) -> list[int]:
+    ordered = trials.sort_values("value")["number"].tolist()
+    if len(ordered) <= MOST_CURVES:
+        return ordered
+    half = MOST_CURVES // 2
+    others = np.linspace(half, len(ordered) - 1, MOST_CURVES - half).astype(int)
+    return ordered[:half] + [ordered[place] for place in others]
+
+
+def _draw_curve(axes: Axes, rows: pd.DataFrame, state: str, end: str) -> None:
+    kind = "diverged" if end == "diverged" else state
+    colour = {"complete": COLOURS[0], "pruned": COLOURS[4], "diverged": "#CC3311"}.get(kind, "0.6")
+    epochs, losses = rows["epoch"].to_numpy(), rows["validation_loss"].to_numpy(float)
+    axes.plot(epochs, losses, color=colour, linewidth=0.8, alpha=0.6, label=kind)
+    finite = np.flatnonzero(np.isfinite(losses))
+    if kind in {"pruned", "diverged"} and len(finite):
+        mark = "|" if kind == "pruned" else "x"
+        axes.plot(epochs[finite[-1]], losses[finite[-1]], mark, color=colour, markersize=7)
+
+
+def _legend_once(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    if named:
+        figure.legend(named.values(), named.keys(), fontsize=8, ncols=4, loc="outside lower center")
+
+
+def say(axes: Axes, text: str) -> None:
+    """Write in the middle of empty axes why they are empty."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
+
+
+def seeds_figure(findings: Findings, confirmation: Confirmation | None = None) -> Figure:
+    """Return the spread between seeds: configurations with several in the search, and each confirmed arm."""
+    replicated = _replicated(findings)
+    panels = [(replicated, f"validation {yardstick(findings)}, search")]
+    if confirmation is not None:
+        panels = panels if replicated else []
+        panels.append((_confirmed(confirmation), f"test {yardstick(findings)}, confirmation"))
+    rows = max(2, *(len(groups) for groups, _ in panels))
+    figure = Figure(figsize=(9 if len(panels) > 1 else 8, 1.8 + 0.35 * rows), dpi=120, layout="constrained")
+    for axes, (groups, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_groups(axes, groups)
+        axes.set_xlabel(label)
+    sd, noise = findings.answer.noise.seed_sd, findings.answer.noise
+    known = "" if sd is None else f": standard deviation {sd:.3g} (from the {noise.source})"
+    titled(figure, findings, f"spread between seeds{known}")
+    return figure
+
+
+def _replicated(findings: Findings) -> dict[str, list[float]]:
+    """Return the losses of each configuration with several complete trials, the best mean first."""
+    trials = findings.trials
+    complete = trials[(trials["state"] == "complete") & np.isfinite(trials["value"].to_numpy(float))]
+    found = {
+        f"lr {lr:.2g}, backbone {slow:.2g}, {loss}": rows["value"].astype(float).tolist()
+        for (lr, slow, loss), rows in complete.groupby(["lr", "backbone_lr", "loss"])
+        if len(rows) > 1
+    }
+    return dict(sorted(found.items(), key=lambda group: np.mean(group[1]))[:MOST_GROUPS])
+
+
+def _confirmed(confirmation: Confirmation) -> dict[str, list[float]]:
+    name = confirmation.task.yardstick
+    found: dict[str, list[float]] = {}
+    for score in confirmation.scores.scores:
+        found.setdefault(confirmation.arms[score.arm].arm.name, []).append(score.metrics[name])
+    return found
+
+
+def _draw_groups(axes: Axes, groups: Mapping[str, list[float]]) -> None:
+    if not groups:
+        say(axes, "no configuration was run with several seeds")
+        axes.set_yticks([])
+        return
+    for place, values in enumerate(groups.values()):
+        axes.plot(values, [place] * len(values), "o", color=COLOURS[0], markersize=5, alpha=0.6)
+        axes.plot(np.mean(values), place, "|", color="black", markersize=16, markeredgewidth=2)
+    axes.set_yticks(range(len(groups)), [f"{name} (n {len(v)})" for name, v in groups.items()], fontsize=7)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+
+
+def importances_figure(findings: Findings, optunas: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Return our shares of the variance beside Optuna's importances, those that could be computed."""
+    figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
+    axes, found = figure.subplots(), dict(findings.answer.noise.shares)
+    kinds = {"share of the variance of a random trial": found, **optunas}
+    known = {label: values for label, values in kinds.items() if values}
+    names = list(dict.fromkeys(name for values in known.values() for name in values))
+    height = 0.8 / max(1, len(known))
+    for row, (label, values) in enumerate(known.items()):
+        places = np.arange(len(names)) + (row - (len(known) - 1) / 2) * height
+        bars = axes.barh(places, [values.get(n, 0.0) for n in names], height, color=COLOURS[row], label=label)
+        axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="share", xlim=(0, 1.1))
+    if known:
+        figure.legend(fontsize=8, ncols=2, loc="outside lower center")
+    else:
+        say(axes, "too few trials to say what mattered")
+    titled(figure, findings, "what mattered")
+    return figure

@@ -1,0 +1,70 @@
+"""The report of a study: tables, figures, Markdown, JSON and one self-contained page in a folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from hpo.confirm.confirmed import Confirmation
+from hpo.errors import UsageError
+from hpo.reading.findings import Findings, to_json
+from hpo.report.figures.all import figures, render
+from hpo.report.page import Language, report_page
+from hpo.report.words import markdown
+
+
+def write_report(
+    findings: Findings,
+    url: str,
+    out: Path,
+    *,
+    confirmation: Confirmation | None = None,
+    language: Language = "en",
+) -> list[Path]:
+    """Write the report of a study into ``out`` and return its files; they appear whole or not at all.
+
+    Any table is legal, an empty one too: the report then says what cannot be said. Raises
+    :class:`UsageError` when the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as folder:
+            for name, content in report_files(findings, url, confirmation, language).items():
+                (Path(folder) / name).write_bytes(content)
+            return [file.replace(out / file.name) for file in sorted(Path(folder).iterdir())]
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the report to {str(out)!r} ({error.strerror})",
+            "a folder that can be written",
+            "use --out DIR",
+        ) from error
+
+
+def report_files(
+    findings: Findings, url: str, confirmation: Confirmation | None = None, language: Language = "en"
+) -> dict[str, bytes]:
+    """Return the files of a report by name."""
+    drawn = figures(findings, confirmation)
+    pictures = {name: render(figure, "svg") for name, figure in drawn.items()}
+    text = markdown(findings, list(drawn), confirmation, language)
+    told = to_json(findings, url) | {"confirmation": confirmation.to_json() if confirmation else None}
+    return {
+        "report.html": report_page(findings.row.name, text, pictures, language),
+        "report.md": text.encode(),
+        "report.json": (json.dumps(told, indent=2, allow_nan=False) + "\n").encode(),
+        "trials.csv": findings.trials.to_csv(index=False).encode(),
+        "curves.csv": findings.curves.to_csv(index=False).encode(),
+        **{f"{name}.svg": picture for name, picture in pictures.items()},
+        **{f"{name}.png": render(figure, "png") for name, figure in drawn.items()},
+    }
+
+
+def answer_html(findings: Findings, confirmation: Confirmation | None, footer: str) -> bytes:
+    """Return the report as a page of a server, which has no tables beside it; ``footer`` is Markdown."""
+    drawn = figures(findings, confirmation)
+    text = markdown(findings, list(drawn), confirmation)
+    for table in ("trials.csv", "curves.csv"):
+        text = text.replace(f"[{table}]({table})", f"{table} of hpo report")
+    pictures = {name: render(figure, "svg") for name, figure in drawn.items()}
+    return report_page(findings.row.name, f"{text}\n{footer}\n", pictures)

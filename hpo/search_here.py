@@ -1,0 +1,164 @@
+"""What is behind ``hpo run``: one study, created or resumed, worked on up to its budget on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_path
+from rich.console import Console
+
+from hpo.errors import UsageError
+from hpo.fleet import run_local
+from hpo.ledger.ledger import Ledger
+from hpo.reading.findings import Findings, find_out
+from hpo.storage import open_engine
+from hpo.study import StudySpec, load_spec
+from hpo.study.setting import Setting
+from hpo.worker import Settings, open_study
+from hpo.worker.progress import Display, Progress
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What came of one study."""
+
+    findings: Findings
+    total: int
+    """Finished trials that were asked for."""
+    did_nothing: bool
+    """They were there already, or the ratio was known."""
+
+    @property
+    def known_within(self) -> float | None:
+        """The factor within which the best ratio is known, where the budget asks for that; None while not."""
+        within, curve = self.findings.spec.budget.known_within, self.findings.answer.curve
+        is_known = within is not None and curve is not None and curve.is_known_within(within)
+        return within if is_known else None
+
+
+def launch(
+    spec: StudySpec,
+    url: str,
+    *,
+    total: int,
+    workers: int | None,
+    settings: Settings,
+    console: Console,
+    warm_start: Sequence[str] = (),
+) -> Launched:
+    """Work on the study until ``total`` trials are finished, the clock runs out or a signal comes.
+
+    Progress goes to ``console``. ``workers=None`` takes one process a core, or one a GPU. Raises
+    :class:`hpo.errors.Interrupted` on a signal, and what the user can mend.
+    """
+    warm = warm_from(url, warm_start, spec)
+    name = open_study(url, spec, settings, total=total, warm=warm).name
+    engine = open_engine(url, create=False)
+    try:
+        before = Launched(find_out(engine, name), total, did_nothing=True)
+        if before.known_within is not None:
+            Ledger(engine).drop_free_slots(before.findings.row.study_id)
+            return before
+        if before.findings.counts.finished >= total:
+            return before
+        with Display(_progress(before.findings, total), console) as display:
+            run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
+        return Launched(find_out(engine, name), total, did_nothing=False)
+    finally:
+        engine.dispose()
+
+
+def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:
+    """Return the leaders of other studies of the database, for a new study to begin with."""
+    if not studies:
+        return []
+    from hpo.search.warm import warm_settings  # with SciPy
+
+    engine = open_engine(url, create=False)
+    try:
+        return warm_settings(engine, studies, spec.space)
+    finally:
+        engine.dispose()
+
+
+def _progress(before: Findings, total: int) -> Progress:
+    counts, best, partial = before.counts, before.answer.best, before.row.data.get("partial")
+    return Progress(
+        before.row.name + (f" [partial: {partial}]" if partial else ""),
+        total,
+        before.task.unit,
+        counts.complete,
+        counts.pruned,
+        counts.failed,
+        best.validation_loss if best else None,
+        best.number if best else None,
+    )
+
+
+def read_spec(
+    name_or_file: str, *, allow_partial: bool = False, known_within: float | None = None
+) -> StudySpec:
+    """Return the study of that name or file; raises UsageError, and what ``load_spec`` raises."""
+    spec = load_spec(name_or_file)
+    if allow_partial:
+        spec = spec.model_copy(update={"inputs": spec.inputs.model_copy(update={"allow_partial": True})})
+    if known_within is not None:
+        if known_within <= 1:
+            raise UsageError(
+                f"--known-within is {known_within:g}", "a factor above 1", "type: --known-within 1.5"
+            )
+        budget = spec.budget.model_copy(update={"known_within": known_within})
+        spec = spec.model_copy(update={"budget": budget})
+    return spec
+
+
+def make_settings(
+    data: Path, cache: Path | None, device: str, timeout: str | None, slots: str = "auto"
+) -> Settings:
+    """Return the settings of this machine; raises :class:`UsageError` for a word that is none."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UsageError(f"unknown device {device!r}", "cpu, cuda, cuda:N or auto", "type: --device auto")
+    return Settings(
+        data,
+        cache or user_cache_path("hpo"),
+        device,
+        parse_slots(slots),
+        timeout_s=None if timeout is None else parse_duration(timeout),
+        patience_s=patience_s(),
+    )
+
+
+def patience_s() -> float:
+    """Return how long the database may be away: HPO_PATIENCE, or ten minutes; raises :class:`UsageError`."""
+    return parse_duration(os.environ.get("HPO_PATIENCE") or "10m", "HPO_PATIENCE")
+
+
+def parse_slots(text: str) -> int | Literal["auto"]:
+    """Return a number of runs at a time, or ``auto``; raises :class:`UsageError`."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        expected = "a whole number of at least 1, or auto"
+        raise UsageError(f"--slots is {text!r}", expected, "type: --slots auto")
+    return int(text)
+
+
+def parse_duration(text: str, name: str = "--timeout") -> float:
+    """Return the seconds of ``90s``, ``30m``, ``2h`` or ``90``; :class:`UsageError` says ``name``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if seconds <= 0:
+        next_step = f"type: {name}{'=' if name.isupper() else ' '}30m"
+        raise UsageError(f"{name} is {text!r}", "a time such as 90s, 30m or 2h", next_step)
+    return seconds
+
+
+def check_at_least_one(option: str, value: int | None) -> None:
+    """Raise :class:`UsageError` when a count is zero or negative."""
+    if value is not None and value < 1:
+        raise UsageError(f"{option} is {value}", "a whole number of at least 1", f"type: {option} 2")

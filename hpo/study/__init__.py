@@ -1,0 +1,265 @@
+"""A study as its YAML file describes it: a frozen, checked value with a fingerprint. Free of torch.
+
+Bounds of the search space are log-uniform; learning rates are those of AdamW's two parameter groups
+(``lr`` the head's, ``backbone_lr`` the backbone's).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec
+from finetune.api import Recipe as RunRecipe
+from hpo.errors import SpecError, UnknownStudyError
+from hpo.study.parts import (
+    LAST_TUNING_SEED,
+    Backbone,
+    Budget,
+    Configuration,
+    Inputs,
+    NamedConfiguration,
+    Part,
+    Pruner,
+    PublishedResult,
+    Range,
+    Recipe,
+    Replicate,
+    Sampler,
+    SeedRange,
+    Space,
+    Validation,
+    disagreements,
+)
+from hpo.study.yaml_lines import Document, Fault, dotted, model_faults, nearest, read_yaml
+from hpo.study.yaml_lines import Path as KeyPath
+
+__all__ = [
+    "LAST_TUNING_SEED",
+    "Backbone",
+    "Budget",
+    "Configuration",
+    "Inputs",
+    "NamedConfiguration",
+    "Pruner",
+    "PublishedResult",
+    "Range",
+    "Recipe",
+    "Replicate",
+    "Sampler",
+    "SeedRange",
+    "Space",
+    "StudySpec",
+    "Validation",
+    "load_spec",
+    "parse_spec",
+    "shipped_studies",
+    "studies_folder",
+]
+
+_TEXTS: dict[str, Any] = {
+    "name": True,
+    "title": True,
+    "notes": True,
+    "published": True,
+    "budget": True,
+    "inputs": {"allow_partial"},
+    "space": {"lr": {"source"}, "backbone_lr": {"source"}},
+    "baseline": {"name", "source"},
+    "known": {"__all__": {"name", "source"}},
+}
+"""What cannot change a trial's numbers, and so is not in the fingerprint."""
+
+
+class StudySpec(Part):
+    """One study: what is searched for which task, and how. See docs/studies.md for every key."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    title: str = ""
+    notes: str = ""
+    task: str
+    inputs: Inputs = Inputs()
+    validation: Validation = Validation()
+    backbone: Backbone
+    mode: Mode = "full_finetuning"
+    recipe: Recipe = Recipe()
+    space: Space
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+    replicate: Replicate | None = None
+    budget: Budget = Budget()
+    baseline: NamedConfiguration
+    known: tuple[NamedConfiguration, ...] = ()
+    published: tuple[PublishedResult, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        wrong = disagreements(
+            self.task,
+            self.backbone,
+            self.space.loss,
+            self.space,
+            {("baseline",): self.baseline}
+            | {("known", place): known for place, known in enumerate(self.known)},
+        )
+        if wrong:
+            texts = "; ".join(text for _, text in wrong)
+            raise PydanticCustomError("parts_disagree", "{texts}", {"texts": texts})
+        return self
+
+    def what_counts(self) -> dict[str, Any]:
+        """Return all that can change a trial's numbers, as plain JSON values."""
+        counts = self.model_dump(mode="json", exclude=_TEXTS)
+        if self.inputs.every == 1:
+            del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
+        if self.space.seed.count is None:
+            del counts["space"]["seed"]["count"]  # as above
+        return counts
+
+    def fingerprint(self) -> str:
+        """Return the sha256 (hex) of what can change a result; texts and the budget are not in it."""
+        canonical = json.dumps(self.what_counts(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def differences(self, other: StudySpec) -> list[str]:
+        """Return one ``key: mine here, theirs there`` for each thing that counts and differs."""
+        here, there = _flat(self.what_counts()), _flat(other.what_counts())
+        return [
+            f"{key}: {here.get(key, 'nothing')} here, {there.get(key, 'nothing')} there"
+            for key in here | there
+            if here.get(key) != there.get(key)
+        ]
+
+    def run_spec(self, configuration: Configuration) -> RunSpec:
+        """Return the run that tries ``configuration`` in this study."""
+        return RunSpec(
+            inputs=InputSpec(
+                task=self.task,
+                folds=self.validation.k if self.validation.kind == "grouped_folds" else None,
+                **self.inputs.model_dump(),
+            ),
+            backbone=BackboneSpec(self.backbone.name, self.backbone.weights),
+            mode=self.mode,
+            recipe=RunRecipe(**self.recipe.model_dump()),
+            lr=configuration.lr,
+            backbone_lr=configuration.backbone_lr,
+            loss=configuration.loss,
+            seed=configuration.seed,
+        )
+
+
+def _flat(value: Any, path: KeyPath = ()) -> dict[str, Any]:
+    """Return nested ``value`` as one level of dotted keys."""
+    if isinstance(value, Mapping):
+        parts: Any = value.items()
+    elif (
+        isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(v, dict) for v in value)
+    ):
+        parts = enumerate(value)
+    else:
+        return {dotted(path): value}
+    return {key: leaf for name, part in parts for key, leaf in _flat(part, (*path, name)).items()}
+
+
+def studies_folder() -> Path:
+    """Return the folder of the shipped studies: in the wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "studies"
+    return inside if inside.is_dir() else package.parent / "studies"
+
+
+def shipped_studies() -> list[str]:
+    """Return the names of the studies that ship with the package, sorted."""
+    return sorted(file.stem for file in studies_folder().glob("*.yaml"))
+
+
+def load_spec(name_or_file: str) -> StudySpec:
+    """Return the shipped study of that name, or the study in that YAML file.
+
+    A file is what ends in .yaml or .yml, or has a folder in it. Raises :class:`UnknownStudyError` when there
+    is neither, and :class:`SpecError` with every fault of the file, each as ``file:line: what; expected``.
+    """
+    given = Path(name_or_file)
+    if given.suffix in {".yaml", ".yml"} or len(given.parts) > 1:
+        return _load_file(given)
+    names = shipped_studies()
+    if name_or_file not in names:
+        raise UnknownStudyError(
+            f"unknown study {name_or_file!r}",
+            f"a YAML file or one of {', '.join(names)}{nearest(name_or_file, names)}",
+            "type: hpo studies",
+        )
+    return _load_file(studies_folder() / f"{name_or_file}.yaml", shipped=True)
+
+
+def _load_file(file: Path, *, shipped: bool = False) -> StudySpec:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{file}:1: not a text file in UTF-8", "a study in YAML") from error
+    except OSError as error:
+        raise UnknownStudyError(
+            f"cannot read the study {str(file)!r} ({error.strerror})",
+            "a readable YAML file",
+            "type: hpo studies",
+        ) from error
+    spec, faults = parse_spec(text)
+    if spec is not None and shipped and spec.name != file.stem:
+        faults = [Fault(1, f"name is {spec.name!r}; expected {file.stem!r}, as the file is named")]
+    if faults or spec is None:
+        lines = sorted(faults, key=lambda fault: fault.line)
+        raise SpecError("\n".join(f"{file}:{fault.line}: {fault.text}" for fault in lines))
+    return spec
+
+
+def parse_spec(text: str) -> tuple[StudySpec | None, list[Fault]]:
+    """Return the study that ``text`` (YAML) describes, or None and every fault of it."""
+    document = read_yaml(text)
+    if document.faults and document.value is None:
+        return None, document.faults
+    if not isinstance(document.value, dict):
+        return None, [
+            Fault(1, "the file holds no keys; expected a study: name, task, backbone, space, baseline")
+        ]
+    try:
+        spec = StudySpec.model_validate(document.value)
+    except ValidationError as error:
+        faults = [
+            fault
+            for fault, details in zip(model_faults(error, StudySpec, document), error.errors(), strict=True)
+            if details["type"] != "parts_disagree"
+        ]
+        wrong = _disagreements_in(document)
+        return None, document.faults + faults + [Fault(document.line(path), what) for path, what in wrong]
+    return (None, document.faults) if document.faults else (spec, [])
+
+
+def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:
+    """Check the parts of a faulty file against each other as far as they can be read."""
+    known, losses = document.piece("known"), document.piece("space", "loss")
+    paths: list[KeyPath] = [("baseline",)]
+    paths += [("known", place) for place in range(len(known) if isinstance(known, list) else 0)]
+    read = {path: _part(NamedConfiguration, document.piece(*path)) for path in paths}
+    return disagreements(
+        document.piece("task"),
+        _part(Backbone, document.piece("backbone")),
+        [loss for loss in losses if isinstance(loss, str)] if isinstance(losses, list) else [],
+        _part(Space, document.piece("space")),
+        {path: part for path, part in read.items() if part is not None},
+    )
+
+
+_AnyPart = TypeVar("_AnyPart", bound=Part)
+
+
+def _part(model: type[_AnyPart], value: object) -> _AnyPart | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError:
+        return None

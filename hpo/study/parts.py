@@ -1,0 +1,262 @@
+"""The parts of a study's description, each with its own checks, and how they must agree. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from finetune.api import (
+    BACKBONES,
+    LOSSES,
+    TASKS,
+    BackboneSpec,
+    FinetuneError,
+    Normalisation,
+    Precision,
+    check_backbone,
+)
+from hpo.study.yaml_lines import Path as KeyPath
+from hpo.study.yaml_lines import dotted, nearest
+
+LAST_TUNING_SEED = 9999
+"""Confirmation seeds start at 1,000,000, so the two never meet (Eimer et al. 2023, arXiv 2306.01324)."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One point of the search space."""
+
+    lr: float
+    backbone_lr: float
+    loss: str
+    seed: int
+
+    @property
+    def ratio(self) -> float:
+        """``lr / backbone_lr``."""
+        return self.lr / self.backbone_lr
+
+
+class Part(BaseModel):
+    """What all parts share: frozen, unknown keys are errors, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Range(Part):
+    """A log-uniform range of learning rates, both ends included."""
+
+    low: float
+    high: float
+    source: str = ""
+    """Where the bounds come from; a text, not part of the fingerprint."""
+
+    @model_validator(mode="after")
+    def _is_a_log_range(self) -> Self:
+        if self.low <= 0:
+            raise PydanticCustomError(
+                "file_fault",
+                "low is {low}; expected a number above 0 (the range is logarithmic)",
+                {"low": self.low},
+            )
+        if self.low >= self.high:
+            raise PydanticCustomError(
+                "file_fault",
+                "low {low} is not below high {high}; expected low < high",
+                {"low": self.low, "high": self.high},
+            )
+        return self
+
+    def contains(self, value: float) -> bool:
+        """Return whether ``value`` lies in the range, its ends included."""
+        return self.low <= value <= self.high
+
+
+class SeedRange(Part):
+    """Tuning seeds, both ends included."""
+
+    low: int = Field(default=0, ge=0, le=LAST_TUNING_SEED)
+    high: int = Field(default=LAST_TUNING_SEED, ge=0, le=LAST_TUNING_SEED)
+    count: int | None = Field(default=None, ge=2)
+    """How many of them the trials of a search take turns with; None: each trial has its own."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low > self.high:
+            raise PydanticCustomError(
+                "file_fault",
+                "low {low} is above high {high}; expected low <= high",
+                {"low": self.low, "high": self.high},
+            )
+        seeds = self.high - self.low + 1
+        if self.count is not None and self.count > seeds:
+            raise PydanticCustomError(
+                "file_fault",
+                "count {count} with {seeds} seeds from low to high; expected at most as many",
+                {"count": self.count, "seeds": seeds},
+            )
+        return self
+
+
+class Space(Part):
+    """What is searched. The seed is sampled and stored but never chosen: it is noise."""
+
+    lr: Range
+    backbone_lr: Range
+    loss: tuple[str, ...] = Field(min_length=1)
+    seed: SeedRange = SeedRange()
+
+
+class NamedConfiguration(Part):
+    """A configuration that somebody used before; it runs with a seed of the study's own."""
+
+    name: str
+    lr: float = Field(gt=0)
+    backbone_lr: float = Field(gt=0)
+    loss: str
+    source: str = ""
+
+
+class Inputs(Part):
+    """Which windows a trial sees."""
+
+    normalisation: Normalisation = "window"
+    samples: int = Field(default=1250, gt=0)
+    train_subjects: int | None = Field(default=None, gt=0)
+    every: int = Field(default=1, gt=0)
+    """Every n-th training and validation window of each subject; the test split is always whole."""
+    allow_partial: bool = False
+    """Not part of the fingerprint: the hash of the data says which records were there."""
+
+
+class Validation(Part):
+    """What a trial is validated on: the reference split, or grouped folds of all non-test subjects."""
+
+    kind: Literal["reference", "grouped_folds"] = "reference"
+    k: int = Field(default=5, ge=2)
+
+
+class Backbone(Part):
+    """Which encoder; ``weights`` is ``builtin``, ``none`` or a path."""
+
+    name: str
+    weights: str = "builtin"
+
+
+class Recipe(Part):
+    """What stays fixed in every trial; see :class:`finetune.spec.Recipe`."""
+
+    epochs: int = Field(default=20, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    patience: int = Field(default=5, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    precision: Precision = "fp32"
+
+
+class Sampler(Part):
+    """How configurations are suggested; the first ``startup_trials`` are random, or fill the space evenly."""
+
+    kind: Literal["ratio", "gp", "tpe", "random"] = "ratio"
+    startup_trials: int = Field(default=10, ge=0)
+
+
+class Pruner(Part):
+    """Which runs are stopped early, on the task's own validation loss."""
+
+    kind: Literal["none", "median", "improvement"] = "improvement"
+    warmup_epochs: int = Field(default=3, ge=0)
+    startup_trials: int = Field(default=5, ge=0)
+
+
+class Replicate(Part):
+    """The last part of the budget goes to fresh tuning seeds for the ``top`` configurations."""
+
+    top: int = Field(gt=0)
+    seeds: int = Field(gt=0)
+
+
+class Budget(Part):
+    """Finished trials of the whole study, unless the command line says otherwise."""
+
+    trials: int = Field(default=100, gt=0)
+    known_within: float | None = Field(default=None, gt=1)
+    """End earlier, once the 95 % interval of the best ratio lies within this factor of it."""
+
+
+class PublishedResult(Part):
+    """A number from the literature or the diary, to stand beside ours."""
+
+    name: str
+    metrics: dict[str, float]
+    source: str
+    comparable: str = ""
+    """In words: what of it cannot be compared."""
+
+
+def disagreements(
+    task: object,
+    backbone: Backbone | None,
+    losses: Sequence[str],
+    space: Space | None,
+    configurations: Mapping[KeyPath, NamedConfiguration],
+) -> list[tuple[KeyPath, str]]:
+    """Return what does not fit together, as (key, text); parts that are None are faulty by themselves."""
+    wrong = _unknown(("task",), "task", task, list(TASKS))
+    if backbone is not None:
+        wrong += _backbone_faults(backbone, task)
+    for place, loss in enumerate(losses):
+        wrong += _loss_faults(("space", "loss", place), loss, task)
+    for path, configuration in configurations.items():
+        wrong += _loss_faults((*path, "loss"), configuration.loss, task)
+        if space is not None:
+            wrong += _outside(path, configuration, space)
+    return wrong
+
+
+def _unknown(path: KeyPath, kind: str, name: object, names: Sequence[str]) -> list[tuple[KeyPath, str]]:
+    if not isinstance(name, str) or name in names:
+        return []
+    return [(path, f"unknown {kind} {name!r}; expected one of {', '.join(names)}{nearest(name, names)}")]
+
+
+def _backbone_faults(backbone: Backbone, task: object) -> list[tuple[KeyPath, str]]:
+    if not isinstance(task, str) or task not in TASKS:
+        return _unknown(("backbone", "name"), "backbone", backbone.name, list(BACKBONES))
+    try:
+        check_backbone(BackboneSpec(backbone.name, backbone.weights), TASKS[task])
+    except FinetuneError as error:
+        key = "weights" if "weights" in error.what else "name"
+        return [(("backbone", key), str(error))]
+    return []
+
+
+def _loss_faults(path: KeyPath, loss: str, task: object) -> list[tuple[KeyPath, str]]:
+    fitting = TASKS[task].losses if isinstance(task, str) and task in TASKS else LOSSES
+    if loss in LOSSES and loss not in fitting:
+        return [(path, f"loss {loss!r} does not fit task {task!r}; expected one of {', '.join(fitting)}")]
+    return _unknown(path, "loss", loss, fitting)
+
+
+def _outside(path: KeyPath, configuration: NamedConfiguration, space: Space) -> list[tuple[KeyPath, str]]:
+    wrong: list[tuple[KeyPath, str]] = []
+    for name, bounds in (("lr", space.lr), ("backbone_lr", space.backbone_lr)):
+        value = getattr(configuration, name)
+        if not bounds.contains(value):
+            key = (*path, name)
+            wrong.append(
+                (key, f"{dotted(key)} {value} is outside the space; expected {bounds.low} to {bounds.high}")
+            )
+    if configuration.loss in LOSSES and configuration.loss not in space.loss:
+        wrong.append(
+            (
+                (*path, "loss"),
+                f"loss {configuration.loss!r} is not in space.loss; expected one of {', '.join(space.loss)}",
+            )
+        )
+    return wrong
