@@ -17,7 +17,7 @@ from hpo.storage.tables import studies
 from hpo.worker import versions, work
 
 OLDER = {file.name.split(".")[0]: file for file in (Path(__file__).parent / "data").glob("schema_*.db.gz")}
-"""Each holds what small_study makes: complete, pruned, diverged, failed trials, one that runs, one that waits."""
+"""Each holds trials of every kind: complete, pruned, diverged, failed, a dead worker's, one that waits."""
 
 
 @pytest.fixture(params=sorted(OLDER))
