@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from hpo.analysis.box import Floats, Lattice
 
+Ints = NDArray[np.int64]
 Rule = Literal["decision", "information", "improvement", "thompson", "confidence"]
 PLACES = 64
 """Places that may become the choice: with the lowest means, and the lowest of each draw."""
@@ -22,6 +24,8 @@ NEAR_DECADES = 1.0
 """How far a trial's news reaches in :func:`decision`: half of it is left after 1.2 of these."""
 OTHER_LOSS = 0.7
 """How much of it other losses are told (chosen by us: as little as half a hundred draws can tell apart)."""
+TINY = 1e-300
+"""Where nothing is uncertain nothing moves."""
 CONFIDENCE = 1.5
 """Standard deviations below the mean in the rule ``confidence``."""
 
@@ -77,7 +81,7 @@ def decision(lattice: Lattice, draws: Floats, noise: float) -> Floats:
     covariance = spread.T @ spread[:, places] / (len(values) - 1)  # (N, M)
     covariance *= _reach(lattice, points, points[places])
     variance = np.mean(spread**2, axis=0) * len(values) / (len(values) - 1)
-    moves = covariance / np.sqrt(variance + noise)[:, None]
+    moves = covariance / np.sqrt(np.maximum(variance + noise, TINY))[:, None]
     after = np.zeros(len(points))
     for outcome in OUTCOMES:
         after += np.min(mean[places] + outcome * moves, axis=1) / len(OUTCOMES)
@@ -86,7 +90,7 @@ def decision(lattice: Lattice, draws: Floats, noise: float) -> Floats:
     return found
 
 
-def _reach(lattice: Lattice, points: Floats, places: Floats) -> Floats:
+def _reach(lattice: Lattice, points: Ints, places: Ints) -> Floats:
     """Return (N, M): how much of their covariance is believed, by distance and loss."""
     here, there = (
         np.stack([lattice.lr[at[:, 1]], lattice.ratio[at[:, 2]]], axis=1) for at in (points, places)
