@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from finetune.api import Task, find_task
+from finetune.api import Task
 from hpo.analysis import answer
 from hpo.analysis.values import Answer
 from hpo.ledger.ledger import Ledger
@@ -35,7 +35,7 @@ class Findings:
     @property
     def task(self) -> Task:
         """The task of the study."""
-        return find_task(self.spec.task)
+        return self.spec.what
 
     @property
     def trivial(self) -> float:
