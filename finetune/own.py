@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from finetune.errors import SettingError
 
@@ -117,10 +117,20 @@ class OwnData:
         if self.kind == "regression" and self.classes:
             raise SettingError("data.classes with kind regression", "no classes, or kind classes")
 
-    @property
-    def final_hz(self) -> float | None:
-        """Rate of the windows that a model gets, before ``inputs.samples``; None: the file's own."""
-        return self.resample_hz or self.rate_hz
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any]) -> OwnData:
+        """Return what :func:`dataclasses.asdict` and JSON have made plain."""
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+        }
+        split: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in stored["split"].items()
+        }
+        plain["split"] = OwnSplit(**split)
+        plain["filters"] = tuple(
+            Filter(one["kind"], tuple(one["hz"]), one["order"]) for one in stored["filters"]
+        )
+        return cls(**plain)
 
     @property
     def knows_subjects(self) -> bool:
@@ -130,10 +140,3 @@ class OwnData:
     def allows(self, fault: Allowance) -> bool:
         """Return whether the study accepts that fault."""
         return fault in self.allow
-
-
-def named(values: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return one name or several as a tuple."""
-    if values is None:
-        return ()
-    return (values,) if isinstance(values, str) else tuple(values)

@@ -26,7 +26,13 @@ from finetune.datasets.own.files import (
     read_subjects,
     subject_files,
 )
-from finetune.datasets.own.labels import check_training_labels, class_names, encode, missing_labels
+from finetune.datasets.own.labels import (
+    check_range,
+    check_training_labels,
+    class_names,
+    encode,
+    missing_labels,
+)
 from finetune.datasets.own.records import Records, root_of
 from finetune.datasets.own.splitting import Assigned, assign
 from finetune.datasets.own.tables import read_npz, read_parquet
@@ -95,6 +101,7 @@ def _window_set(records: Records, windows: Cut, assigned: Assigned, own: OwnData
     labels = windows.labels[order]
     classes = class_names(windows.labels, own)
     encoded = encode(labels, own, classes, lambda row: names[row])
+    notes += check_range(encoded.astype(np.float32), own, lambda row: names[row])
     notes += _screen(signal, encoded, names, groups, split, windows.rate_hz, own)
     notes += check_training_labels(encoded[split == TRAIN], own, classes)
     if own.split.records is not None:
