@@ -142,6 +142,8 @@ class StudySpec(Part):
             del counts["space"]["seed"]["count"]  # as above
         if self.data is None:
             del counts["data"]  # as above
+        if self.sampler.seed == 0:
+            del counts["sampler"]["seed"]  # as above
         return counts
 
     def fingerprint(self) -> str:
