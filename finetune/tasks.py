@@ -44,6 +44,8 @@ class Task:
     classes: tuple[str, ...] = ()
     """Names of the outputs, where they are known before the data are read."""
     synthetic: bool = False
+    knows_subjects: bool = True
+    """False: windows of one person may be in several splits, and every output says so (a user's own data)."""
 
     @property
     def yardstick(self) -> Yardstick:
@@ -159,6 +161,7 @@ def own_task(own: OwnData) -> Task:
         window_s=own.window_s or 0.0,
         unit_of_independence="subject" if own.knows_subjects else "record",
         classes=own.classes,
+        knows_subjects=own.knows_subjects,
     )
 
 

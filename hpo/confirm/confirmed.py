@@ -133,6 +133,7 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
     found = ChoiceBook(engine).scores(row.study_id, choice.choice_hash)
     partial = row.data.get("partial", "")
     labels = [*(["synthetic signals"] * task.synthetic), *([f"partial: {partial}"] * bool(partial))]
+    labels += ["subjects not known"] * (not task.knows_subjects)
     return Confirmation(
         choice.study,
         task,

@@ -54,10 +54,11 @@ class Findings:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What every output must say of the data: synthetic, partial."""
+        """What every output must say of the data: synthetic, partial, subjects not known."""
         partial = self.row.data.get("partial", "")
         synthetic = ["synthetic signals"] if self.task.synthetic else []
-        return (*synthetic, *([f"partial: {partial}"] if partial else []))
+        unknown = [] if self.task.knows_subjects else ["subjects not known"]
+        return (*synthetic, *([f"partial: {partial}"] if partial else []), *unknown)
 
 
 def find_out(engine: sa.Engine, study: str) -> Findings:

@@ -74,6 +74,7 @@ def standing(row: StudyRow, counts: Counts, url: str) -> dict[str, Any]:
         "state": row.state,
         "fingerprint": row.fingerprint,
         "synthetic": task.synthetic,
+        "subjects_known": task.knows_subjects,
         "partial": row.data.get("partial", ""),
         "yardstick": task.yardstick,
         "unit": task.unit,
