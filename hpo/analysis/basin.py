@@ -6,9 +6,9 @@
 
 Each of the four directions d (lr, backbone_lr, the ratio, the product) may be the only one that matters: a
 ridge is a basin with one narrow width. Each loss l has a centre and a width of its own, shrunk to common ones
-(its level is the Gaussian process's). psi is the general robust loss (Barron 2019, arXiv 1701.03077): kappa = 1
-a parabola, 0 a logarithm, below 0 a plateau, -inf 1 - exp(-q); near the bottom it is q for all of them. All
-logarithms of rates are to base 10. Parameters, in this order (P = 9 + 3 L, L losses):
+(its level is the Gaussian process's). psi is the general robust loss (Barron 2019, arXiv 1701.03077):
+kappa = 1 a parabola, 0 a logarithm, below 0 a plateau, -inf 1 - exp(-q); near the bottom it is q for all of
+them. All logarithms of rates are to base 10. Parameters, in this order (P = 9 + 3 L, L losses):
 
     log A, c_lr, c_backbone_lr, v (4), log s, log tau, xi (L), xi' (L), omega (L)
 

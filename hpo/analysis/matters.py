@@ -17,8 +17,8 @@ from hpo.analysis.ratio import lowest_at, profile_of
 from hpo.analysis.zones import WorthSource, Zones, zones_of
 
 HARDLY = 2.0
-"""What does not matter costs, a decade off, no more than the worth, and at the upper end of its interval no more
-than so many times the worth (chosen by us: of seeds' deviations, nobody sees fewer in a few runs)."""
+"""What does not matter costs, a decade off, no more than the worth, and at the upper end of its interval no
+more than so many times the worth (chosen by us: of seeds' deviations, nobody sees fewer in a few runs)."""
 
 
 class Mattering(StrEnum):

@@ -33,7 +33,9 @@ SHALLOW = -1.7
 """Their log A, in standard deviations of its prior."""
 PARTICLES = 100
 MOVES = 3
-"""Metropolis moves after each weighting; twice as many at the posterior itself."""
+"""Metropolis moves after each weighting."""
+LAST_MOVES = 12
+"""Moves at the posterior itself."""
 LIMIT = 3.5
 """Standard deviations of the prior beyond which no parameter goes."""
 CENTRE = slice(KERNEL + 1, KERNEL + 3)
@@ -59,33 +61,36 @@ def fit_surrogate(
     *,
     draws: int = PARTICLES,
     seed: int = 0,
+    thorough: bool = True,
 ) -> Surrogate:
     """Return the surrogate of (n, 3) points and (n,) finite observations, n >= 2.
 
     Time grows with n^3: thin first (:func:`hpo.analysis.evidence.thinned`) above a few hundred. ``extra``
     (n,) is variance beyond the seed's, in units of y squared; ``common`` (n, q) what each of q errors that
     are common to all rows does to each; ``groups`` (n,) the fold of each row; ``draws`` how many draws of the
-    parameters stand for their posterior.
+    parameters stand for their posterior. Not ``thorough``, a third of the time: for a suggestion, not an answer.
     """
     rng = np.random.default_rng(seed)
     extra = np.zeros(len(y)) if extra is None else extra
     common = np.zeros((len(y), 0)) if common is None else common
     problem, centre, scale = problem_of(x, y, extra, common, groups, box)
     with threadpool_limits(1):  # matrices are small; threads cost 10x where workers keep the cores busy
-        drawn = draw_parameters(problem, draws, rng)
+        drawn = draw_parameters(problem, draws, rng, thorough=thorough)
         return Surrogate(problem, [Fit.of(problem, z) for z in drawn], centre, scale)
 
 
-def draw_parameters(problem: Problem, size: int, rng: np.random.Generator) -> Floats:
+def draw_parameters(
+    problem: Problem, size: int, rng: np.random.Generator, *, thorough: bool = True
+) -> Floats:
     """Return (size, P) draws of z from its posterior."""
-    proposal = Proposal.of(problem, rng)
+    proposal = Proposal.of(problem, rng, thorough=thorough)
     cloud = Cloud.of(problem, proposal, proposal.draw(size, rng))
     warmth = 0.0
     while warmth < 1:
         step = _next_step(cloud.log_p - cloud.log_q, 1 - warmth)
         warmth += step
         cloud = cloud.rows(_resampled(step * (cloud.log_p - cloud.log_q), rng))
-        for _ in range(MOVES if warmth < 1 else 2 * MOVES):
+        for _ in range(LAST_MOVES if thorough and warmth >= 1 else MOVES):
             cloud = _moved(problem, proposal, cloud, warmth, rng)
     return cloud.z
 
@@ -98,9 +103,9 @@ class Proposal:
     shares: Floats
 
     @classmethod
-    def of(cls, problem: Problem, rng: np.random.Generator) -> Proposal:
+    def of(cls, problem: Problem, rng: np.random.Generator, *, thorough: bool = True) -> Proposal:
         """Return the mixture: the modes by Laplace's approximation, and a share where nothing matters."""
-        modes = find_modes(problem, rng)
+        modes = find_modes(problem, rng, thorough=thorough)
         logs = np.array([mode.log_density + np.linalg.slogdet(mode.root)[1] for mode in modes])
         shares = np.exp((logs - logs.max()) / 2)
         return cls([*modes, _nothing(problem)], np.append((1 - NOTHING) * shares / shares.sum(), NOTHING))
@@ -197,14 +202,16 @@ def _moved(
     return cloud
 
 
-def find_modes(problem: Problem, rng: np.random.Generator) -> list[Mode]:
-    """Return the distinct modes found from all starts, best first."""
+def find_modes(problem: Problem, rng: np.random.Generator, *, thorough: bool = True) -> list[Mode]:
+    """Return the distinct modes found from all starts (not ``thorough``: the first few), best first."""
     size = len(problem.prior.mean)
     early = problem if len(problem.y) <= CLIMB_ROWS else problem.rows(_spread(len(problem.y), CLIMB_ROWS))
-    first = sorted(
-        (_climb(early, start, most=50) for start in _starts(problem, rng)), key=lambda climb: climb[1]
+    starts = _starts(problem, rng)
+    starts = starts if thorough else starts[: 1 + len(np.unique(problem.x[:, 2]))]
+    first = sorted((_climb(early, start, most=50) for start in starts), key=lambda climb: climb[1])
+    climbs = sorted(
+        (_climb(problem, z) for z, _ in first[: BEST if thorough else 1]), key=lambda climb: climb[1]
     )
-    climbs = sorted((_climb(problem, z) for z, _ in first[:BEST]), key=lambda climb: climb[1])
     kept: list[Mode] = []
     for z, height in climbs:
         near = any(np.linalg.norm(np.linalg.solve(mode.root, z - mode.z)) < 3 for mode in kept)
