@@ -68,7 +68,7 @@ def fit_surrogate(
     Time grows with n^3: thin first (:func:`hpo.analysis.evidence.thinned`) above a few hundred. ``extra``
     (n,) is variance beyond the seed's, in units of y squared; ``common`` (n, q) what each of q errors that
     are common to all rows does to each; ``groups`` (n,) the fold of each row; ``draws`` how many draws of the
-    parameters stand for their posterior. Not ``thorough``, a third of the time: for a suggestion, not an answer.
+    parameters stand for their posterior. Not ``thorough``: a third of the time, for suggestions.
     """
     rng = np.random.default_rng(seed)
     extra = np.zeros(len(y)) if extra is None else extra
