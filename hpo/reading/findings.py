@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -16,7 +13,6 @@ from hpo.analysis.values import Answer
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.reading.standing import standing
 from hpo.study import StudySpec
 
 
@@ -68,25 +64,5 @@ def find_out(engine: sa.Engine, study: str) -> Findings:
     spec = StudySpec.model_validate(row.spec)
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
-    found = answer(trials, curves, spec.space, spec.baseline, trivial)
+    found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)
     return Findings(row, spec, ledger.counts(row.study_id), trials, curves, found)
-
-
-def to_json(findings: Findings, url: str) -> dict[str, Any]:
-    """Return the study as one JSON object; see docs/cli.md for its keys."""
-    return {
-        **standing(findings.row, findings.counts, url),
-        "imported": findings.imported,
-        "trivial_name": findings.trivial_name,
-        "published": [published.model_dump() for published in findings.spec.published],
-        **_finite(findings.answer.to_json()),
-    }
-
-
-def _finite(value: Any) -> Any:
-    """Return ``value`` with None for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -71,6 +71,7 @@ _TEXTS: dict[str, Any] = {
     "notes": True,
     "published": True,
     "budget": True,
+    "worth": True,
     "inputs": {"allow_partial"},
     "space": {"lr": {"source"}, "backbone_lr": {"source"}},
     "baseline": {"name", "source"},
@@ -98,6 +99,8 @@ class StudySpec(Part):
     pruner: Pruner = Pruner()
     replicate: Replicate | None = None
     budget: Budget = Budget()
+    worth: float | None = Field(default=None, gt=0)
+    """The difference in validation loss that its user cares for; None: one seed's standard deviation."""
     baseline: NamedConfiguration
     known: tuple[NamedConfiguration, ...] = ()
     published: tuple[PublishedResult, ...] = ()

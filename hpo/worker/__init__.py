@@ -22,8 +22,9 @@ from hpo.worker.leases import renewing
 from hpo.worker.opening import check_fits, open_study
 from hpo.worker.roster import Roster
 from hpo.worker.session import Event, Session, Settings, checkpoint_folder, open_session, versions
-from hpo.worker.source import Recalled, Source, tell_reaped
+from hpo.worker.source import Recalled, Source
 from hpo.worker.stop import Stop, Stopped
+from hpo.worker.trial import Broken, tell_reaped
 
 __all__ = [
     "Event",
@@ -142,7 +143,7 @@ def _train(train: Callable[[Source], None], source: Source, roster: Roster) -> N
         raise
     except Exception as error:  # whatever it is: the run that it ended must not end the search
         end: Literal["out_of_memory", "error"] = "out_of_memory" if _is_memory(error) else "error"
-        source.fail_all(end, traceback.format_exc())
+        source.fail_all(Broken(end, traceback.format_exc()))
 
 
 def _is_memory(error: Exception) -> bool:
