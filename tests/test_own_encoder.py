@@ -416,6 +416,18 @@ def test_a_search_with_an_own_encoder_ends_in_an_answer_and_a_model(
     assert capsys.readouterr().out.startswith("start_s,end_s,windows (bpm)")
 
 
+def test_the_example_of_the_documentation_runs(code: Path, tmp_path: Path) -> None:
+    import re
+
+    page = (Path(__file__).resolve().parent.parent / "docs" / "own_encoder.md").read_text(encoding="utf-8")
+    source, study = re.search(r"```python\n(.*?)```.*?```yaml\n(.*?)```", page, re.DOTALL).groups()  # type: ignore[union-attr]
+    (code / "my_encoder.py").write_text(source)
+    spec, faults = parse_spec(study)
+    assert spec is not None, faults
+
+    assert built(spec_of(options='{"width": 32}', groups="my_encoder.py:layers")).embedding == 32
+
+
 def test_studies_of_before_keep_their_fingerprint_and_own_encoders_have_one_of_their_own() -> None:
     from test_study_file import GOOD
 
