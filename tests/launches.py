@@ -8,7 +8,17 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_NOTHING = ("empty", "new_empty", "empty_like", "empty_strided", "detach", "lift_fresh", "alias", "unbind")
+_NOTHING = (
+    "_unsafe_view",
+    "empty",
+    "new_empty",
+    "empty_like",
+    "empty_strided",
+    "detach",
+    "lift_fresh",
+    "alias",
+    "unbind",
+)
 COPIES = ("_local_scalar_dense", "_to_copy", "copy_", "scalar_tensor", "lift_fresh")
 """What may bring something from the host, or wait for the device."""
 

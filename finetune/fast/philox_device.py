@@ -1,7 +1,7 @@
-"""The random bytes of :mod:`finetune.fast.philox` on any device: those of all members and calls of a step at once.
+"""The random bytes of :mod:`finetune.fast.philox` on any device, of all members and calls of a step at once.
 
-On CUDA one Triton kernel where Triton can be imported (torch's CUDA wheels for Linux bring it), elsewhere about
-300 integer operations of torch: the same bytes. K members, C chunks of 1,024 bytes.
+On CUDA one Triton kernel where Triton can be imported (torch's CUDA wheels for Linux bring it), elsewhere
+about 300 integer operations of torch: the same bytes. K members, C chunks of 1,024 bytes.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from finetune.fast.philox import CHUNK
-
+CHUNK = 64
+"""Blocks whose words stand side by side, for SIMD."""
 CHUNK_BYTES = 16 * CHUNK
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
@@ -25,23 +24,28 @@ LOW = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Layout:
-    """Which bytes of which call lie where: each call begins a new chunk."""
+    """Which bytes lie where: call by call, in a call member by member, each member's in whole chunks."""
 
     calls: Tensor
-    """(C,) int64: the call of each chunk."""
+    """(C,) int64: the call of each chunk of a member."""
     numbers: Tensor
     """(C,) int64: the chunk's number within its call."""
+    places: Tensor
+    """(K, C) int64: where, in chunks, it is put."""
     offsets: tuple[int, ...]
     """First byte of each call, and the end of the last."""
 
     @classmethod
-    def of(cls, counts: Sequence[int], device: torch.device, first: int = 0) -> Layout:
-        """Lay out calls ``first``, ``first + 1``, ... of so many bytes each."""
-        chunks = [-(-count // CHUNK_BYTES) for count in counts]
-        calls = [first + call for call, size in enumerate(chunks) for _ in range(size)]
-        numbers = [number for size in chunks for number in range(size)]
-        table = torch.tensor([calls, numbers], dtype=torch.int64).to(device)
-        return cls(table[0], table[1], (0, *accumulate(CHUNK_BYTES * size for size in chunks)))
+    def of(cls, counts: Sequence[int], device: torch.device, members: int = 1, first: int = 0) -> Layout:
+        """Lay out calls ``first``, ``first + 1``, ... of so many bytes a member each."""
+        sizes = torch.tensor([-(-count // CHUNK_BYTES) for count in counts])
+        begins = sizes.cumsum(0) - sizes
+        calls = torch.repeat_interleave(torch.arange(len(counts)), sizes)
+        numbers = torch.arange(int(sizes.sum())) - begins[calls]
+        rows = torch.arange(members)[:, None]
+        places = members * begins[calls] + rows * sizes[calls] + numbers
+        ends = (members * CHUNK_BYTES * sizes).cumsum(0).tolist()
+        return cls((calls + first).to(device), numbers.to(device), places.to(device), (0, *ends))
 
 
 def words_of(numbers: Sequence[int]) -> Tensor:
@@ -50,27 +54,26 @@ def words_of(numbers: Sequence[int]) -> Tensor:
 
 
 def device_bytes(keys: Tensor, steps: Tensor, layout: Layout) -> Tensor:
-    """Return random bytes (K, bytes) uint8: of call c what ``random_bytes(key, c, step, count)`` begins with.
+    """Return random bytes (bytes,) uint8: of call c and member k as ``random_bytes(key, c, step, count)``.
 
     ``keys`` and ``steps`` are (K, 2) as :func:`words_of` gives them, on the device of the layout.
     """
-    drawn: Tensor = torch.ops.finetune.dropout_bytes(keys, steps, layout.calls, layout.numbers)
+    drawn: Tensor = torch.ops.finetune.dropout_bytes(keys, steps, layout.calls, layout.numbers, layout.places)
     return drawn
 
 
 @torch.library.custom_op("finetune::dropout_bytes", mutates_args=())
-def _dropout_bytes(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor) -> Tensor:
-    if keys.device.type == "cuda" and kernel() is not None:
-        return in_triton(keys, steps, calls, numbers)
-    return in_torch(keys, steps, calls, numbers)
+def _dropout_bytes(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor, places: Tensor) -> Tensor:
+    draw = in_triton if keys.device.type == "cuda" and kernel() is not None else in_torch
+    return draw(keys, steps, calls, numbers, places)
 
 
 @_dropout_bytes.register_fake
-def _(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor) -> Tensor:
-    return keys.new_empty((len(keys), len(calls) * CHUNK_BYTES), dtype=torch.uint8)
+def _(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor, places: Tensor) -> Tensor:
+    return keys.new_empty(places.numel() * CHUNK_BYTES, dtype=torch.uint8)
 
 
-def in_torch(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor) -> Tensor:
+def in_torch(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor, places: Tensor) -> Tensor:
     """Return the bytes by integer operations of torch: for a device without Triton, and to test it by."""
     shape = (len(keys), len(calls), CHUNK)
     lanes = torch.arange(CHUNK, device=keys.device)
@@ -84,7 +87,9 @@ def in_torch(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor) -> Ten
         a, b, c, d = q_high ^ b ^ key0, q_low, p_high ^ d ^ key1, p_low
         key0, key1 = (key0 + WEYL[0]) & LOW, (key1 + WEYL[1]) & LOW
     words = torch.stack([a, b, c, d], dim=2).to(torch.int32)  # (K, C, 4, CHUNK), as the loop stores them
-    return words.view(torch.uint8).reshape(len(keys), -1)
+    placed = torch.empty((places.numel(), 4 * CHUNK), dtype=torch.int32, device=keys.device)
+    placed[places.flatten()] = words.view(-1, 4 * CHUNK)
+    return placed.view(torch.uint8).flatten()
 
 
 def _product(x: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
@@ -94,13 +99,13 @@ def _product(x: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return (high >> 16) + (whole >> 32), whole & LOW
 
 
-def in_triton(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor) -> Tensor:
+def in_triton(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor, places: Tensor) -> Tensor:
     """Return the bytes by one kernel: a program a member and chunk, a lane a block."""
     fill: Any = kernel()
-    words = torch.empty((len(keys), len(calls), 4, CHUNK), dtype=torch.int32, device=keys.device)
+    words = torch.empty((places.numel(), 4, CHUNK), dtype=torch.int32, device=keys.device)
     if words.numel():
-        fill[(len(keys), len(calls))](keys.contiguous(), steps.contiguous(), calls, numbers, words, len(calls))
-    return words.view(torch.uint8).reshape(len(keys), -1)
+        fill[places.shape](keys, steps.contiguous(), calls, numbers, places, words, len(calls))
+    return words.view(torch.uint8).flatten()
 
 
 @cache

@@ -8,8 +8,8 @@ import triton.language as tl
 
 
 @triton.jit
-def fill(keys, steps, calls, numbers, words, chunks):
-    """Fill words (K, C, 4, 64): the four of block i of a call's chunk at (:, i)."""
+def fill(keys, steps, calls, numbers, places, words, chunks):
+    """Fill words (K * C, 4, 64): the four of block i of a chunk at (its place, :, i)."""
     member = tl.program_id(0)
     chunk = tl.program_id(1)
     lanes = tl.arange(0, 64)
@@ -33,7 +33,7 @@ def fill(keys, steps, calls, numbers, words, chunks):
         d = p_low
         key0 = key0 + 0x9E3779B9
         key1 = key1 + 0xBB67AE85
-    out = words + (member * chunks + chunk) * 256 + lanes
+    out = words + tl.load(places + member * chunks + chunk) * 256 + lanes
     tl.store(out, a.to(tl.int32, bitcast=True))
     tl.store(out + 64, b.to(tl.int32, bitcast=True))
     tl.store(out + 128, c.to(tl.int32, bitcast=True))
