@@ -37,7 +37,7 @@ from finetune.spec import (
     RunSpec,
     TestScores,
 )
-from finetune.tasks import LOSSES, TASKS, Task, find_task
+from finetune.tasks import LOSSES, METRIC_RANGES, TASKS, Task, find_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +60,7 @@ __all__ = [
     "FinetuneError",
     "InputSpec",
     "LOSSES",
+    "METRIC_RANGES",
     "MissingDataError",
     "Mode",
     "Normalisation",

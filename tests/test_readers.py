@@ -18,6 +18,8 @@ import pytest
 from bidmc_files import write_bidmc
 from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
+from finetune.data.download import data_status
+from finetune.data.publishers import SOURCES
 from finetune.datasets import READERS, find_reader
 from finetune.datasets.base import TRAIN, Reader, WindowSet
 from finetune.errors import DataError, MissingDataError, UnknownNameError
@@ -258,3 +260,42 @@ def test_every_task_has_a_reader_in_the_registry() -> None:
 def test_an_unknown_data_set_offers_the_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown data set 'bidcm'.*did you mean bidmc"):
         find_reader("bidcm")
+
+
+def hide(root: Path) -> int:
+    """Put what Macs, notebooks and rsync leave beside every file of a data set; return how many files."""
+    junk = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(4000)
+    count = 0
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        for place in (
+            path.with_name(f"._{path.name}"),
+            path.with_name(f".{path.name}"),
+            path.parent / ".ipynb_checkpoints" / path.name,
+            path.parent / "__MACOSX" / path.name,
+        ):
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(junk)
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("case", MADE)
+def test_hidden_files_are_no_data(case: Case, tmp_path: Path) -> None:
+    assert case.write is not None
+    case.write(tmp_path)
+    task = TASKS[case.task]
+    reader = find_reader(task.dataset)
+    root = tmp_path / reader.folder
+    clean, files = reader.read(root, task.name), reader.files(root, task.name)
+    names = [source.name for source in SOURCES.values() if source.folder == reader.folder]
+    status = data_status(tmp_path, names)
+
+    assert hide(root) > 0
+
+    found = reader.read(root, task.name)
+    assert reader.files(root, task.name) == files
+    assert (found.records_found, found.notes) == (clean.records_found, clean.notes)
+    np.testing.assert_array_equal(found.signal, clean.signal)
+    np.testing.assert_array_equal(found.labels, clean.labels)
+    assert found.groups.tolist() == clean.groups.tolist()
+    assert data_status(tmp_path, names) == status

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.base import WindowSet
+from finetune.datasets.base import WindowSet, data_files, is_hidden
 from finetune.datasets.record_split import RecordSplit, random_record_split
 from finetune.datasets.wfdb_record import lead_samples, parse_header
 from finetune.errors import DataError, MissingDataError
@@ -46,7 +46,7 @@ class Physionet2017:
         """Return the archive or all files of the folder, and the labels beside them."""
         beside = [path for path in (root / REFERENCE,) if path.is_file()]
         if (root / FOLDER).is_dir():
-            records = [path for path in (root / FOLDER).iterdir() if path.suffix in (".hea", ".mat", ".csv")]
+            records = [path for path in data_files(root / FOLDER) if path.suffix in (".hea", ".mat", ".csv")]
         elif (root / ARCHIVE).is_file():
             records = [root / ARCHIVE]
         else:
@@ -114,7 +114,7 @@ def _open(root: Path) -> Iterator[_Members]:
     """Hold the folder or the archive open; raises :class:`DataError` for an archive that is broken."""
     folder, path = root / FOLDER, root / ARCHIVE
     if folder.is_dir():
-        yield _Members(str(folder), {path.name: path for path in folder.iterdir()})
+        yield _Members(str(folder), {path.name: path for path in data_files(folder)})
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -122,7 +122,8 @@ def _open(root: Path) -> Iterator[_Members]:
         raise DataError(f"{path} cannot be read ({error})", "a whole zip archive", MEND) from error
     with archive:
         inside = [Path(name) for name in archive.namelist() if not name.endswith("/")]
-        yield _Members(str(path), {path.name: path for path in inside if path.parent.name == FOLDER}, archive)
+        kept = {path.name: path for path in inside if path.parent.name == FOLDER and not is_hidden(path)}
+        yield _Members(str(path), kept, archive)
 
 
 def _reference(root: Path, members: _Members) -> dict[str, int]:
