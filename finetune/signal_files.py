@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError, SettingError
+from finetune.file_kinds import why_unreadable
 from finetune.signals import Float32s
 from finetune.tables import TableFault, open_table
 
@@ -51,7 +52,10 @@ def _from_npy(file: Path, column: str | None) -> Float32s:
     try:
         stored = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file} cannot be read ({error})", "an array of numbers") from error
+        reason = why_unreadable(file, error, "NumPy")
+        if "pickle" in reason:  # NumPy's own words advise to unpickle it
+            reason = "it holds objects"
+        raise DataError(f"{file} cannot be read ({reason})", "an array of numbers") from error
     if stored.ndim == 1:
         return _checked(file, stored)
     if stored.ndim != 2:

@@ -22,6 +22,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.file_kinds import START, TEXT, kind_of
+
 if TYPE_CHECKING:
     from _csv import Reader
 
@@ -100,9 +102,12 @@ def open_table(path: Path) -> Iterator[Table]:
 def _open(path: Path) -> Iterator[IO[str]]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as peek:
-        start = peek.read(3)
+        start = peek.read(START)
     if start.startswith(_UTF_16):
         raise TableFault("it is written in UTF-16", "a table in UTF-8")
+    kind = kind_of(start)
+    if kind is not None and kind != TEXT:
+        raise TableFault(f"it is {kind.name}", "a table of comma-separated values")
     with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
         yield stream
 

@@ -23,6 +23,7 @@ from finetune.datasets.base import WindowSet, data_files, is_hidden
 from finetune.datasets.record_split import RecordSplit, random_record_split
 from finetune.datasets.wfdb_record import lead_samples, parse_header
 from finetune.errors import DataError, MissingDataError
+from finetune.file_kinds import START, TEXT, kind_of, why_unreadable
 from finetune.tasks import PHYSIONET2017_CLASSES
 
 RECORDS = 8528
@@ -118,8 +119,9 @@ def _open(root: Path) -> Iterator[_Members]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error})", "a whole zip archive", MEND) from error
+    except Exception as error:  # zipfile promises no list of what a damaged directory raises
+        why = why_unreadable(path, error, "zip")
+        raise DataError(f"{path} cannot be read ({why})", "a whole zip archive", MEND) from error
     with archive:
         inside = [Path(name) for name in archive.namelist() if not name.endswith("/")]
         kept = {path.name: path for path in inside if path.parent.name == FOLDER and not is_hidden(path)}
@@ -132,6 +134,9 @@ def _reference(root: Path, members: _Members) -> dict[str, int]:
     if not beside.is_file() and REFERENCE not in members.paths:
         raise MissingDataError(f"no {REFERENCE} in {root}", "the final labels", "hpo data get physionet2017")
     content = beside.read_bytes() if beside.is_file() else members.read(REFERENCE)
+    kind = kind_of(content[:START])
+    if kind is not None and kind != TEXT:
+        raise DataError(f"{REFERENCE} in {root} is {kind.name}", "the final labels", MEND)
     labels: dict[str, int] = {}
     for number, row in enumerate(csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"))), 1):
         if not row:
