@@ -120,6 +120,8 @@ class StudySpec(Part):
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        if self.sampler.seed == 0:
+            del counts["sampler"]["seed"]  # as above
         return counts
 
     def fingerprint(self) -> str:
