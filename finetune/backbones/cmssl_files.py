@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder
-from finetune.backbones.strict import check_exists, check_finite, misfits, read_pickle, unwrapped
+from finetune.backbones.strict import check_exists, check_finite, expanded, misfits, read_pickle, unwrapped
 from finetune.errors import CheckpointError, SettingError
 from finetune.file_kinds import foreign_kind
 from finetune.random import Purpose, torch_generator
@@ -52,9 +52,9 @@ def build(name: str, weights: str, samples: int, dropout: float | None, seed: in
     elif weights == "builtin":
         encoder = load_cmssl_safetensors(BUILTIN / f"{name}.safetensors", dropout)
     elif Path(weights).suffix == ".safetensors":
-        encoder = load_cmssl_safetensors(Path(weights).expanduser(), dropout)
+        encoder = load_cmssl_safetensors(expanded(weights), dropout)
     else:
-        encoder = load_cmssl_checkpoint(Path(weights).expanduser(), dropout)
+        encoder = load_cmssl_checkpoint(expanded(weights), dropout)
     encoder.check_samples(samples)
     return encoder
 

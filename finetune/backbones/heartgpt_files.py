@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from finetune.backbones.heartgpt import HeartGpt, HeartGptArchitecture
-from finetune.backbones.strict import check_exists, check_finite, misfits, read_pickle, unwrapped
+from finetune.backbones.strict import check_exists, check_finite, expanded, misfits, read_pickle, unwrapped
 from finetune.errors import CheckpointError
 from finetune.random import Purpose, torch_generator
 
@@ -35,7 +35,7 @@ def build(
     model = HeartGpt(architecture, rate_hz, model_rate_hz)
     if weights == "none":
         return model.initialise(torch_generator(seed, Purpose.INIT))
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     published = read_heartgpt(path, architecture)
     model.load_state_dict(join_heads(published, architecture))
     return model

@@ -85,6 +85,14 @@ def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(what + more, "finite weights (did their training diverge, or fp16 overflow?)")
 
 
+def expanded(weights: str) -> Path:
+    """Return the path that was given, ``~`` filled in; raises :class:`CheckpointError` without a home."""
+    try:
+        return Path(weights).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{weights} needs a home folder", "HOME, or a path without ~") from error
+
+
 def check_exists(path: Path) -> None:
     """Raise :class:`CheckpointError` unless ``path`` is a file."""
     if not path.is_file():
