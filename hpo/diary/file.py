@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.api import METRIC_RANGES, find_task
+from finetune.api import METRIC_RANGES
 from hpo.errors import UsageError
 from hpo.study import Range, StudySpec
 from hpo.study.yaml_lines import nearest
@@ -90,7 +90,7 @@ def _header_faults(header: Sequence[str], spec: StudySpec) -> Iterator[str]:
         yield f"column {name} is there {header.count(name)} times; expected once"
     for name in AMBIGUOUS:
         if name in header:
-            yardstick = find_task(spec.task).yardstick
+            yardstick = spec.what.yardstick
             yield f"column {name} does not say which loss; expected validation_{yardstick}"
 
 
@@ -107,14 +107,14 @@ class _Reading:
 
     def row(self, line: int) -> DiaryRow:
         """Return the row; what was wrong with it is in :attr:`faults`."""
-        space, metrics = self._spec.space, find_task(self._spec.task).metrics
+        space, metrics = self._spec.space, self._spec.what.metrics
         lr = self._rate("lr", space.lr)
         if self._cells.get("backbone_lr"):
             backbone_lr = self._rate("backbone_lr", space.backbone_lr)
         else:
             backbone_lr = self._inside("ratio", lr / (self._number("ratio") or math.nan), space.backbone_lr)
         validation = self._metrics(VALIDATION)
-        yardstick = find_task(self._spec.task).yardstick
+        yardstick = self._spec.what.yardstick
         if "loss" in validation:
             validation.setdefault(yardstick, validation.pop("loss"))
         bare = {name: self._metric(name, name) for name in metrics if self._cells.get(name)}
@@ -141,7 +141,7 @@ class _Reading:
     def _metric(self, column: str, metric: str) -> float:
         """Return a metric's value; one that the metric cannot have is a fault."""
         value = self._number(column)
-        yardstick = find_task(self._spec.task).yardstick
+        yardstick = self._spec.what.yardstick
         low, high = METRIC_RANGES.get(yardstick if metric == "loss" else metric, (-math.inf, math.inf))
         if value < low:
             why = " (has its sign been turned?)" if -value <= high else ""
