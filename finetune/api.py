@@ -94,6 +94,7 @@ __all__ = [
     "export_model",
     "find_task",
     "get_data",
+    "gpu_count",
     "recommend_slots",
     "predict_signal",
     "sealed_test_split",
@@ -127,6 +128,13 @@ def train(
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
     chosen = open_device(device)
     run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch can use here; takes as long as loading torch does."""
+    from finetune.engine.devices import gpu_count
+
+    return gpu_count()
 
 
 def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> int:
