@@ -149,4 +149,4 @@ class ConfirmationRuns:
         )
 
     def _folder(self, mode: Mode) -> Path:
-        return checkpoint_folder(self._url, self._spec(mode).name, self._settings)
+        return checkpoint_folder(self._url, self._study(mode), self._settings)
