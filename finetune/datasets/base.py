@@ -53,6 +53,16 @@ def data_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+class LeadReader(Protocol):
+    """A reader of a set with several leads that are known by name."""
+
+    all_leads: tuple[str, ...]
+
+    def with_leads(self, leads: tuple[str, ...]) -> Reader:
+        """Return a reader of these leads, (N, C, T) in their order; one lead gives (N, T)."""
+        ...
+
+
 class Reader(Protocol):
     """One public data set: original files in, :class:`WindowSet` out. One module, one instance each."""
 
