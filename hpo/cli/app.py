@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from finetune.api import FinetuneError
+from hpo import __version__
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
 from hpo.cli.model import export, predict
@@ -180,8 +181,8 @@ def version(as_json: Json = False) -> None:
     import platform
     from importlib import metadata
 
-    found = {"python": platform.python_version()}
-    for name in ("hpo", "torch", "numpy", "numba", "optuna", "SQLAlchemy"):
+    found = {"python": platform.python_version(), "hpo": __version__}
+    for name in ("torch", "numpy", "numba", "optuna", "SQLAlchemy"):
         there = next(iter(metadata.distributions(name=name)), None)
         found[name] = there.version if there else "not installed"
     if as_json:
