@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
 from hpo.reading.standing import standing
-from hpo.study import StudySpec
+from hpo.study import Space, StudySpec
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,17 @@ def find_out(engine: sa.Engine, study: str) -> Findings:
     spec = StudySpec.model_validate(row.spec)
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
-    found = answer(trials, curves, spec.space, spec.baseline, trivial)
+    found = _listed(answer(trials, curves, spec.space, spec.baseline, trivial), spec.space)
     return Findings(row, spec, ledger.counts(row.study_id), trials, curves, found)
+
+
+def _listed(found: Answer, space: Space) -> Answer:
+    """Return the answer with its choice at rates that the study allows, where it lists or fixes some."""
+    choice = found.choice
+    if choice is None or (space.lr.values is None and space.backbone_lr.values is None):
+        return found
+    lr, backbone_lr = space.lr.nearest(choice.lr), space.backbone_lr.nearest(choice.backbone_lr)
+    return replace(found, choice=replace(choice, lr=lr, backbone_lr=backbone_lr, ratio=lr / backbone_lr))
 
 
 def to_json(findings: Findings, url: str) -> dict[str, Any]:

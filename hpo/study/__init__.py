@@ -120,6 +120,9 @@ class StudySpec(Part):
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        for rate in ("lr", "backbone_lr"):
+            if counts["space"][rate]["values"] is None:
+                del counts["space"][rate]["values"]  # as above
         return counts
 
     def fingerprint(self) -> str:
