@@ -405,10 +405,10 @@ class History:
         )
 
 
-def run(world: World, search: Search, epochs: int) -> History:
-    """Search until ``epochs`` are spent."""
+def run(world: World, search: Search, epochs: float, trials: int | None = None) -> History:
+    """Search until ``epochs`` are spent, or so many trials are made."""
     history, spent = History([], [], [], [], []), 0
-    while spent < epochs:
+    while spent < epochs and len(history.rows) != trials:
         started = time.process_time()
         lr, backbone_lr, loss = search.ask()
         history.suggest_s.append(time.process_time() - started)

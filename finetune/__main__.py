@@ -32,9 +32,9 @@ from finetune.api import (
     SettingError,
     describe_data,
     find_task,
-    score_test,
     train,
 )
+from finetune.test_split import score_test
 
 _RECIPE_HELP = {
     "epochs": "at most so many epochs",

@@ -1,5 +1,7 @@
 """The only doorway into finetune: what a search, a confirmation or a script may call.
 
+The test split is not behind it: that is :mod:`finetune.test_split`, for a confirmation alone.
+
 Light at import: torch is loaded inside the calls that train or score, so that names and types can be had
 in milliseconds. The frozen values that pass are in :mod:`finetune.spec`.
 """
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from finetune.backbones import BACKBONES, BackboneCard, check_backbone
 from finetune.data.download import DataStatus, data_status, get_data
+from finetune.data.seal import sealed_test_split
 from finetune.errors import (
     CheckpointError,
     DataError,
@@ -41,7 +44,6 @@ from finetune.tasks import LOSSES, TASKS, Task, find_task
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
 ENGINE_VERSION = "3"
@@ -85,8 +87,7 @@ __all__ = [
     "get_data",
     "recommend_slots",
     "predict_signal",
-    "score_test",
-    "score_trivial",
+    "sealed_test_split",
     "train",
     "window_losses",
 ]
@@ -108,59 +109,24 @@ def train(
     do out-of-memory errors and faults of ours. Raises :class:`FinetuneError` for what the user can mend
     (data, weights, settings).
     """
+    from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
     from finetune.engine.population import run_all
 
     if slots != "auto" and slots < 1:
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
-    chosen = _open_device(device)
+    chosen = open_device(device)
     run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
 
 
 def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> int:
     """Return what ``slots="auto"`` takes for runs like ``spec``; on a GPU by timing a few steps."""
+    from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
     from finetune.engine.population import choose_slots
 
-    chosen = _open_device(device)
+    chosen = open_device(device)
     return choose_slots(spec, input_loader(data_dir, cache_dir, chosen), chosen)
-
-
-def _open_device(name: str) -> torch.device:
-    """Choose the device, and make the CPU's numbers independent of its number of cores."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingError(f"device {name!r} is not there", "a CUDA GPU", "use --device cpu")
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
-    return torch.device(name)
-
-
-def score_test(
-    spec: RunSpec, checkpoint: Path, *, data_dir: Path, cache_dir: Path, device: str = "auto"
-) -> TestScores:
-    """Score the weights of a finished run on the test split.
-
-    For confirmation only, after a choice has been frozen: a search never calls this.
-    """
-    from finetune.engine.scoring import score
-
-    return score(spec, checkpoint, data_dir, cache_dir, _open_device(device))
-
-
-def score_trivial(
-    inputs: InputSpec, *, data_dir: Path, cache_dir: Path, fold: int | None = None
-) -> TestScores:
-    """Score the trivial predictor of the training windows (of a fold) on the test split.
-
-    For confirmation only, as :func:`score_test`.
-    """
-    from finetune.engine.scoring import score_constant
-
-    return score_constant(inputs, fold, data_dir, cache_dir)
 
 
 def export_model(
@@ -189,11 +155,12 @@ def predict_signal(
     See :func:`finetune.signal_files.read_signal` for what a file may be. Raises :class:`DataError` for the
     file, :class:`CheckpointError` for the model folder, :class:`SettingError` for a signal too short.
     """
+    from finetune.engine.devices import open_device
     from finetune.export.folder import load_exported
     from finetune.signal_files import read_signal
 
     signal, known_hz = read_signal(file, rate_hz, column)
-    return load_exported(model).predict(signal, known_hz, stride_s, _open_device(device))
+    return load_exported(model).predict(signal, known_hz, stride_s, open_device(device))
 
 
 def evaluate_predictions(

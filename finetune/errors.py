@@ -7,7 +7,8 @@
     ├── UnknownNameError     a task, loss, backbone or data set of that name does not exist
     └── SettingError         a value is out of its range, or two settings contradict each other
 
-All of them are the user's to mend (exit status 2); anything else that is raised is a fault of ours.
+All of them are the user's to mend (exit status 2); anything else that is raised is a fault of ours, such as
+:class:`SealedError`: a search that reached for the test split.
 """
 
 from __future__ import annotations
@@ -58,3 +59,7 @@ class UnknownNameError(FinetuneError):
 
 class SettingError(FinetuneError):
     """A value is out of its range, or two settings contradict each other."""
+
+
+class SealedError(RuntimeError):
+    """The test split was asked for while a search works in this process: never the user's fault."""

@@ -136,11 +136,11 @@ def measure_overhead(spec: StudySpec, settings: Settings, folder: Path, *, trial
     """Run ``trials`` trials in this process and tell the service's CPU time from the training's."""
     url = f"sqlite:///{folder}/overhead.db"
     study = open_study(url, spec, settings, total=trials)
-    doorway = settings.open_doorway()
+    trainer = settings.open_trainer()
     with open_session(url, settings, lambda event: None, Stop()) as session:
         timed = TimedSource(Source(session, study, spec, folder / "checkpoints", None, {}, lambda: True))
         began = time.process_time()
-        doorway.train(
+        trainer.train(
             timed,
             data_dir=settings.data_dir,
             cache_dir=settings.cache_dir,
@@ -182,7 +182,7 @@ def measure_rate(spec: StudySpec, settings: Settings, folder: Path, workers: int
 def recommended_slots(spec: StudySpec, settings: Settings) -> int:
     """Return what ``--slots auto`` takes for this study on this device."""
     run = spec.run_spec(fixed_configurations(spec)[0][1])
-    return settings.open_doorway().recommend_slots(
+    return settings.open_trainer().recommend_slots(
         run, data_dir=settings.data_dir, cache_dir=settings.cache_dir, device=settings.device
     )
 

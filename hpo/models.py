@@ -134,7 +134,7 @@ class _OneRun:
 
 def _train(spec: RunSpec, folder: Path, settings: Settings, console: Console) -> Path:
     source = _OneRun(Run("export", spec, folder), console)
-    settings.open_doorway().train(
+    settings.open_trainer().train(
         source,
         data_dir=settings.data_dir,
         cache_dir=settings.cache_dir,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import analytic_trainer
 import pytest
 import sqlalchemy as sa
 from rich.console import Console
@@ -49,7 +50,16 @@ def confirmed(
     place: Place, engine: sa.Engine, request: Request = REQUEST, study: str = NAME, **changes: Any
 ) -> StoredChoice:
     settings, console = place.settings(**changes), Console(quiet=True)
-    return confirm(engine, place.url, study, request, workers=1, settings=settings, console=console)
+    return confirm(
+        engine,
+        place.url,
+        study,
+        request,
+        workers=1,
+        settings=settings,
+        console=console,
+        scorer=analytic_trainer,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from finetune.api import (
     TestScores,
     export_model,
     predict_signal,
-    score_test,
     train,
 )
 from finetune.datasets.synthetic import RATE_HZ, READER, STRIDE_S, simulate
+from finetune.test_split import score_test
 
 SPEC = RunSpec(
     InputSpec("synthetic_hr", train_subjects=1),

@@ -214,6 +214,14 @@ def test_turns_of_one_seed_or_of_more_than_there_are_are_refused(count: int) -> 
         taking_turns(count)
 
 
+def test_another_sampler_seed_is_another_search_and_none_keeps_the_fingerprint_that_it_had() -> None:
+    plain, *others = [make_spec(sampler={"kind": "ratio", "seed": seed}) for seed in (0, 1, 2)]
+
+    assert "seed" not in plain.what_counts()["sampler"]
+    assert len({spec.fingerprint() for spec in (plain, *others)}) == 3
+    assert len({suggest(spec, 0, []) for spec in (plain, *others)}) == 3
+
+
 def test_a_study_without_turns_keeps_the_fingerprint_that_it_had() -> None:
     assert "count" not in make_spec().what_counts()["space"]["seed"]
     assert taking_turns(3).fingerprint() != taking_turns(4).fingerprint()

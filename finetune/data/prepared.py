@@ -22,6 +22,7 @@ from finetune.data.cache import (
     prepare_windows,
     refuse_partial,
 )
+from finetune.data.seal import refuse_when_sealed
 from finetune.datasets.base import SPLIT_NAMES, TEST, TRAIN, VALIDATION
 from finetune.errors import DataError
 from finetune.signals import Float32s
@@ -106,8 +107,10 @@ def load_test(
 ) -> Windows:
     """Return the test windows, prepared with what the run of that ``fold`` knew of its training windows.
 
-    The only function that opens the test split: a search never calls it. Raises as :func:`prepare`.
+    The only function that opens the test split: a search never calls it, and while one works in this process
+    it cannot (:class:`finetune.errors.SealedError`). Raises as :func:`prepare`.
     """
+    refuse_when_sealed()
     part = part_name(inputs, fold)
     entry = find_entry(inputs, data_dir, cache_dir, notify)
     _stored(entry / part, inputs)

@@ -76,10 +76,10 @@ def predict(
 
     said = predict_signal(model, file, rate_hz=rate, column=column, stride_s=stride, device=device)
     if as_json:
-        values = [[None if math.isnan(value) else float(value) for value in row] for row in said.values]
+        rows = [[None if math.isnan(value) else float(value) for value in row] for row in said.values]
         starts = [float(start) for start in said.start_s]
         print_json(
-            {"columns": list(said.columns), "window_s": said.window_s, "start_s": starts, "values": values}
+            {"columns": list(said.columns), "window_s": said.window_s, "start_s": starts, "values": rows}
         )
         return
     text = io.StringIO()

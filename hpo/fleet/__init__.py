@@ -24,8 +24,8 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.worker import Event, Settings, WorkSummary
 from hpo.worker.session import open_ledger
-from hpo.worker.source import tell_reaped
 from hpo.worker.stop import Stop
+from hpo.worker.trial import tell_reaped
 
 GRACE_S = 4.0
 """From asking the workers to end until they are killed; Ctrl-C is promised to end within 5 s."""

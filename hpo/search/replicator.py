@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.ledger.ledger import Ledger
-from hpo.ledger.values import COMPLETE, Claim
+from hpo.ledger.values import COMPLETE, Claim, NotBegun
 from hpo.search.replication import Tried, contenders, first_replicate, next_replicate
 from hpo.storage.tables import slots
 from hpo.study import Configuration, StudySpec
@@ -30,17 +30,17 @@ class Replicator:
         self._below = below
         self._ranking: list[Setting] | None = None
 
-    def begin(self, ledger: Ledger, claim: Claim, attributes: Mapping[str, Any]) -> Claim | None:
-        """Begin the claimed slot as a replicate; None when the claim was lost.
+    def begin(self, ledger: Ledger, claim: Claim, attributes: Mapping[str, Any]) -> Claim | NotBegun:
+        """Begin the claimed slot as a replicate, if the race has a run left to give.
 
-        The claim comes back without a configuration when the slot is not in the last part of the budget, or
-        the race has no run left to give: it is the search's then.
+        There is nothing to repeat where the slot is not in the last part of the budget, or has its
+        configuration already: it is the search's then.
         """
         if self._spec.replicate is None or claim.configuration is not None or claim.origin != "search":
-            return claim
+            return NotBegun.NOTHING_TO_REPEAT
         first = first_replicate(self._spec, self._total())
         if claim.slot < first:
-            return claim
+            return NotBegun.NOTHING_TO_REPEAT
         ranking = self._ranked()
 
         def pick(connection: sa.Connection) -> Configuration | None:

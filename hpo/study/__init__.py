@@ -123,6 +123,8 @@ class StudySpec(Part):
         for rate in ("lr", "backbone_lr"):
             if counts["space"][rate]["values"] is None:
                 del counts["space"][rate]["values"]  # as above
+        if self.sampler.seed == 0:
+            del counts["sampler"]["seed"]  # as above
         return counts
 
     def fingerprint(self) -> str:

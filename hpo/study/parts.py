@@ -215,6 +215,8 @@ class Sampler(Part):
 
     kind: Literal["ratio", "gp", "tpe", "random"] = "ratio"
     startup_trials: int = Field(default=10, ge=0)
+    seed: int = Field(default=0, ge=0)
+    """Another number, another search of the same study: other suggestions, with other tuning seeds."""
 
 
 class Pruner(Part):

@@ -53,7 +53,7 @@ def fixed_configurations(spec: StudySpec, warm: Sequence[Setting] = ()) -> list[
 
 def _describe(spec: StudySpec, settings: Settings) -> DataSummary:
     inputs = spec.run_spec(fixed_configurations(spec)[0][1]).inputs
-    return settings.open_doorway().describe_data(
+    return settings.open_trainer().describe_data(
         inputs, data_dir=settings.data_dir, cache_dir=settings.cache_dir
     )
 

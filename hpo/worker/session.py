@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, Protocol, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from finetune.api import DataSummary, InputSpec, RunSource, RunSpec, TestScores
+from finetune.api import DataSummary, InputSpec, RunSource, RunSpec
 from hpo.ledger.ledger import Ledger
 from hpo.storage import open_engine, patiently
 from hpo.worker.stop import Stop
@@ -28,8 +29,11 @@ WORKER_BUSY_TIMEOUT_S = 5.0
 """A locked file is told of after so long, and waited for beyond that as any database that is away."""
 
 
-class Doorway(Protocol):
-    """What a worker needs of :mod:`finetune.api`, or of another trainer with the same calls."""
+class Trainer(Protocol):
+    """What a worker needs of :mod:`finetune.api`, or of another trainer with the same calls.
+
+    Nothing of the test split: that is a :class:`hpo.confirm.scoring.TestScorer`, which a worker never holds.
+    """
 
     def train(
         self,
@@ -51,17 +55,9 @@ class Doorway(Protocol):
         """Say what a search must know of the data."""
         ...
 
-    def score_test(
-        self, spec: RunSpec, checkpoint: Path, *, data_dir: Path, cache_dir: Path, device: str
-    ) -> TestScores:
-        """Score the weights of a finished run on the test split: for confirmation only."""
-        ...
 
-    def score_trivial(
-        self, inputs: InputSpec, *, data_dir: Path, cache_dir: Path, fold: int | None
-    ) -> TestScores:
-        """Score the trivial predictor on the test split: for confirmation only."""
-        ...
+TRAINER_CALLS = ("train", "recommend_slots", "describe_data")
+"""The calls of :class:`Trainer`: all that is taken from a trainer's module, whatever else it can do."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,11 @@ class Settings:
     doorway: str = "finetune.api"
     """Dotted name of the module whose ``train`` and ``describe_data`` are called."""
 
-    def open_doorway(self) -> Doorway:
-        """Import the trainer."""
-        return cast(Doorway, importlib.import_module(self.doorway))
+    def open_trainer(self) -> Trainer:
+        """Import the trainer's module and return its calls, without the module."""
+        module = importlib.import_module(self.doorway)
+        calls = {name: getattr(module, name) for name in TRAINER_CALLS if hasattr(module, name)}
+        return cast(Trainer, SimpleNamespace(**calls))
 
 
 EventKind = Literal[
