@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import analytic_trainer
 import numpy as np
 import pandas as pd
 import pytest
@@ -205,7 +206,8 @@ def test_each_ready_made_sentence_has_its_chinese(sentence: str) -> None:
 def test_a_confirmation_brings_its_pictures_and_its_arms(place: Place, tmp_path: Path) -> None:
     engine, console = open_engine(place.url), Console(quiet=True)
     request = Request(top=1, seeds=6)
-    confirm(engine, place.url, NAME, request, workers=1, settings=place.settings(), console=console)
+    settings, scorer = place.settings(), analytic_trainer
+    confirm(engine, place.url, NAME, request, workers=1, settings=settings, console=console, scorer=scorer)
     found, findings = newest_confirmation(engine, NAME), find_out(engine, NAME)
 
     files = write_report(findings, place.url, tmp_path / "out", confirmation=found)
