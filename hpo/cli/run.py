@@ -18,7 +18,9 @@ from hpo.cli.terminal import (
     Device,
     Json,
     KnownWithin,
+    SomeOrFiles,
     Storage,
+    Timeout,
     Trials,
     WarmStart,
     Workers,
@@ -26,7 +28,6 @@ from hpo.cli.terminal import (
     print_json,
     print_lines,
     print_where_hpo_is,
-    shipped,
     shown,
     some_studies,
     url_of,
@@ -39,15 +40,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    studies: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="STUDY...",
-            help="Shipped studies, YAML files, studies in the database; all, all-ppg or all-ecg.",
-            show_default=False,
-            autocompletion=shipped,
-        ),
-    ] = None,
+    studies: SomeOrFiles = None,
     study: Annotated[
         list[str] | None,
         typer.Option("--study", metavar="NAME_OR_FILE", help="The same as STUDY; may be repeated."),
@@ -55,9 +48,7 @@ def run(
     trials: Trials = None,
     storage: Storage = None,
     workers: Workers = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m, 2h or 1d.")
-    ] = None,
+    timeout: Timeout = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
     device: Device = "auto",

@@ -23,6 +23,7 @@ from hpo.cli.terminal import (
     KnownWithin,
     Named,
     Storage,
+    Timeout,
     Trials,
     WarmStart,
     check_file_is_there,
@@ -58,9 +59,7 @@ def worker(
     forever: Annotated[
         bool, typer.Option("--forever", help="Stay when there is no work, and wait for new studies.")
     ] = False,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m, 2h or 1d.")
-    ] = None,
+    timeout: Timeout = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
     device: Device = "auto",

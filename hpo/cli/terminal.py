@@ -38,6 +38,15 @@ GivenOrFile = Annotated[
         autocompletion=shipped,
     ),
 ]
+SomeOrFiles = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="STUDY...",
+        help="Shipped studies, YAML files, studies in the database; all, all-ppg or all-ecg.",
+        show_default=False,
+        autocompletion=shipped,
+    ),
+]
 Named = Annotated[str | None, typer.Option("--study", metavar="NAME", help="The same as STUDY.")]
 Storage = Annotated[
     str | None,
@@ -63,6 +72,9 @@ Device = Annotated[
 Trials = Annotated[
     int | None,
     typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
+]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m, 2h or 1d.")
 ]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
