@@ -28,7 +28,8 @@ from hpo.analysis.outlook import Foretold, Regression
 from hpo.analysis.posterior import fit_surrogate
 from hpo.analysis.ratio import bowl_minimum
 from hpo.analysis.surrogate import Fit
-from hpo.analysis.values import Answer
+from hpo.analysis.values import Answer, Expected, Note, NoteKind
+from hpo.analysis.zones import Standing, WorthSource
 
 Floats = NDArray[np.float64]
 LOSSES = ("mse", "l1")
@@ -568,17 +569,17 @@ def test_the_same_tables_give_the_same_answer() -> None:
 
 EMPTY = table(0, 0.0)
 ODD = {
-    "no trials": (EMPTY, "0 complete trials"),
-    "too few": (table(3, 0.01), "3 complete trials; a best ratio needs at least 10"),
-    "few": (table(6, 0.01), "6 complete trials; a best ratio needs at least 10"),
-    "all pruned": (table(12, 0.01, state="pruned", end="pruned"), "all 12 trials were pruned"),
+    "no trials": (EMPTY, Note(NoteKind.FEW_COMPLETE, 0, 10)),
+    "too few": (table(3, 0.01), Note(NoteKind.FEW_COMPLETE, 3, 10)),
+    "few": (table(6, 0.01), Note(NoteKind.FEW_COMPLETE, 6, 10)),
+    "all pruned": (table(12, 0.01, state="pruned", end="pruned"), Note(NoteKind.ALL_PRUNED, 12)),
     "all diverged": (
         table(12, 0.01, state="pruned", end="diverged", value=np.nan),
-        "all 12 trials diverged",
+        Note(NoteKind.ALL_DIVERGED, 12),
     ),
-    "constant": (table(12, 0.0, value=1.5), "all 12 complete trials have the same validation loss"),
-    "one loss": (table(12, 0.01, loss="l1"), "only the loss l1 has complete trials"),
-    "one ratio": (table(12, 0.01, lr=1e-3, backbone_lr=1e-4), "1 ratio tried"),
+    "constant": (table(12, 0.0, value=1.5), Note(NoteKind.ALL_EQUAL, 12)),
+    "one loss": (table(12, 0.01, loss="l1"), Note(NoteKind.ONE_LOSS, name="l1")),
+    "one ratio": (table(12, 0.01, lr=1e-3, backbone_lr=1e-4), Note(NoteKind.FEW_RATIOS, 1, 3)),
 }
 
 
@@ -589,10 +590,46 @@ def test_what_cannot_be_said_is_said(case: str) -> None:
     found = ask(trials)
 
     text = json.dumps(found.to_json(), allow_nan=False)
-    assert note in "; ".join(found.notes)
+    assert note in found.notes
     assert found.curve is not None
     assert case == "one loss" or not found.curve.identified
     assert '"identified"' in text
+
+
+@pytest.mark.parametrize(("complete", "is_enough"), [(9, False), (10, True)])
+def test_below_ten_complete_trials_there_is_no_interval_no_zone_no_map_and_no_share(
+    complete: int, is_enough: bool
+) -> None:
+    found = ask(table(complete, 0.02))
+
+    assert found.choice is not None
+    assert found.curve is not None
+    spoken = len(found.curve.mean), found.zones, found.rates, found.matters, found.noise.shares
+    assert [bool(one) for one in spoken] == [is_enough] * 5
+    assert found.has(NoteKind.FEW_COMPLETE) is not is_enough
+
+
+def test_without_a_model_the_baselines_own_run_is_its_evidence() -> None:
+    trials = table(2, 0.02)
+    trials.loc[0, ["lr", "backbone_lr", "loss"]] = [DEFAULT.lr, DEFAULT.backbone_lr, DEFAULT.loss]
+    queued = trials.iloc[:1].assign(state="waiting", value=np.nan, end=None)
+
+    found = ask(trials)
+
+    assert found.baseline == Expected(trials["value"][0], None, (trials["value"][0],))
+    assert ask(queued).baseline is None
+
+
+def test_the_worth_is_a_seeds_deviation_or_the_studys_own() -> None:
+    trials = table(40, 0.03)
+
+    usual, generous = ask(trials), answer(trials, NO_CURVES, SPACE, DEFAULT, TRIVIAL, worth=0.1)
+
+    assert usual.zones is not None
+    assert generous.zones is not None
+    assert (usual.zones.worth, usual.zones.source) == (usual.noise.seed_sd, WorthSource.SEED_SD)
+    assert (generous.zones.worth, generous.zones.source) == (0.1, WorthSource.STUDY)
+    assert generous.zones.decades(Standing.AS_GOOD) > usual.zones.decades(Standing.AS_GOOD)
 
 
 def test_without_a_baseline_the_rest_is_answered() -> None:
@@ -600,7 +637,7 @@ def test_without_a_baseline_the_rest_is_answered() -> None:
 
     assert found.baseline is None
     assert found.against_baseline == "cannot be told"
-    assert any("no baseline" in note for note in found.notes)
+    assert found.has(NoteKind.NO_BASELINE)
     assert found.choice is not None
 
 

@@ -11,7 +11,8 @@ from small_study import NAME, Place
 
 from hpo.cli.app import main
 from hpo.diary import find_or_open
-from hpo.reading.findings import find_out, to_json
+from hpo.reading.findings import find_out
+from hpo.report.told import to_json
 from hpo.report.wording import answer_lines
 from hpo.storage import open_engine
 from hpo.worker import work

@@ -96,6 +96,21 @@ class Lattice:
         """Decades between neighbours."""
         return float(self.lr[1] - self.lr[0])
 
+    @property
+    def backbone_lr(self) -> Floats:
+        """log10 backbone_lr (K,), falling."""
+        width = self.box.backbone_lr[1] - self.box.backbone_lr[0]
+        count = int(np.floor(width / self.step + 1e-6)) + 1
+        return np.asarray(self.lr[0] - self.ratio[0] - self.step * np.arange(count, dtype=np.float64))
+
+    def on_box(self, landscapes: Floats) -> Floats:
+        """Return landscapes (..., I, J) over lr and ratio as (..., I, K) over lr and backbone_lr.
+
+        A backbone_lr is a diagonal of the lattice.
+        """
+        rows = np.arange(len(self.lr))[:, None]
+        return np.asarray(landscapes[..., rows, rows + np.arange(len(self.backbone_lr))[None, :]])
+
     def points(self, loss: int) -> Floats:
         """Return the surrogate's points (I * J, 3) of one loss, ratio fastest."""
         lr, ratio = np.meshgrid(self.lr, self.ratio, indexing="ij")

@@ -40,8 +40,9 @@ def report(
 ) -> None:
     """Write a study's page, tables, pictures and answer to a folder, or a table of all studies."""
     from hpo.confirm.confirmed import newest_confirmation
-    from hpo.reading.findings import find_out, to_json
+    from hpo.reading.findings import find_out
     from hpo.report.html import write_report
+    from hpo.report.told import to_json
     from hpo.report.wording import answer_lines
     from hpo.report.wording.zh import answer_lines_zh
 

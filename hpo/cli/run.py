@@ -64,7 +64,7 @@ def run(
     from rich.console import Console
 
     from hpo.cli.groups import expand
-    from hpo.reading.findings import to_json
+    from hpo.report.told import to_json
     from hpo.search_here import check_at_least_one, launch, make_settings, read_spec
 
     check_at_least_one("--trials", trials)

@@ -99,11 +99,11 @@ class StudyLedger:
         self._set(study_id, priority=priority)
 
     def set_budget(self, study: StudyRow, spec: StudySpec) -> StudyRow:
-        """Give the study the budget of ``spec``, which is no part of its fingerprint; return its row."""
-        budget = spec.model_dump(mode="json")["budget"]
-        if study.spec.get("budget") == budget:
+        """Give the study the budget and the worth of ``spec``, no part of its fingerprint; return its row."""
+        given = spec.model_dump(mode="json", include={"budget", "worth"})
+        changed = {**study.spec, **given}
+        if changed == study.spec:
             return study
-        changed = {**study.spec, "budget": budget}
         self._set(study.study_id, spec=changed)
         return replace(study, spec=changed)
 

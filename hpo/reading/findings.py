@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
 
-from finetune.api import Task, find_task
+from finetune.api import Task
 from hpo.analysis import answer
-from hpo.analysis.values import Answer
+from hpo.analysis.values import Answer, Choice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.reading.standing import standing
 from hpo.study import Space, StudySpec
 
 
@@ -35,7 +31,7 @@ class Findings:
     @property
     def task(self) -> Task:
         """The task of the study."""
-        return find_task(self.spec.task)
+        return self.spec.what
 
     @property
     def trivial(self) -> float:
@@ -54,10 +50,11 @@ class Findings:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What every output must say of the data: synthetic, partial."""
+        """What every output must say of the data: synthetic, partial, subjects not known."""
         partial = self.row.data.get("partial", "")
         synthetic = ["synthetic signals"] if self.task.synthetic else []
-        return (*synthetic, *([f"partial: {partial}"] if partial else []))
+        unknown = [] if self.task.knows_subjects else ["subjects not known"]
+        return (*synthetic, *([f"partial: {partial}"] if partial else []), *unknown)
 
 
 def find_out(engine: sa.Engine, study: str) -> Findings:
@@ -67,34 +64,20 @@ def find_out(engine: sa.Engine, study: str) -> Findings:
     spec = StudySpec.model_validate(row.spec)
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
-    found = _listed(answer(trials, curves, spec.space, spec.baseline, trivial), spec.space)
-    return Findings(row, spec, ledger.counts(row.study_id), trials, curves, found)
+    found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)
+    return Findings(row, spec, ledger.counts(row.study_id), trials, curves, _listed(found, spec.space))
 
 
 def _listed(found: Answer, space: Space) -> Answer:
-    """Return the answer with its choice at rates that the study allows, where it lists or fixes some."""
-    choice = found.choice
-    if choice is None or (space.lr.values is None and space.backbone_lr.values is None):
+    """Return the answer with its places at rates that the study allows, where it lists or fixes some."""
+    if space.lr.values is None and space.backbone_lr.values is None:
         return found
-    lr, backbone_lr = space.lr.nearest(choice.lr), space.backbone_lr.nearest(choice.backbone_lr)
-    return replace(found, choice=replace(choice, lr=lr, backbone_lr=backbone_lr, ratio=lr / backbone_lr))
+    choice, other = (_allowed(place, space) for place in (found.choice, found.worth_trying))
+    return replace(found, choice=choice, worth_trying=other)
 
 
-def to_json(findings: Findings, url: str) -> dict[str, Any]:
-    """Return the study as one JSON object; see docs/cli.md for its keys."""
-    return {
-        **standing(findings.row, findings.counts, url),
-        "imported": findings.imported,
-        "trivial_name": findings.trivial_name,
-        "published": [published.model_dump() for published in findings.spec.published],
-        **_finite(findings.answer.to_json()),
-    }
-
-
-def _finite(value: Any) -> Any:
-    """Return ``value`` with None for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _allowed(place: Choice | None, space: Space) -> Choice | None:
+    if place is None:
+        return None
+    lr, backbone_lr = space.lr.nearest(place.lr), space.backbone_lr.nearest(place.backbone_lr)
+    return replace(place, lr=lr, backbone_lr=backbone_lr, ratio=lr / backbone_lr)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hpo.confirm.confirmed import Confirmation
 from hpo.errors import UsageError
-from hpo.reading.findings import Findings, to_json
+from hpo.reading.findings import Findings
 from hpo.report.figures.all import figures, render
 from hpo.report.page import Language, report_page
+from hpo.report.told import to_json
 from hpo.report.words import markdown
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from hpo.analysis.values import Answer
 from hpo.ledger.optuna_rows import plain
 from hpo.reading.findings import Findings
+from hpo.report.told import answer_json
 from hpo.report.wording import YARDSTICKS
 from hpo.report.wording.numbers import with_error
 
@@ -114,7 +115,7 @@ def to_json(first: Findings, second: Findings) -> dict[str, Any]:
     found: dict[str, Any] = plain(
         {
             "studies": [
-                {"study": one.row.name, "labels": list(one.labels), **one.answer.to_json()}
+                {"study": one.row.name, "labels": list(one.labels), **answer_json(one.answer)}
                 for one in (first, second)
             ],
             "differences": differences(first, second),

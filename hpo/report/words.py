@@ -167,6 +167,7 @@ def _noise(findings: Findings, language: Language) -> list[str]:
     if noise.seed_sd is None:
         return [texts["no_noise"]]
     shares = ", ".join(f"{_said(name, language)} {share:.0%}" for name, share in noise.shares.items())
+    shares = shares or texts["unknown"]
     spread = f"{noise.seed_sd:.3g} {findings.task.unit}".rstrip()
     said = [texts["noise"].format(spread, texts[f"from_{noise.source}"], noise.degrees_of_freedom, shares)]
     if "fold" in noise.shares:

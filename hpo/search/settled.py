@@ -49,5 +49,6 @@ class Settler:
         trials = trials_frame(self._engine, self._study.study_id)
         curves = curves_frame(self._engine, self._study.study_id)
         trivial = float(self._study.data["trivial"]["validation_loss"])
-        found = answer(trials, curves, self._spec.space, self._spec.baseline, trivial)
+        spec = self._spec
+        found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)
         return found.curve is not None and found.curve.is_known_within(factor)

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec
+from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
 from hpo.errors import SpecError, UnknownStudyError
+from hpo.study.own_signals import OwnSignals
 from hpo.study.parts import (
     LAST_TUNING_SEED,
     Backbone,
@@ -60,6 +61,7 @@ __all__ = [
     "load_spec",
     "parse_spec",
     "shipped_studies",
+    "task_of",
     "studies_folder",
 ]
 
@@ -69,6 +71,7 @@ _TEXTS: dict[str, Any] = {
     "notes": True,
     "published": True,
     "budget": True,
+    "worth": True,
     "inputs": {"allow_partial"},
     "space": {"lr": {"source"}, "backbone_lr": {"source"}},
     "baseline": {"name", "source"},
@@ -83,7 +86,9 @@ class StudySpec(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     title: str = ""
     notes: str = ""
-    task: str
+    task: str = ""
+    """Of ours; with ``data`` the name of a user's own signals."""
+    data: OwnSignals | None = None
     inputs: Inputs = Inputs()
     validation: Validation = Validation()
     backbone: Backbone
@@ -94,9 +99,21 @@ class StudySpec(Part):
     pruner: Pruner = Pruner()
     replicate: Replicate | None = None
     budget: Budget = Budget()
+    worth: float | None = Field(default=None, gt=0)
+    """The difference in validation loss that its user cares for; None: one seed's standard deviation."""
     baseline: NamedConfiguration
     known: tuple[NamedConfiguration, ...] = ()
     published: tuple[PublishedResult, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_task(cls, given: Any) -> Any:
+        """Let ``data`` name the task where the file does not."""
+        if not isinstance(given, dict) or given.get("task") is not None:
+            return given
+        data = given.get("data")
+        own = data if isinstance(data, OwnSignals) else _part(OwnSignals, data)
+        return given if own is None else {**given, "task": own.task_name}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -107,11 +124,17 @@ class StudySpec(Part):
             self.space,
             {("baseline",): self.baseline}
             | {("known", place): known for place, known in enumerate(self.known)},
+            self.data,
         )
         if wrong:
             texts = "; ".join(text for _, text in wrong)
             raise PydanticCustomError("parts_disagree", "{texts}", {"texts": texts})
         return self
+
+    @property
+    def what(self) -> Task:
+        """The task, ours or of a user's own signals."""
+        return find_task(self.task, None if self.data is None else self.data.signals())
 
     def what_counts(self) -> dict[str, Any]:
         """Return all that can change a trial's numbers, as plain JSON values."""
@@ -120,6 +143,8 @@ class StudySpec(Part):
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        if self.data is None:
+            del counts["data"]  # as above
         for rate in ("lr", "backbone_lr"):
             if counts["space"][rate]["values"] is None:
                 del counts["space"][rate]["values"]  # as above
@@ -141,12 +166,19 @@ class StudySpec(Part):
             if here.get(key) != there.get(key)
         ]
 
+    @property
+    def _folds(self) -> int | None:
+        if self.data is not None and self.data.split.folds is not None:
+            return self.data.split.folds
+        return self.validation.k if self.validation.kind == "grouped_folds" else None
+
     def run_spec(self, configuration: Configuration) -> RunSpec:
         """Return the run that tries ``configuration`` in this study."""
         return RunSpec(
             inputs=InputSpec(
                 task=self.task,
-                folds=self.validation.k if self.validation.kind == "grouped_folds" else None,
+                folds=self._folds,
+                own=None if self.data is None else self.data.signals(),
                 **self.inputs.model_dump(),
             ),
             backbone=BackboneSpec(self.backbone.name, self.backbone.weights),
@@ -157,6 +189,13 @@ class StudySpec(Part):
             loss=configuration.loss,
             seed=configuration.seed,
         )
+
+
+def task_of(stored: Mapping[str, Any]) -> Task:
+    """Return the task of a study as a database holds it; raises what :func:`find_task` raises."""
+    data = stored.get("data")
+    own = None if data is None else OwnSignals.model_validate(data)
+    return find_task(stored["task"], None if own is None else own.signals())
 
 
 def _flat(value: Any, path: KeyPath = ()) -> dict[str, Any]:
@@ -251,16 +290,18 @@ def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:
     paths: list[KeyPath] = [("baseline",)]
     paths += [("known", place) for place in range(len(known) if isinstance(known, list) else 0)]
     read = {path: _part(NamedConfiguration, document.piece(*path)) for path in paths}
+    data = document.piece("data")
     return disagreements(
         document.piece("task"),
         _part(Backbone, document.piece("backbone")),
         [loss for loss in losses if isinstance(loss, str)] if isinstance(losses, list) else [],
         _part(Space, document.piece("space")),
         {path: part for path, part in read.items() if part is not None},
+        _part(OwnSignals, data) or data,
     )
 
 
-_AnyPart = TypeVar("_AnyPart", bound=Part)
+_AnyPart = TypeVar("_AnyPart", bound=BaseModel)
 
 
 def _part(model: type[_AnyPart], value: object) -> _AnyPart | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpo.reading.findings import Findings
+from hpo.report.wording.notes import said
 from hpo.report.wording.numbers import about, with_error
 
 YARDSTICKS = {"mae": "MAE", "cross_entropy": "cross-entropy", "bce": "binary cross-entropy"}
@@ -21,7 +22,7 @@ def answer_lines(findings: Findings) -> list[str]:
         *_best_trial(findings),
         *_imported(findings),
         *_failures(findings),
-        *(f"note: {note}" for note in found.notes),
+        *(f"note: {said(note)}" for note in found.notes),
     ]
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from hpo.confirm.confirmed import Confirmation
 from hpo.confirm.paired import MIN_SEEDS
 from hpo.reading.findings import Findings
+from hpo.report.wording.notes import said
 from hpo.report.wording.numbers import about, with_error
 
 YARDSTICKS_ZH = {"mae": "MAE", "cross_entropy": "交叉熵", "bce": "二元交叉熵"}
-_LABELS = {"synthetic signals": "模拟信号", "partial: ": "数据不完整："}
+_LABELS = {"synthetic signals": "模拟信号", "partial: ": "数据不完整：", "subjects not known": "受试者未知"}
 _READY = (
     (r"all (\d+) trials were pruned", r"全部 \1 次试验都被提前终止"),
     (r"all (\d+) trials diverged", r"全部 \1 次试验都发散"),
@@ -32,6 +33,10 @@ _READY = (
     (
         r"with more than (\d+) trials the answer is worked out by: (.*)",
         r"试验超过 \1 次时，请用此命令计算结论：\2",
+    ),
+    (
+        r"the model does not fit: only configurations that were tried are spoken of",
+        "模型不符合这些试验：只谈试过的配置",
     ),
     (r"constant (\S+) (\S+) \(training median\)", r"常数 \1 \2，即训练集中位数"),
     (r"class prior of the training windows", "训练窗口的类别先验"),
@@ -103,7 +108,7 @@ def answer_lines_zh(findings: Findings) -> list[str]:
         *_beside(findings),
         *_best_trial(findings),
         *_counted(findings),
-        *(f"说明：{ready_zh(note)}" for note in findings.answer.notes),
+        *(f"说明：{ready_zh(said(note))}" for note in findings.answer.notes),
     ]
 
 
