@@ -20,7 +20,6 @@ from fixtures_db import (  # noqa: F401 - fixtures
     sqlite_url,
 )
 
-
 # No law hangs on how fast a machine is.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
