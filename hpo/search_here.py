@@ -12,7 +12,7 @@ from typing import Literal
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from finetune.api import settle_own_data
+from finetune.api import seal_backbone, settle_own_data
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
@@ -77,11 +77,18 @@ def launch(
 
 
 def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
-    """Return the study with what only a user's own files say (classes, rate); raises FinetuneError."""
-    if spec.data is None:
-        return spec
-    found = settle_own_data(spec.data.signals(), data_dir)
-    return spec.model_copy(update={"data": spec.data.settled(found)})
+    """Return the study with what only a user's own files say: classes, rate, hashes of code and weights.
+
+    Raises :class:`FinetuneError` for files that are not there, and code outside the folder of ``--code``.
+    """
+    if spec.backbone.factory is not None:
+        code, weights = seal_backbone(spec.backbone.spec())
+        backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
+        spec = spec.model_copy(update={"backbone": backbone})
+    if spec.data is not None:
+        found = settle_own_data(spec.data.signals(), data_dir)
+        spec = spec.model_copy(update={"data": spec.data.settled(found)})
+    return spec
 
 
 def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:

@@ -11,6 +11,7 @@ import typer
 
 from hpo.cli.terminal import (
     CacheDir,
+    Code,
     DataDir,
     Device,
     Given,
@@ -32,6 +33,7 @@ def export(
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -59,13 +61,19 @@ def predict(
         float | None, typer.Option("--rate", metavar="HZ", help="Sampling rate; a WFDB record knows its own.")
     ] = None,
     column: Annotated[
-        str | None, typer.Option("--column", metavar="NAME", help="Column or lead, where there are several.")
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="Column or lead, where there are several; a list with commas for a model of several.",
+        ),
     ] = None,
     stride: Annotated[
         float | None,
         typer.Option("--stride", metavar="S", help="Seconds between windows [2 for PPG, a window for ECG]."),
     ] = None,
     device: Device = "auto",
+    code: Code = None,
     as_json: Json = False,
 ) -> None:
     """Print a model's predictions for a signal as CSV, one line a window."""

@@ -14,6 +14,7 @@ from finetune.api import FinetuneError
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
+    Code,
     DataDir,
     Device,
     Json,
@@ -51,6 +52,7 @@ def run(
     timeout: Timeout = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     slots: Annotated[
         str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")

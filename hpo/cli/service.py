@@ -15,6 +15,7 @@ import typer
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
+    Code,
     DataDir,
     Device,
     Given,
@@ -62,6 +63,7 @@ def worker(
     timeout: Timeout = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -114,6 +116,7 @@ def submit(
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
@@ -202,6 +205,7 @@ def slurm(
     ] = Path("slurm-logs"),
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
