@@ -12,14 +12,14 @@ from typing import Literal
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from finetune.api import seal_backbone, settle_own_data
+from finetune.api import Checked, DataSummary, check_run, describe_data, seal_backbone, settle_own_data
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.standing import is_there
 from hpo.storage import open_engine
-from hpo.study import StudySpec, load_spec
+from hpo.study import Configuration, StudySpec, load_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
 from hpo.worker.progress import Display, Progress
@@ -74,6 +74,17 @@ def launch(
         return Launched(find_out(engine, name), total, did_nothing=False)
     finally:
         engine.dispose()
+
+
+def check_study(spec: StudySpec, settings: Settings) -> tuple[StudySpec, DataSummary, Checked]:
+    """Return the study with what its files say, its data, and what a few steps of its baseline show."""
+    spec = settled(spec, settings.data_dir)
+    base = spec.baseline
+    run = spec.run_spec(Configuration(base.lr, base.backbone_lr, base.loss, spec.space.seed.low))
+    data_dir, cache_dir = settings.data_dir, settings.cache_dir
+    summary = describe_data(run.inputs, data_dir=data_dir, cache_dir=cache_dir)
+    found = check_run(run, data_dir=data_dir, cache_dir=cache_dir, device=settings.device)
+    return spec, summary, found
 
 
 def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
