@@ -27,6 +27,8 @@ from finetune.errors import (
 from finetune.own import Allowance, Filter, FilterKind, Modality, OwnData, OwnKind, OwnSplit
 from finetune.spec import (
     BackboneSpec,
+    Checked,
+    CheckFault,
     DataSummary,
     EndReason,
     Factory,
@@ -43,7 +45,7 @@ from finetune.spec import (
     RunSpec,
     TestScores,
 )
-from finetune.tasks import LOSSES, TASKS, Task, find_task
+from finetune.tasks import LOSSES, METRIC_RANGES, TASKS, Task, find_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +59,8 @@ __all__ = [
     "BACKBONES",
     "BackboneCard",
     "BackboneSpec",
+    "CheckFault",
+    "Checked",
     "CheckpointError",
     "CodeError",
     "DataError",
@@ -70,6 +74,7 @@ __all__ = [
     "FinetuneError",
     "InputSpec",
     "LOSSES",
+    "METRIC_RANGES",
     "MissingDataError",
     "Modality",
     "Mode",
@@ -92,12 +97,14 @@ __all__ = [
     "UnknownNameError",
     "check_backbone",
     "check_code",
+    "check_run",
     "data_status",
     "describe_data",
     "evaluate_predictions",
     "export_model",
     "find_task",
     "get_data",
+    "gpu_count",
     "recommend_slots",
     "predict_signal",
     "seal_backbone",
@@ -132,6 +139,13 @@ def train(
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
     chosen = open_device(device)
     run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch can use here; takes as long as loading torch does."""
+    from finetune.engine.devices import gpu_count
+
+    return gpu_count()
 
 
 def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> int:
@@ -210,6 +224,14 @@ def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:
     from finetune.backbones.code_folder import sealed
 
     return sealed(spec)
+
+
+def check_run(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Checked:
+    """Return what a few training steps of ``spec`` show, in seconds; raises as :func:`train`."""
+    from finetune.checking import check
+    from finetune.engine.devices import open_device
+
+    return check(spec, data_dir, cache_dir, open_device(device))
 
 
 def check_code(spec: BackboneSpec) -> None:
