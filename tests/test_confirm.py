@@ -19,7 +19,8 @@ from hpo.confirm.arms import Request
 from hpo.confirm.confirmed import Confirmation, confirmation_of, newest_confirmation
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
-from hpo.report.wording.confirmed import confirmation_lines, headline
+from hpo.report.confirmed import confirmation_lines, headline
+from hpo.report.language import SPOKEN
 from hpo.storage import open_engine
 from hpo.storage.tables import slots
 from hpo.study import Configuration
@@ -156,10 +157,10 @@ def test_the_words_name_the_looks_the_subjects_and_the_smallest_effect(shared: S
 
     lines = confirmation_lines(found)
 
-    assert lines[0].startswith(f"{NAME} [synthetic signals]: on the test split the chosen configuration ")
-    assert "6 paired seeds from 1000000, 6 test subjects" in "\n".join(lines)
+    assert lines[0].startswith(f"{NAME} [synthetic signals]: on the test split the choice ")
+    assert "6 seeds in pairs, from 1000000 on, and 6 subjects of the test split" in "\n".join(lines)
     assert "would be called real four times in five" in "\n".join(lines)
-    assert lines[-1].endswith("the test split of this study has been looked at once")
+    assert lines[-1].endswith("the test split of this study has been looked at once.")
 
 
 def test_the_newest_confirmation_is_found_by_the_studys_name(shared: Shared) -> None:
@@ -193,8 +194,8 @@ def test_more_seeds_are_another_confirmation_and_the_look_is_counted(place: Plac
 def test_fewer_than_six_seeds_are_never_called_real(place: Place, engine: sa.Engine) -> None:
     found = confirmation_of(engine, confirmed(place, engine, Request(top=1, seeds=2)))
 
-    assert "cannot be told apart from the published default with 2 seeds and 6 subjects" in headline(found)
-    assert any("with 2 seeds no p can be under 0.5" in line for line in confirmation_lines(found))
+    assert "the choice cannot be told from the published default" in headline(found, SPOKEN["en"])
+    assert any("With 2 seeds no p can be under 0.5" in line for line in confirmation_lines(found))
 
 
 def test_the_choice_is_stored_before_anything_runs(place: Place, engine: sa.Engine) -> None:

@@ -12,8 +12,8 @@ from small_study import NAME, Place
 from hpo.cli.app import main
 from hpo.diary import find_or_open
 from hpo.reading.findings import find_out
+from hpo.report.answer import answer_lines
 from hpo.report.told import to_json
-from hpo.report.wording import answer_lines
 from hpo.storage import open_engine
 from hpo.worker import work
 

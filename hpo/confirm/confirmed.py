@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
@@ -17,7 +17,11 @@ from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.optuna_rows import plain
+from hpo.reading.findings import Label, labels_of
 from hpo.study import PublishedResult, StudySpec
+
+Finding = Literal["better", "worse", "cannot_be_told", "no_better_than_constant"]
+"""What an arm is, beside the published default."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Against:
     detectable: float | None
     """Smallest true difference that these seeds would find four times in five."""
     verdict: str
+    finding: Finding = "cannot_be_told"
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Confirmation:
     """At the test split of this study, by all its confirmations."""
     arms: tuple[ArmResult, ...]
     published: tuple[PublishedResult, ...]
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     """What every output must say of the data: synthetic, partial."""
     scores: Scores = field(repr=False)
     """Predictions and labels, for pictures."""
@@ -84,7 +89,7 @@ class Confirmation:
             "scored_at": self.scored_at,
             "yardstick": self.task.yardstick,
             "unit": self.task.unit,
-            "labels": list(self.labels),
+            "labels": [str(label) for label in self.labels],
             "seeds": list(self.seeds),
             "test_looks": self.test_looks,
             "verdict": self.verdict,
@@ -130,8 +135,6 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
     row = ledger.study(choice.study)
     spec, task = StudySpec.model_validate(row.spec), find_task(row.spec["task"])
     found = ChoiceBook(engine).scores(row.study_id, choice.choice_hash)
-    partial = row.data.get("partial", "")
-    labels = [*(["synthetic signals"] * task.synthetic), *([f"partial: {partial}"] * bool(partial))]
     return Confirmation(
         choice.study,
         task,
@@ -142,7 +145,7 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
         len(ledger.test_looks(row.study_id)),
         tuple(judge(task, choice.arms, found)),
         spec.published,
-        tuple(labels),
+        labels_of(task, row),
         found,
     )
 
@@ -185,15 +188,16 @@ def _paired(split: Split, mine: Mapping[int, Floats], other: Mapping[int, Floats
 
 def _against(task: Task, found: Comparison, p: float, constant: Comparison | None) -> Against:
     said = verdict(found, p)
+    finding: Finding = "cannot_be_told" if said == "cannot be told apart" else said
     if constant is not None and constant.difference >= 0:
-        words = "no better than a constant"
+        words, finding = "no better than a constant", "no_better_than_constant"
     elif said == "cannot be told apart":
         words = f"cannot be told apart with {found.seeds} seeds and {found.units} {_units(task)}"
         if found.seeds < MIN_SEEDS:
             words += f" (at least {MIN_SEEDS} seeds are needed to say more)"
     else:
         words = f"{said} than the published default"
-    return Against(found.difference, found.low, found.high, p, found.p, found.detectable, words)
+    return Against(found.difference, found.low, found.high, p, found.p, found.detectable, words, finding)
 
 
 def _units(task: Task) -> str:
