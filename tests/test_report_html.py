@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 from small_study import NAME, Place
 
@@ -28,7 +31,8 @@ from hpo.ledger.choice_book import Score, Scores
 from hpo.reading.findings import Findings, Label, find_out
 from hpo.report.answer import answer_lines
 from hpo.report.confirmed import verdict_words
-from hpo.report.figures.all import draw_figure, figures, render
+from hpo.report.figures.all import Style, draw_figure, figure_words, figures, render
+from hpo.report.figures.search import importances_figure
 from hpo.report.html import report_files, write_report
 from hpo.report.language import SPOKEN, Language
 from hpo.report.markdown import markdown
@@ -276,3 +280,85 @@ def test_a_language_that_there_is_not_is_the_users_fault(
 
     assert status == 2
     assert "no language 'fr'; expected en or zh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHED))
+@pytest.mark.parametrize(("kind", "magic"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_a_figure_is_drawn_by_its_name_into_a_file(
+    place: Place, tmp_path: Path, name: str, kind: str, magic: bytes
+) -> None:
+    file = tmp_path / f"one.{kind}"
+
+    status = main(["figure", name, "--study", NAME, "--storage", place.url, "--out", str(file)])
+
+    assert status == 0
+    assert file.read_bytes().startswith(magic)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rato", "--out", "a.pdf"], "no figure 'rato'"),
+        (["ratio", "--out", "a.jpeg"], "a .pdf, .svg or .png file"),
+        (["ratio", "--out", "a.pdf", "--style", "poster"], "no style 'poster'"),
+        (["ratio", "--out", "a.pdf", "--lang", "fr"], "no language 'fr'"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_the_users_fault(
+    place: Place, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    status = main(["figure", *words, "--study", NAME, "--storage", place.url])
+
+    assert status == 2
+    assert told in capsys.readouterr().err
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_every_figure_says_that_its_signals_are_synthetic(findings: Findings, style: Style) -> None:
+    for name in SEARCHED:
+        assert "synthetic signals" in texts(draw_figure(name, findings, style=style)), name
+
+
+def test_figures_are_chinese_where_a_font_is_there_and_english_with_a_word_where_not(
+    findings: Findings, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for font, told in ((None, "ratio lr / backbone_lr"), ("DejaVu Sans", "比值 lr / backbone_lr")):
+        monkeypatch.setattr("hpo.report.figures.all.chinese_font", lambda font=font: font)
+
+        assert told in texts(draw_figure("ratio", findings, language="zh"))
+        text = markdown(findings, [], None, "zh", figures_in=figure_words("zh").language)
+        assert ("图为英文" in text) is (font is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("zones", "too few"), ("rates", "too few"), ("importances", "too few")]
+)
+def test_too_few_trials_are_words_in_a_figure_and_no_map_and_no_bar(
+    findings: Findings, name: str, told: str
+) -> None:
+    few = Note(NoteKind.FEW_COMPLETE, 9, 10)
+    answer = Answer({"complete": 9}, findings.answer.best, findings.trivial, notes=(few,))
+
+    drawn = draw_figure(name, replace(findings, answer=answer))
+
+    assert told in texts(drawn)
+    assert not drawn.findobj(QuadMesh)
+    assert all(not axes.containers for axes in drawn.axes)
+
+
+def test_the_seed_is_no_knob_that_mattered(findings: Findings) -> None:
+    shares = {"lr": 0.4, "backbone_lr": 0.3, "loss": 0.1, "seed": 0.2}
+    answer = replace(findings.answer, notes=(), noise=Noise(0.3, "model", 0, shares))
+    optunas = {"ped_anova": {"lr": 0.5, "backbone_lr": 0.2, "loss": 0.1, "seed": 0.2}}
+
+    drawn = importances_figure(replace(findings, answer=answer), optunas, SPOKEN["en"])
+
+    ours, theirs = drawn.axes[0].containers
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()][-1] == "luck: the seed"
+    assert ours[3].get_width() == pytest.approx(0.2)
+    assert np.isnan(theirs[3].get_width())

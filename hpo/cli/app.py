@@ -18,6 +18,7 @@ import typer
 from finetune.api import FinetuneError
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
+from hpo.cli.figure import figure
 from hpo.cli.model import export, predict
 from hpo.cli.report import compare, report
 from hpo.cli.run import run
@@ -88,6 +89,7 @@ def status(
 
 app.command()(report)
 app.command()(compare)
+app.command()(figure)
 
 
 @app.command()

@@ -37,7 +37,7 @@ def report(
 
     if (study is None) != every:
         raise UsageError("hpo report needs one of --study NAME and --all", next_step="type: hpo report --all")
-    url, language = url_of(storage), _language(lang)
+    url, language = url_of(storage), language_of(lang)
     if study is None:
         _report_all(url, out or Path("reports"), language, as_json)
         return
@@ -52,7 +52,8 @@ def report(
     print_lines([f"written: {folder / 'report.html'} and {len(files) - 1} files beside it"])
 
 
-def _language(given: str) -> Language:
+def language_of(given: str) -> Language:
+    """Return the language that an option names; raises :class:`UsageError`."""
     if given == "zh":
         return "zh"
     if given != "en":

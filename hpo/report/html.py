@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from hpo.confirm.confirmed import Confirmation
@@ -44,22 +43,13 @@ def write_report(
         ) from error
 
 
-def write_markdown(
-    findings: Findings, pictures: Sequence[str], confirmation: Confirmation | None, language: Language
-) -> str:
-    """Return the report's Markdown, which says so where figures could not be drawn in its language."""
-    text = markdown(findings, pictures, confirmation, language)
-    is_apart = figure_words(language).language != language
-    return f"{text}\n{SPOKEN[language].say('figure.english')}\n" if is_apart else text
-
-
 def report_files(
     findings: Findings, url: str, confirmation: Confirmation | None = None, language: Language = "en"
 ) -> dict[str, bytes]:
     """Return the files of a report by name."""
     drawn = figures(findings, confirmation, language)
     pictures = {name: render(figure, "svg") for name, figure in drawn.items()}
-    text = write_markdown(findings, list(drawn), confirmation, language)
+    text = markdown(findings, list(drawn), confirmation, language, figures_in=figure_words(language).language)
     told = to_json(findings, url) | {"confirmation": confirmation.to_json() if confirmation else None}
     return {
         "report.html": report_page(findings.row.name, text, pictures, language),

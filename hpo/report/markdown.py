@@ -28,10 +28,12 @@ def markdown(
     language: Language = "en",
     *,
     is_served: bool = False,
+    figures_in: Language | None = None,
 ) -> str:
     """Return the report as Markdown that shows ``pictures``, each as ``NAME.png``.
 
-    ``is_served``: the page of a server, which has no tables beside it.
+    ``is_served``: the page of a server, which has no tables beside it. ``figures_in``: the language of the
+    figures, where that may be another one.
     """
     spec, words = findings.spec, SPOKEN[language]
     shown = {name: f"![{words.say(f'caption.{name}')}]({name}.png)" for name in pictures}
@@ -49,6 +51,7 @@ def markdown(
         *(_pictured(name, shown[name], words) for name in _LATER if name in shown),
         f"## {words.say('page.method')}",
         _list(_method(findings, confirmation, words)),
+        *([words.say("figure.english")] if (figures_in or language) != language else []),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -20,6 +20,7 @@ from hpo.report.figures.ratio import ratio_figure
 from hpo.report.figures.search import curves_figure, importances_figure, rates_figure, seeds_figure
 from hpo.report.figures.zones import zones_figure
 from hpo.report.language import SPOKEN, Language, Words
+from hpo.report.naming import label_words
 
 Kind = Literal["png", "svg", "pdf"]
 Style = Literal["screen", "paper"]
@@ -71,15 +72,15 @@ def draw_figure(
     language: Language = "en",
     style: Style = "screen",
 ) -> Figure:
-    """Return one picture of a search by its name, a key of ``DRAWN``; ``paper`` is small, without title."""
+    """Return one picture of a search by its name, a key of ``DRAWN``; ``paper``: a column wide, no title."""
     with _drawn_as(style):
         figure = DRAWN[name](findings, confirmation, figure_words(language))
     if style == "paper":
         width, height = figure.get_size_inches()
         figure.set_size_inches(5.5, 5.5 * height / width)
-        figure.suptitle("")
         for axes in figure.axes:
             axes.set_title("")
+        figure.suptitle(", ".join(label_words(findings.labels, figure_words(language))), fontsize=8)
     return figure
 
 
