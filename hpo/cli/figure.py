@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from hpo.cli.terminal import Json, Storage, database, print_json, print_lines, url_of
 from hpo.errors import UsageError
+
+if TYPE_CHECKING:
+    from hpo.report.figures.all import Style
 
 _Kind = Literal["pdf", "svg", "png"]
 
@@ -38,13 +41,11 @@ def figure(
 
     if name not in DRAWN:
         raise UsageError(f"no figure {name!r}", ", ".join(DRAWN), f"type: hpo figure ratio --study {study}")
-    if style != "screen" and style != "paper":
-        raise UsageError(f"no style {style!r}", "screen or paper", "use --style paper")
     file, language = out or Path(f"{study}-{name}.pdf"), language_of(lang)
     kind = _kind(file)
     with database(url_of(storage)) as engine:
         findings, confirmation = find_out(engine, study), newest_confirmation(engine, study)
-    drawn = draw_figure(name, findings, confirmation, language, style)
+    drawn = draw_figure(name, findings, confirmation, language, _style(style))
     _write(file, render(drawn, kind))
     if as_json:
         print_json({"study": study, "figure": name, "file": str(file)})
@@ -52,6 +53,14 @@ def figure(
     print_lines([f"written: {file}"])
     if figure_words(language).language != language:
         print_lines([SPOKEN[language].say("figure.english")], is_result=False)
+
+
+def _style(given: str) -> Style:
+    if given == "paper":
+        return "paper"
+    if given != "screen":
+        raise UsageError(f"no style {given!r}", "screen or paper", "use --style paper")
+    return "screen"
 
 
 def _kind(file: Path) -> _Kind:
