@@ -23,6 +23,7 @@ from finetune.errors import (
     SettingError,
     UnknownNameError,
 )
+from finetune.own import Allowance, Filter, FilterKind, Modality, OwnData, OwnKind, OwnSplit
 from finetune.spec import (
     BackboneSpec,
     DataSummary,
@@ -50,6 +51,7 @@ ENGINE_VERSION = "3"
 """Another number where a change of the engine changes results: workers of one study must have the same."""
 
 __all__ = [
+    "Allowance",
     "BACKBONES",
     "BackboneCard",
     "BackboneSpec",
@@ -59,12 +61,18 @@ __all__ = [
     "DataSummary",
     "ENGINE_VERSION",
     "EndReason",
+    "Filter",
+    "FilterKind",
     "FinetuneError",
     "InputSpec",
     "LOSSES",
     "MissingDataError",
+    "Modality",
     "Mode",
     "Normalisation",
+    "OwnData",
+    "OwnKind",
+    "OwnSplit",
     "Precision",
     "Predictions",
     "Recipe",
@@ -88,6 +96,7 @@ __all__ = [
     "recommend_slots",
     "predict_signal",
     "sealed_test_split",
+    "settle_own_data",
     "train",
     "window_losses",
 ]
@@ -179,6 +188,16 @@ def window_losses(
     from finetune.metrics import window_losses
 
     return window_losses(task, predictions, labels)
+
+
+def settle_own_data(own: OwnData, data_dir: Path) -> OwnData:
+    """Return a user's own signals with what only their files say: classes, rate and window length.
+
+    Raises :class:`DataError` for files that cannot be read as the study says.
+    """
+    from finetune.datasets.own import settle
+
+    return settle(own, data_dir)
 
 
 def describe_data(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from finetune.own import OwnData
+
 Mode = Literal["full_finetuning", "linear_probing", "linear_probing_cached"]
 """``linear_probing`` freezes the backbone but leaves its dropout on, as the reference does;
 ``linear_probing_cached`` computes the frozen features once with dropout off: another protocol."""
@@ -39,6 +41,8 @@ class InputSpec:
     ``seed % k`` and trains on the others. Test subjects are the reference split's in both cases."""
     allow_partial: bool = False
     """Accept a data set of which only some records are there."""
+    own: OwnData | None = None
+    """Signals of a user's own; ``task`` is then their name."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 from platformdirs import user_cache_path
 from rich.console import Console
 
+from finetune.api import settle_own_data
 from hpo.errors import UsageError
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
@@ -56,6 +57,7 @@ def launch(
     Progress goes to ``console``. ``workers=None`` takes one process a core, or one a GPU. Raises
     :class:`hpo.errors.Interrupted` on a signal, and what the user can mend.
     """
+    spec = settled(spec, settings.data_dir)
     warm = warm_from(url, warm_start, spec)
     name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
@@ -71,6 +73,14 @@ def launch(
         return Launched(find_out(engine, name), total, did_nothing=False)
     finally:
         engine.dispose()
+
+
+def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
+    """Return the study with what only a user's own files say (classes, rate); raises FinetuneError."""
+    if spec.data is None:
+        return spec
+    found = settle_own_data(spec.data.signals(), data_dir)
+    return spec.model_copy(update={"data": spec.data.settled(found)})
 
 
 def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:

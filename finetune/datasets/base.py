@@ -20,7 +20,7 @@ class WindowSet:
     """All windows of one task at the data set's own rate, before any preparation."""
 
     signal: NDArray[np.float32]
-    """(N, T) one channel; no NaN."""
+    """(N, T) one channel, or (N, C, T) several; no NaN."""
     labels: NDArray[np.float32] | NDArray[np.int64]
     """(N, outputs) float32 in label units (regression) or 0/1 (multi-label); (N,) int64 for classes."""
     groups: NDArray[np.str_]

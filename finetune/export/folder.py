@@ -36,6 +36,7 @@ from finetune.engine.loop import predict
 from finetune.engine.scoring import to_probabilities
 from finetune.errors import CheckpointError, SettingError
 from finetune.model import FineTunedModel, Head, build_model
+from finetune.own import OwnData
 from finetune.random import Purpose, torch_generator
 from finetune.signals import CHUNK, Float32s, cut_windows
 from finetune.spec import BackboneSpec, InputSpec, Predictions, RunSpec
@@ -62,7 +63,7 @@ def export(
     """
     if out.exists() and (not out.is_dir() or {file.name for file in out.iterdir()} - _NAMES):
         raise SettingError(f"{out} holds other files", "a folder of its own for the model", "use --out DIR")
-    task = find_task(spec.inputs.task)
+    task = find_task(spec.inputs.task, spec.inputs.own)
     model = build_model(spec, task)
     load_best(checkpoint, model)
     prepared = preparation(spec.inputs, data_dir, cache_dir, fold=spec.fold)
@@ -144,7 +145,9 @@ class ExportedModel:
         if stride < 1:
             raise SettingError(f"stride {stride_s} s", f"at least {1 / self.rate_hz:g} s")
         windows = cut_windows(
-            self._fitted(resample(signal, rate_hz, self.rate_hz)), self.window_samples, stride
+            self._fitted(resample(self._filtered(signal, rate_hz), rate_hz, self.rate_hz)),
+            self.window_samples,
+            stride,
         )
         model = self.model.to(device)
         parts = [
@@ -159,6 +162,15 @@ class ExportedModel:
     @property
     def _usual_stride_s(self) -> float:
         return 2.0 if self.task.signal == "ppg" else self.task.window_s
+
+    def _filtered(self, signal: Float32s, rate_hz: float) -> Float32s:
+        """Return the signal as the training recordings were filtered."""
+        if self.inputs.own is None or not self.inputs.own.filters:
+            return signal
+        from finetune.datasets.own.cutting import filtered
+
+        one_channel: Float32s = filtered(signal[None], rate_hz, self.inputs.own.filters)[0]
+        return one_channel
 
     def _fitted(self, signal: Float32s) -> Float32s:
         """Return the signal, padded with zeros where the training recordings were."""
@@ -206,8 +218,8 @@ def resample(signal: Float32s, rate_hz: float, wanted_hz: float) -> Float32s:
 def load_exported(folder: Path) -> ExportedModel:
     """Return the model that :func:`export` wrote; raises :class:`CheckpointError` for anything else."""
     config = _config(folder)
-    task = find_task(config["task"]["name"])
-    inputs, run = InputSpec(**config["run"]["inputs"]), config["run"]
+    inputs, run = _inputs(config["run"]["inputs"]), config["run"]
+    task = find_task(config["task"]["name"], inputs.own)
     backbone = _empty_backbone(BackboneSpec(**run["backbone"]), config["architecture"], task, inputs.samples)
     head = Head(backbone.embedding, task.outputs, torch_generator(0, Purpose.HEAD))
     model = FineTunedModel(backbone, head)
@@ -222,6 +234,11 @@ def load_exported(folder: Path) -> ExportedModel:
     return ExportedModel(
         model, task, inputs, config["window_samples"], config["rate_hz"], statistics, mean, std
     )
+
+
+def _inputs(stored: dict[str, Any]) -> InputSpec:
+    own = stored.get("own")
+    return InputSpec(**{**stored, "own": None if own is None else OwnData.of_json(own)})
 
 
 def _config(folder: Path) -> dict[str, Any]:

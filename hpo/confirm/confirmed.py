@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import sqlalchemy as sa
 
-from finetune.api import Task, find_task
+from finetune.api import Task
 from hpo.confirm.paired import MIN_SEEDS, Comparison, Floats, adjust, compare, verdict
 from hpo.confirm.unit_intervals import Estimate, Split, estimates
 from hpo.errors import UsageError
@@ -133,7 +133,8 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
             f"{choice.study}: not confirmed yet", "", f"type: hpo confirm --study {choice.study}"
         )
     row = ledger.study(choice.study)
-    spec, task = StudySpec.model_validate(row.spec), find_task(row.spec["task"])
+    spec = StudySpec.model_validate(row.spec)
+    task = spec.what
     found = ChoiceBook(engine).scores(row.study_id, choice.choice_hash)
     return Confirmation(
         choice.study,

@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 import sqlalchemy as sa
 
-from finetune.api import Task, find_task
+from finetune.api import Task
 from hpo.analysis import answer
 from hpo.analysis.values import Answer
 from hpo.ledger.ledger import Ledger
@@ -21,21 +21,26 @@ from hpo.study import StudySpec
 class Label:
     """Something that every output must say of the data."""
 
-    kind: Literal["synthetic", "partial"]
+    kind: Literal["synthetic", "partial", "subjects_unknown"]
     part: str = ""
     """Of partial data: ``n of N records``."""
 
     def __str__(self) -> str:
         """Return it as JSON has it."""
-        return f"partial: {self.part}" if self.kind == "partial" else "synthetic signals"
+        return {
+            "synthetic": "synthetic signals",
+            "partial": f"partial: {self.part}",
+            "subjects_unknown": "subjects not known",
+        }[self.kind]
 
 
 def labels_of(task: Task, row: StudyRow) -> tuple[Label, ...]:
-    """Return what every output must say of a study's data: simulated signals, a part of the records."""
+    """Return what every output must say of a study's data: simulated, a part of it, people not known."""
     partial = str(row.data.get("partial", ""))
     return (
         *([Label("synthetic")] if task.synthetic else []),
         *([Label("partial", partial)] if partial else []),
+        *([] if task.knows_subjects else [Label("subjects_unknown")]),
     )
 
 
@@ -54,7 +59,7 @@ class Findings:
     @property
     def task(self) -> Task:
         """The task of the study."""
-        return find_task(self.spec.task)
+        return self.spec.what
 
     @property
     def trivial(self) -> float:

@@ -10,6 +10,7 @@ _ANSWER = {
     "list.or": "或",
     "label.synthetic": "模拟信号",
     "label.partial": "数据不完整：{part}",
+    "label.subjects_unknown": "受试者未知",
     "label.complete": "完整",
     "label.none": "无",
     "metric.mae": "MAE",

@@ -13,6 +13,7 @@ _ANSWER = {
     "list.or": " or ",
     "label.synthetic": "synthetic signals",
     "label.partial": "partial: {part}",
+    "label.subjects_unknown": "subjects not known",
     "label.complete": "complete",
     "label.none": "none",
     "metric.mae": "MAE",

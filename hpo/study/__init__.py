@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec
+from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
 from hpo.errors import SpecError, UnknownStudyError
+from hpo.study.own_signals import OwnSignals
 from hpo.study.parts import (
     LAST_TUNING_SEED,
     Backbone,
@@ -63,6 +64,7 @@ __all__ = [
     "load_spec",
     "parse_spec",
     "shipped_studies",
+    "task_of",
     "studies_folder",
 ]
 
@@ -111,7 +113,9 @@ class StudySpec(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     title: str = ""
     notes: str = ""
-    task: str
+    task: str = ""
+    """Of ours; with ``data`` the name of a user's own signals."""
+    data: OwnSignals | None = None
     inputs: Inputs = Inputs()
     validation: Validation = Validation()
     backbone: Backbone
@@ -128,6 +132,16 @@ class StudySpec(Part):
     known: tuple[NamedConfiguration, ...] = ()
     published: tuple[PublishedResult, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_task(cls, given: Any) -> Any:
+        """Let ``data`` name the task where the file does not."""
+        if not isinstance(given, dict) or given.get("task") is not None:
+            return given
+        data = given.get("data")
+        own = data if isinstance(data, OwnSignals) else _part(OwnSignals, data)
+        return given if own is None else {**given, "task": own.task_name}
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         wrong = disagreements(
@@ -137,11 +151,17 @@ class StudySpec(Part):
             self.space,
             {("baseline",): self.baseline}
             | {("known", place): known for place, known in enumerate(self.known)},
+            self.data,
         )
         if wrong:
             texts = "; ".join(text for _, text in wrong)
             raise PydanticCustomError("parts_disagree", "{texts}", {"texts": texts})
         return self
+
+    @property
+    def what(self) -> Task:
+        """The task, ours or of a user's own signals."""
+        return find_task(self.task, None if self.data is None else self.data.signals())
 
     def what_counts(self) -> dict[str, Any]:
         """Return all that can change a trial's numbers, as plain JSON values."""
@@ -150,6 +170,8 @@ class StudySpec(Part):
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        if self.data is None:
+            del counts["data"]  # as above
         if self.sampler.seed == 0:
             del counts["sampler"]["seed"]  # as above
         return counts
@@ -168,12 +190,19 @@ class StudySpec(Part):
             if here.get(key) != there.get(key)
         ]
 
+    @property
+    def _folds(self) -> int | None:
+        if self.data is not None and self.data.split.folds is not None:
+            return self.data.split.folds
+        return self.validation.k if self.validation.kind == "grouped_folds" else None
+
     def run_spec(self, configuration: Configuration) -> RunSpec:
         """Return the run that tries ``configuration`` in this study."""
         return RunSpec(
             inputs=InputSpec(
                 task=self.task,
-                folds=self.validation.k if self.validation.kind == "grouped_folds" else None,
+                folds=self._folds,
+                own=None if self.data is None else self.data.signals(),
                 **self.inputs.model_dump(),
             ),
             backbone=BackboneSpec(self.backbone.name, self.backbone.weights),
@@ -184,6 +213,13 @@ class StudySpec(Part):
             loss=configuration.loss,
             seed=configuration.seed,
         )
+
+
+def task_of(stored: Mapping[str, Any]) -> Task:
+    """Return the task of a study as a database holds it; raises what :func:`find_task` raises."""
+    data = stored.get("data")
+    own = None if data is None else OwnSignals.model_validate(data)
+    return find_task(stored["task"], None if own is None else own.signals())
 
 
 def _flat(value: Any, path: KeyPath = ()) -> dict[str, Any]:
@@ -278,16 +314,18 @@ def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:
     paths: list[KeyPath] = [("baseline",)]
     paths += [("known", place) for place in range(len(known) if isinstance(known, list) else 0)]
     read = {path: _part(NamedConfiguration, document.piece(*path)) for path in paths}
+    data = document.piece("data")
     return disagreements(
         document.piece("task"),
         _part(Backbone, document.piece("backbone")),
         [loss for loss in losses if isinstance(loss, str)] if isinstance(losses, list) else [],
         _part(Space, document.piece("space")),
         {path: part for path, part in read.items() if part is not None},
+        _part(OwnSignals, data) or data,
     )
 
 
-_AnyPart = TypeVar("_AnyPart", bound=Part)
+_AnyPart = TypeVar("_AnyPart", bound=BaseModel)
 
 
 def _part(model: type[_AnyPart], value: object) -> _AnyPart | None:

@@ -17,8 +17,11 @@ from finetune.api import (
     FinetuneError,
     Normalisation,
     Precision,
+    Task,
     check_backbone,
+    find_task,
 )
+from hpo.study.own_signals import OwnSignals
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
 
@@ -207,18 +210,36 @@ def disagreements(
     losses: Sequence[str],
     space: Space | None,
     configurations: Mapping[KeyPath, NamedConfiguration],
+    data: object = None,
 ) -> list[tuple[KeyPath, str]]:
-    """Return what does not fit together, as (key, text); parts that are None are faulty by themselves."""
-    wrong = _unknown(("task",), "task", task, list(TASKS))
+    """Return what does not fit together, as (key, text); parts that are None are faulty by themselves.
+
+    ``data``: a user's own signals, or (faulty by itself) something else that is not None.
+    """
+    wrong, what = _task_faults(task, data)
     if backbone is not None:
-        wrong += _backbone_faults(backbone, task)
+        wrong += _backbone_faults(backbone, what)
     for place, loss in enumerate(losses):
-        wrong += _loss_faults(("space", "loss", place), loss, task)
+        wrong += _loss_faults(("space", "loss", place), loss, what)
     for path, configuration in configurations.items():
-        wrong += _loss_faults((*path, "loss"), configuration.loss, task)
+        wrong += _loss_faults((*path, "loss"), configuration.loss, what)
         if space is not None:
             wrong += _outside(path, configuration, space)
     return wrong
+
+
+def _task_faults(task: object, data: object) -> tuple[list[tuple[KeyPath, str]], Task | None]:
+    """Return what is wrong with task and data together, and the task that they name (None: not known)."""
+    own = data.signals() if isinstance(data, OwnSignals) else None
+    if data is None and task in (None, ""):
+        return [(("task",), "missing key 'task'; expected task: (one of ours) or data: (your signals)")], None
+    if data is not None and task not in (None, "", own.name if own else task):
+        return [(("task",), "both task and data are given; expected one of them")], None
+    if own is not None:
+        return [], find_task(own.name, own)
+    if data is not None:
+        return [], None
+    return _unknown(("task",), "task", task, list(TASKS)), TASKS.get(task) if isinstance(task, str) else None
 
 
 def _unknown(path: KeyPath, kind: str, name: object, names: Sequence[str]) -> list[tuple[KeyPath, str]]:
@@ -227,21 +248,23 @@ def _unknown(path: KeyPath, kind: str, name: object, names: Sequence[str]) -> li
     return [(path, f"unknown {kind} {name!r}; expected one of {', '.join(names)}{nearest(name, names)}")]
 
 
-def _backbone_faults(backbone: Backbone, task: object) -> list[tuple[KeyPath, str]]:
-    if not isinstance(task, str) or task not in TASKS:
+def _backbone_faults(backbone: Backbone, task: Task | None) -> list[tuple[KeyPath, str]]:
+    if task is None:
         return _unknown(("backbone", "name"), "backbone", backbone.name, list(BACKBONES))
     try:
-        check_backbone(BackboneSpec(backbone.name, backbone.weights), TASKS[task])
+        check_backbone(BackboneSpec(backbone.name, backbone.weights), task)
     except FinetuneError as error:
         key = "weights" if "weights" in error.what else "name"
         return [(("backbone", key), str(error))]
     return []
 
 
-def _loss_faults(path: KeyPath, loss: str, task: object) -> list[tuple[KeyPath, str]]:
-    fitting = TASKS[task].losses if isinstance(task, str) and task in TASKS else LOSSES
-    if loss in LOSSES and loss not in fitting:
-        return [(path, f"loss {loss!r} does not fit task {task!r}; expected one of {', '.join(fitting)}")]
+def _loss_faults(path: KeyPath, loss: str, task: Task | None) -> list[tuple[KeyPath, str]]:
+    fitting = LOSSES if task is None else task.losses
+    if task is not None and loss in LOSSES and loss not in fitting:
+        return [
+            (path, f"loss {loss!r} does not fit task {task.name!r}; expected one of {', '.join(fitting)}")
+        ]
     return _unknown(path, "loss", loss, fitting)
 
 
