@@ -18,7 +18,7 @@ from hpo.analysis.matters import Mattering
 from hpo.analysis.values import Against, NoteKind
 from hpo.analysis.zones import Standing
 from hpo.cli.app import main
-from hpo.confirm.confirmed import Finding
+from hpo.confirm.verdicts import Doubt, Finding
 from hpo.report.chinese import CHINESE
 from hpo.report.english import ENGLISH
 from hpo.report.figures.all import DRAWN
@@ -60,7 +60,9 @@ def test_what_is_counted_can_be_one_and_many(table: Mapping[str, str]) -> None:
     [
         *([f"note.{kind.value}.{n}" for n in ("one", "many")] for kind in NoteKind),
         *([f"figure.zone.{standing.value}"] for standing in Standing),
-        *([f"confirmed.choice.{finding}", f"verdict.{finding}"] for finding in get_args(Finding)),
+        *([f"confirmed.choice.{finding.value}", f"verdict.{finding.value}"] for finding in Finding),
+        *([f"doubt.{doubt.value}"] for doubt in Doubt),
+        *([f"arm.{role}"] for role in ("choice", "luckiest", "from_scratch", "linear_probing", "trivial")),
         *([f"answer.{against}"] for against in get_args(Against)),
         *([f"caption.{name}"] for name in DRAWN),
         ["matters.matters", "matters.does_not_matter", "matters.open"],
@@ -143,7 +145,6 @@ MACHINES = {
     ("report/page.py", "body.replace(f'src=\"{name}.png\"', f'src=\"data:image/svg+xml;base64,{inside}\"')"),
     ("worker/__init__.py", "out of memory"),
     ("worker/__init__.py", "can't allocate memory"),
-    ("confirm/confirmed.py", "cannot be told apart"),
 }
 
 

@@ -26,6 +26,7 @@ from hpo.cli.app import main
 from hpo.confirm import confirm
 from hpo.confirm.arms import Request
 from hpo.confirm.confirmed import Confirmation, judge, newest_confirmation
+from hpo.confirm.verdicts import Look
 from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import Score, Scores
 from hpo.reading.findings import Findings, Label, find_out
@@ -108,9 +109,20 @@ def classified(kind: str, seeds: int = 6) -> Confirmation:
             said = sure * hot + (1 - sure) * rng.dirichlet(np.ones(task.outputs), 80)
             scores.append(Score(place, seed, dict.fromkeys(task.metrics, 0.5), said.astype(np.float32)))
     found = Scores(labels, np.repeat([f"r{n:02d}" for n in range(40)], 2), tuple(scores))
-    results = tuple(judge(task, arms, found))
+    results = tuple(judge(task, arms, found, range(seeds), Look(1)))
     return Confirmation(
-        "small", task, "0" * 64, 0.0, 1.0, tuple(range(seeds)), 1, results, (), (Label("synthetic"),), found
+        "small",
+        task,
+        "0" * 64,
+        0.0,
+        1.0,
+        tuple(range(seeds)),
+        Look(1),
+        1,
+        results,
+        (),
+        (Label("synthetic"),),
+        found,
     )
 
 
@@ -209,11 +221,9 @@ def test_a_confirmation_brings_its_pictures_and_its_arms(place: Place, tmp_path:
     assert "## Confirmation on the test split" in text
     assert "the test split has been looked at once" in text
     assert found is not None
-    against = found.arms[0].against_baseline
-    assert against is not None
-    assert f"| {verdict_words(found, against, SPOKEN['en'])} |" in text
+    assert f"| {verdict_words(found, found.arms[0], SPOKEN['en'])} |" in text
     assert "## 测试集上的确认" in chinese
-    assert f"| {verdict_words(found, against, SPOKEN['zh'])} |" in chinese
+    assert f"| {verdict_words(found, found.arms[0], SPOKEN['zh'])} |" in chinese
     engine.dispose()
 
 

@@ -155,7 +155,7 @@ _PAGE = {
     "table.metrics": "other metrics",
     "table.difference": "beside the default",
     "table.verdict": "verdict",
-    "table.diverged": "all runs diverged",
+    "table.failed": "all runs failed",
     "table.what": "what",
     "table.split": "split",
     "table.remark": "{name}: {source}. Not comparable: {comparable}.",
@@ -318,24 +318,48 @@ _FIGURES = {
 }
 _CONFIRMED = {
     "confirmed.choice.better": "{name}: on the test split the choice is better than the published default.",
+    "confirmed.choice.better_unless_it_fails": "{name}: on the test split the choice is better than the "
+    "published default in the seeds that train. Of {seeds} none failed, which excludes failure rates "
+    "over {excluded} only; failing in {undone} of seeds would undo it.",
     "confirmed.choice.worse": "{name}: on the test split the choice is worse than the published default.",
     "confirmed.choice.cannot_be_told": "{name}: on the test split the choice cannot be told from the "
-    "published default.",
-    "confirmed.choice.no_better_than_constant": "{name}: on the test split the choice is no better than a "
-    "constant.",
-    "confirmed.choice.diverged": "{name}: nothing can be said: the choice's runs diverged.",
+    "published default with {seeds} and {units}.",
+    "confirmed.choice.no_better_than_constant": "{name}: on the test split the choice is no better than "
+    "a constant.",
+    "confirmed.choice.seeds_failed": "{name}: on the test split the choice failed in {failed} of "
+    "{seeds}, the published default in {others}; nothing else is called real.",
+    "confirmed.choice.all_failed": "{name}: nothing can be said: all runs of the choice, or of the "
+    "published default, failed.",
     "verdict.better": "better than the published default",
+    "verdict.better_unless_it_fails": "better than the published default, unless it fails in {undone} "
+    "of seeds",
     "verdict.worse": "worse than the published default",
     "verdict.cannot_be_told": "cannot be told apart with {seeds} and {units}",
     "verdict.no_better_than_constant": "no better than a constant",
-    "verdict.diverged": "all runs diverged",
+    "verdict.seeds_failed": "{failed} of {seeds} failed, of the default {others}",
+    "verdict.all_failed": "all runs failed",
+    "verdict.doubt": "{said}: {why}",
+    "doubt.few_seeds": "at least {least} seeds are needed to say more",
+    "doubt.chance": "seeds alone could do it",
+    "doubt.interval": "other people might show nothing",
+    "doubt.first_arm": "the choice comes first, and is not told apart",
+    "confirmed.arm.failed": "{arm}: all runs failed.",
+    "confirmed.arm.some_failed": "{arm}, where {failed} of {seeds} failed",
+    "confirmed.failed.counted": "A seed that failed counts as the worst of its arm's seeds.",
+    "confirmed.failed.none.one": "No seed failed; {n} seed cannot exclude failure rates under {rate}.",
+    "confirmed.failed.none.many": "No seed failed; {n} seeds cannot exclude failure rates under {rate}.",
+    "confirmed.few_seeds": "With {seeds} no p can be under {smallest}: nothing is called real; look "
+    "{look} needs at least {least} seeds.",
+    "confirmed.spent": "The chance that look {look} calls a choice better that is not is at most "
+    "{alpha}, and 5 % over all looks; look {next} needs p at most {level}, so {least} seeds.",
+    "confirmed.frozen": "Choice {hash}, frozen {at}, before its first run; look {look} at the test "
+    "split of this study and its data, which has been looked at {times}.",
     "seeds.one": "{n} seed",
     "seeds.many": "{n} seeds",
     "times.one": "once",
     "times.many": "{n} times",
     "confirmed.arm": "{arm}: {estimate}; {others}.",
     "confirmed.arm.beside": "{arm}: {estimate}; {others}. Beside the default {gap}: {verdict}.",
-    "confirmed.arm.diverged": "{arm}: all runs diverged.",
     "confirmed.rates": "{name} ({rates})",
     "confirmed.rate": "{name} {value}",
     "confirmed.estimate": "{metric} {mean} [{low}, {high}] {unit}",
@@ -345,14 +369,12 @@ _CONFIRMED = {
     "others.",
     "confirmed.detectable": "A true difference of {size} of the choice would be called real four times in "
     "five.",
-    "confirmed.few_seeds": "With {seeds} no p can be under {smallest}: nothing is called real; it takes at "
-    "least {least}.",
     "confirmed.blocks": "Subjects cannot be told apart in this data set: its blocks may share people.",
     "confirmed.published": "Published: {name}: {metrics} ({source}); not comparable in: {comparable}",
     "confirmed.published.nothing": "nothing named",
-    "confirmed.frozen": "Choice {hash}, frozen {at}, before its first run; the test split of this study has "
-    "been looked at {times}.",
     "arm.choice": "choice {place}",
+    "arm.luckiest": "luckiest trial",
+    "arm.from_scratch": "from scratch",
     "arm.linear_probing": "linear probing",
     "arm.trivial": "always guessing one value",
     "plural.subject": "subjects",

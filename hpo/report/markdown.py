@@ -94,12 +94,12 @@ def _arm(found: Confirmation, place: int, words: Words) -> list[str]:
     if one.arm.ratio is not None:
         name = words.say("table.arm.ratio", name=name, ratio=ratio(one.arm.ratio), loss=one.arm.loss)
     if not one.metrics:
-        return [name, words.say("table.diverged"), "", "", ""]
+        return [name, words.say("table.failed"), "", "", ""]
     measured = one.metrics[yardstick]
     others = [f"{key} {m.mean:.4g}" for key, m in one.metrics.items() if key != yardstick]
     beside = ["", ""]
     if one.against_baseline is not None:
-        beside = [gap_words(one.against_baseline, words), verdict_words(found, one.against_baseline, words)]
+        beside = [gap_words(one.against_baseline, words), verdict_words(found, one, words)]
     estimate = f"{measured.mean:.4g} [{measured.low:.4g}, {measured.high:.4g}]"
     return [name, estimate, ", ".join(others), *beside]
 

@@ -57,7 +57,7 @@ def _mean_predictions(found: Confirmation, place: int) -> Floats:
 
 
 def _titled(figure: Figure, found: Confirmation, what: str, words: Words) -> None:
-    text = words.count("figure.test.title", len(found.seeds), name=found.study, what=what)
+    text = words.count("figure.test.title", found.arms[0].seeds, name=found.study, what=what)
     figure.suptitle("\n".join([text, *label_words(found.labels, words)]), fontsize=10)
 
 
