@@ -12,13 +12,13 @@ from typing import Literal
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from finetune.api import settle_own_data
+from finetune.api import Checked, DataSummary, check_run, describe_data, seal_backbone, settle_own_data
 from hpo.errors import UsageError
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.storage import open_engine
-from hpo.study import StudySpec, load_spec
+from hpo.study import Configuration, StudySpec, load_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
 from hpo.worker.progress import Display, Progress
@@ -75,12 +75,30 @@ def launch(
         engine.dispose()
 
 
+def check_study(spec: StudySpec, settings: Settings) -> tuple[StudySpec, DataSummary, Checked]:
+    """Return the study with what its files say, its data, and what a few steps of its baseline show."""
+    spec = settled(spec, settings.data_dir)
+    base = spec.baseline
+    run = spec.run_spec(Configuration(base.lr, base.backbone_lr, base.loss, spec.space.seed.low))
+    data_dir, cache_dir = settings.data_dir, settings.cache_dir
+    summary = describe_data(run.inputs, data_dir=data_dir, cache_dir=cache_dir)
+    found = check_run(run, data_dir=data_dir, cache_dir=cache_dir, device=settings.device)
+    return spec, summary, found
+
+
 def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
-    """Return the study with what only a user's own files say (classes, rate); raises FinetuneError."""
-    if spec.data is None:
-        return spec
-    found = settle_own_data(spec.data.signals(), data_dir)
-    return spec.model_copy(update={"data": spec.data.settled(found)})
+    """Return the study with what only a user's own files say: classes, rate, hashes of code and weights.
+
+    Raises :class:`FinetuneError` for files that are not there, and code outside the folder of ``--code``.
+    """
+    if spec.backbone.factory is not None:
+        code, weights = seal_backbone(spec.backbone.spec())
+        backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
+        spec = spec.model_copy(update={"backbone": backbone})
+    if spec.data is not None:
+        found = settle_own_data(spec.data.signals(), data_dir)
+        spec = spec.model_copy(update={"data": spec.data.settled(found)})
+    return spec
 
 
 def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:

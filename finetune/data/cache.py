@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.content import content_hash
-from finetune.datasets import find_reader
+from finetune.datasets import find_reader, with_leads
 from finetune.datasets.base import SPLIT_NAMES, TEST, TRAIN, VALIDATION, Reader, WindowSet
 from finetune.errors import DataError, MissingDataError, SettingError
 from finetune.metrics import note_on_areas
@@ -87,7 +87,7 @@ def find_entry(inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notif
 def _reader_of(inputs: InputSpec, task: Task, data_dir: Path) -> tuple[Reader, Path]:
     """Return the task's reader, with the folder (or, of a user's own signals, perhaps the file) it reads."""
     if inputs.own is None:
-        reader = find_reader(task.dataset)
+        reader = with_leads(find_reader(task.dataset), inputs.leads)
         return reader, data_dir / reader.folder
     from finetune.datasets.own import OwnReader
     from finetune.datasets.own.records import root_of
@@ -100,6 +100,8 @@ def _key(inputs: InputSpec, reader: Reader, content: str) -> str:
     settings = {key: value for key, value in asdict(inputs).items() if key != "allow_partial"}
     if inputs.every == 1:
         del settings["every"]  # entries made before it was there stay good
+    if not inputs.leads:
+        del settings["leads"]  # as above
     if inputs.own is None:
         del settings["own"]  # as above
     else:

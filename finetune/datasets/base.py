@@ -37,6 +37,16 @@ class WindowSet:
     records are missing, the first note says which."""
 
 
+class LeadReader(Protocol):
+    """A reader of a set with several leads that are known by name."""
+
+    all_leads: tuple[str, ...]
+
+    def with_leads(self, leads: tuple[str, ...]) -> Reader:
+        """Return a reader of these leads, (N, C, T) in their order; one lead gives (N, T)."""
+        ...
+
+
 class Reader(Protocol):
     """One public data set: original files in, :class:`WindowSet` out. One module, one instance each."""
 

@@ -23,6 +23,7 @@ from hpo.cli.model import export, predict
 from hpo.cli.report import compare, report
 from hpo.cli.run import run
 from hpo.cli.service import fleet_app, pause, resume, stop, submit, worker
+from hpo.cli.start import check, init
 from hpo.cli.terminal import (
     DataDir,
     Json,
@@ -55,6 +56,8 @@ app.command()(run)
 for command in (worker, submit, stop, pause, resume):
     app.command()(command)
 app.command()(bench)
+app.command()(init)
+app.command()(check)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from finetune.api import FinetuneError
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
+    Code,
     DataDir,
     Device,
     Json,
@@ -52,6 +53,7 @@ def run(
     ] = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     slots: Annotated[
         str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")

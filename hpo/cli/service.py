@@ -14,6 +14,7 @@ import typer
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
+    Code,
     DataDir,
     Device,
     Json,
@@ -53,6 +54,7 @@ def worker(
     ] = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -105,6 +107,7 @@ def submit(
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
@@ -187,6 +190,7 @@ def slurm(
     ] = Path("slurm-logs"),
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

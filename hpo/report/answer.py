@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo.analysis import MIN_MODEL
+from hpo.analysis.evidence import MIN_MODEL
 from hpo.analysis.values import Choice, Expected, Note, NoteKind
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words

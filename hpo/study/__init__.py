@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec, Task, find_task
+from finetune.api import InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
 from hpo.errors import SpecError, UnknownStudyError
 from hpo.study.own_signals import OwnSignals
@@ -168,8 +168,11 @@ class StudySpec(Part):
         counts = self.model_dump(mode="json", exclude=_TEXTS)
         if self.inputs.every == 1:
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
+        if not self.inputs.leads:
+            del counts["inputs"]["leads"]  # as above
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        self.backbone.what_counts(counts["backbone"])
         if self.data is None:
             del counts["data"]  # as above
         if self.sampler.seed == 0:
@@ -205,7 +208,7 @@ class StudySpec(Part):
                 own=None if self.data is None else self.data.signals(),
                 **self.inputs.model_dump(),
             ),
-            backbone=BackboneSpec(self.backbone.name, self.backbone.weights),
+            backbone=self.backbone.spec(),
             mode=self.mode,
             recipe=RunRecipe(**self.recipe.model_dump()),
             lr=configuration.lr,

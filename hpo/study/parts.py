@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from finetune.api import (
@@ -14,6 +16,7 @@ from finetune.api import (
     LOSSES,
     TASKS,
     BackboneSpec,
+    Factory,
     FinetuneError,
     Normalisation,
     Precision,
@@ -25,6 +28,7 @@ from hpo.study.own_signals import OwnSignals
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
 
+TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LAST_TUNING_SEED = 9999
 """Confirmation seeds start at 1,000,000, so the two never meet (Eimer et al. 2023, arXiv 2306.01324)."""
 
@@ -124,6 +128,11 @@ class NamedConfiguration(Part):
     source: str = ""
 
 
+def _all_leads(value: Any) -> Any:
+    """Take one name as a list, and ``all`` as the twelve."""
+    return TWELVE_LEADS if value == "all" else (value,) if isinstance(value, str) else value
+
+
 class Inputs(Part):
     """Which windows a trial sees."""
 
@@ -132,6 +141,8 @@ class Inputs(Part):
     train_subjects: int | None = Field(default=None, gt=0)
     every: int = Field(default=1, gt=0)
     """Every n-th training and validation window of each subject; the test split is always whole."""
+    leads: Annotated[tuple[str, ...], BeforeValidator(_all_leads)] = ()
+    """Of a set with several (PTB-XL, CSN), by name, or ``all``; empty: lead II, the reference protocol."""
     allow_partial: bool = False
     """Not part of the fingerprint: the hash of the data says which records were there."""
 
@@ -143,11 +154,72 @@ class Validation(Part):
     k: int = Field(default=5, ge=2)
 
 
+class EncoderInput(Part):
+    """What an encoder of a user's own takes; None: the prepared windows as they are."""
+
+    channels: int | None = Field(default=None, ge=1)
+    rate_hz: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    prepare: str | None = None
+
+
 class Backbone(Part):
-    """Which encoder; ``weights`` is ``builtin``, ``none`` or a path."""
+    """Which encoder; ``weights`` is ``builtin``, ``none`` or a path. With ``factory`` one of a user's own."""
 
     name: str
     weights: str = "builtin"
+    factory: str | None = None
+    """``file.py:function`` in the folder of ``--code``, or ``huggingface:AutoModel``."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    input: EncoderInput = EncoderInput()
+    groups: str | None = None
+    code: str = ""
+    """sha256 of the code, filled in when a study is made."""
+    weights_hash: str = ""
+    """sha256 of the file of weights of a factory, as above."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named(cls, given: Any) -> Any:
+        """Name an encoder of a user's own after its factory, without weights unless it has some."""
+        if not isinstance(given, dict) or not isinstance(given.get("factory"), str):
+            return given
+        file, _, function = given["factory"].partition(":")
+        name = f"{PurePath(file).stem}.{function}"
+        return {"name": name, "weights": "none", **given}
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        own = [key for key in ("options", "groups", "code") if getattr(self, key)]
+        own += ["input"] if self.input != EncoderInput() else []
+        if self.factory is None and own:
+            raise PydanticCustomError(
+                "file_fault", "{key} without a factory; expected factory: file.py:function", {"key": own[0]}
+            )
+        return self
+
+    def spec(self) -> BackboneSpec:
+        """Return the same as finetune takes it."""
+        if self.factory is None:
+            return BackboneSpec(self.name, self.weights)
+        options = json.dumps(self.options, sort_keys=True)
+        told = Factory(
+            entry=self.factory,
+            code_hash=self.code,
+            weights_hash=self.weights_hash,
+            options=options,
+            groups=self.groups,
+            **self.input.model_dump(),
+        )
+        return BackboneSpec(self.name, self.weights, told)
+
+    def what_counts(self, counts: dict[str, Any]) -> None:
+        """Take out of a dump what cannot change a number, or was not there before own encoders were."""
+        if self.factory is None:
+            for key in ("factory", "options", "input", "groups", "code", "weights_hash"):
+                del counts[key]
+        elif self.weights_hash:
+            del counts["weights"]  # the content is in the hash, wherever the file lies
 
 
 class Recipe(Part):
@@ -252,7 +324,7 @@ def _backbone_faults(backbone: Backbone, task: Task | None) -> list[tuple[KeyPat
     if task is None:
         return _unknown(("backbone", "name"), "backbone", backbone.name, list(BACKBONES))
     try:
-        check_backbone(BackboneSpec(backbone.name, backbone.weights), task)
+        check_backbone(backbone.spec(), task)
     except FinetuneError as error:
         key = "weights" if "weights" in error.what else "name"
         return [(("backbone", key), str(error))]
