@@ -17,6 +17,7 @@ from finetune.data.download import DataStatus, data_status, get_data
 from finetune.data.seal import sealed_test_split
 from finetune.errors import (
     CheckpointError,
+    CodeError,
     DataError,
     FinetuneError,
     MissingDataError,
@@ -26,8 +27,11 @@ from finetune.errors import (
 from finetune.own import Allowance, Filter, FilterKind, Modality, OwnData, OwnKind, OwnSplit
 from finetune.spec import (
     BackboneSpec,
+    Checked,
+    CheckFault,
     DataSummary,
     EndReason,
+    Factory,
     InputSpec,
     Mode,
     Normalisation,
@@ -41,7 +45,7 @@ from finetune.spec import (
     RunSpec,
     TestScores,
 )
-from finetune.tasks import LOSSES, TASKS, Task, find_task
+from finetune.tasks import LOSSES, METRIC_RANGES, TASKS, Task, find_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,17 +59,22 @@ __all__ = [
     "BACKBONES",
     "BackboneCard",
     "BackboneSpec",
+    "CheckFault",
+    "Checked",
     "CheckpointError",
+    "CodeError",
     "DataError",
     "DataStatus",
     "DataSummary",
     "ENGINE_VERSION",
     "EndReason",
+    "Factory",
     "Filter",
     "FilterKind",
     "FinetuneError",
     "InputSpec",
     "LOSSES",
+    "METRIC_RANGES",
     "MissingDataError",
     "Modality",
     "Mode",
@@ -87,14 +96,18 @@ __all__ = [
     "TestScores",
     "UnknownNameError",
     "check_backbone",
+    "check_code",
+    "check_run",
     "data_status",
     "describe_data",
     "evaluate_predictions",
     "export_model",
     "find_task",
     "get_data",
+    "gpu_count",
     "recommend_slots",
     "predict_signal",
+    "seal_backbone",
     "sealed_test_split",
     "settle_own_data",
     "train",
@@ -126,6 +139,13 @@ def train(
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
     chosen = open_device(device)
     run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch can use here; takes as long as loading torch does."""
+    from finetune.engine.devices import gpu_count
+
+    return gpu_count()
 
 
 def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> int:
@@ -164,12 +184,17 @@ def predict_signal(
     See :func:`finetune.signal_files.read_signal` for what a file may be. Raises :class:`DataError` for the
     file, :class:`CheckpointError` for the model folder, :class:`SettingError` for a signal too short.
     """
+    import numpy as np
+
     from finetune.engine.devices import open_device
     from finetune.export.folder import load_exported
     from finetune.signal_files import read_signal
 
-    signal, known_hz = read_signal(file, rate_hz, column)
-    return load_exported(model).predict(signal, known_hz, stride_s, open_device(device))
+    exported = load_exported(model)
+    names = [None] if exported.inputs.channels == 1 and column is None else exported.columns_of(column)
+    parts = [read_signal(file, rate_hz, name) for name in names]
+    signal = np.stack([part for part, _ in parts])
+    return exported.predict(signal, parts[0][1], stride_s, open_device(device))
 
 
 def evaluate_predictions(
@@ -188,6 +213,32 @@ def window_losses(
     from finetune.metrics import window_losses
 
     return window_losses(task, predictions, labels)
+
+
+def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:
+    """Return the hashes of the code and of the weights that ``spec`` names, as they are here now.
+
+    Two empty texts for an encoder of ours. No code runs. Raises :class:`CodeError` for code outside the
+    folder that this process was started with, :class:`CheckpointError` for weights that are not there.
+    """
+    from finetune.backbones.code_folder import sealed
+
+    return sealed(spec)
+
+
+def check_run(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Checked:
+    """Return what a few training steps of ``spec`` show, in seconds; raises as :func:`train`."""
+    from finetune.checking import check
+    from finetune.engine.devices import open_device
+
+    return check(spec, data_dir, cache_dir, open_device(device))
+
+
+def check_code(spec: BackboneSpec) -> None:
+    """Raise :class:`CodeError` unless this process may run the code of ``spec``; runs none itself."""
+    from finetune.backbones.code_folder import check_backbone_code
+
+    check_backbone_code(spec)
 
 
 def settle_own_data(own: OwnData, data_dir: Path) -> OwnData:

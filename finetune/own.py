@@ -103,6 +103,8 @@ class OwnData:
     range: tuple[float, float] | None = None
     """Labels outside are refused; None: what the unit allows."""
     allow: tuple[Allowance, ...] = ()
+    channels: int = 1
+    """Of a window; found in the files."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""

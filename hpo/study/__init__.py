@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec, Task, find_task
+from finetune.api import InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
 from hpo.errors import SpecError, UnknownStudyError
 from hpo.study.own_signals import OwnSignals
@@ -42,10 +43,12 @@ from hpo.study.yaml_lines import Document, Fault, dotted, model_faults, nearest,
 from hpo.study.yaml_lines import Path as KeyPath
 
 __all__ = [
+    "ABSENT",
     "LAST_TUNING_SEED",
     "Backbone",
     "Budget",
     "Configuration",
+    "Difference",
     "Inputs",
     "NamedConfiguration",
     "Pruner",
@@ -78,6 +81,30 @@ _TEXTS: dict[str, Any] = {
     "known": {"__all__": {"name", "source"}},
 }
 """What cannot change a trial's numbers, and so is not in the fingerprint."""
+
+
+class Absent:
+    """Stands for the value of a key that is not there."""
+
+    def __str__(self) -> str:
+        """Return it as a message of an error says it."""
+        return "nothing"
+
+
+ABSENT = Absent()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key of two studies that counts and differs."""
+
+    key: str
+    here: Any
+    there: Any
+
+    def __str__(self) -> str:
+        """Return it as a message of an error says it."""
+        return f"{self.key}: {self.here} here, {self.there} there"
 
 
 class StudySpec(Part):
@@ -141,10 +168,16 @@ class StudySpec(Part):
         counts = self.model_dump(mode="json", exclude=_TEXTS)
         if self.inputs.every == 1:
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
+        if not self.inputs.leads:
+            del counts["inputs"]["leads"]  # as above
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        self.backbone.what_counts(counts["backbone"])
         if self.data is None:
             del counts["data"]  # as above
+        for rate in ("lr", "backbone_lr"):
+            if counts["space"][rate]["values"] is None:
+                del counts["space"][rate]["values"]  # as above
         if self.sampler.seed == 0:
             del counts["sampler"]["seed"]  # as above
         return counts
@@ -154,11 +187,11 @@ class StudySpec(Part):
         canonical = json.dumps(self.what_counts(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def differences(self, other: StudySpec) -> list[str]:
-        """Return one ``key: mine here, theirs there`` for each thing that counts and differs."""
+    def differences(self, other: StudySpec) -> list[Difference]:
+        """Return each thing that counts and differs."""
         here, there = _flat(self.what_counts()), _flat(other.what_counts())
         return [
-            f"{key}: {here.get(key, 'nothing')} here, {there.get(key, 'nothing')} there"
+            Difference(key, here.get(key, ABSENT), there.get(key, ABSENT))
             for key in here | there
             if here.get(key) != there.get(key)
         ]
@@ -178,7 +211,7 @@ class StudySpec(Part):
                 own=None if self.data is None else self.data.signals(),
                 **self.inputs.model_dump(),
             ),
-            backbone=BackboneSpec(self.backbone.name, self.backbone.weights),
+            backbone=self.backbone.spec(),
             mode=self.mode,
             recipe=RunRecipe(**self.recipe.model_dump()),
             lr=configuration.lr,

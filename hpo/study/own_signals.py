@@ -84,6 +84,7 @@ class OwnSignals(_Part):
     resample_hz: float | None = Field(default=None, gt=0)
     filter: Annotated[tuple[dict[FilterKind, tuple[float, ...]], ...], BeforeValidator(_filters)] = ()
     range: tuple[float, float] | None = None
+    channels: int = Field(default=1, ge=1)
     allow: Annotated[tuple[Allowance, ...], BeforeValidator(_listed)] = ()
 
     @model_validator(mode="after")
@@ -124,9 +125,17 @@ class OwnSignals(_Part):
             filters=tuple(Filter(kind, hz) for one in self.filter for kind, hz in one.items()),
             range=self.range,
             allow=self.allow,
+            channels=self.channels,
         )
 
     def settled(self, found: OwnData) -> Self:
         """Return this with what the files say: classes, the rate, and the length of a window."""
         window = self.window or WindowRule(seconds=found.window_s or 1.0)
-        return self.model_copy(update={"classes": found.classes, "rate_hz": found.rate_hz, "window": window})
+        return self.model_copy(
+            update={
+                "classes": found.classes,
+                "rate_hz": found.rate_hz,
+                "window": window,
+                "channels": found.channels,
+            }
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from finetune.api import DataSummary
+from finetune.api import DataSummary, check_code
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.values import Kind, StudyRow
 from hpo.search import tuning_seed
@@ -59,7 +59,11 @@ def _describe(spec: StudySpec, settings: Settings) -> DataSummary:
 
 
 def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:
-    """Refuse to add trials to a study made with other code or data; MismatchError says what differs."""
+    """Refuse to add trials to a study made with other code or data; MismatchError says what differs.
+
+    Raises :class:`finetune.api.CodeError` for code that may not run here, before any of it does.
+    """
+    check_code(spec.backbone.spec())
     here = {**versions(settings.doorway), "spec": spec.fingerprint()}
     there = {**study.versions, "spec": study.fingerprint}
     here["data"] = _describe(spec, settings).data_hash

@@ -83,12 +83,16 @@ def read_records(root: Path, own: OwnData) -> Records:
 
 def settle(own: OwnData, data_dir: Path) -> OwnData:
     """Return ``own`` with what only the files say: classes, window length and rate."""
-    if own.window_s and own.rate_hz and (own.classes or own.kind == "regression"):
-        return own
     windows = cut(read_records(root_of(own, data_dir), own), own)
     window_s = own.window_s or windows.signal.shape[2] / windows.rate_hz
     stated = own.rate_hz if own.rate_hz or own.resample_hz else windows.rate_hz
-    return replace(own, classes=class_names(windows.labels, own), window_s=window_s, rate_hz=stated)
+    return replace(
+        own,
+        classes=class_names(windows.labels, own),
+        window_s=window_s,
+        rate_hz=stated,
+        channels=windows.signal.shape[1],
+    )
 
 
 def _window_set(records: Records, windows: Cut, assigned: Assigned, own: OwnData) -> WindowSet:
