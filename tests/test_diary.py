@@ -16,8 +16,8 @@ from hpo.diary import find_or_open
 from hpo.diary.file import read_diary
 from hpo.errors import UsageError
 from hpo.reading.findings import find_out
+from hpo.report.answer import answer_lines
 from hpo.report.told import to_json
-from hpo.report.wording import answer_lines
 from hpo.storage import open_engine
 from hpo.study import load_spec, shipped_studies
 from hpo.worker import work
