@@ -82,8 +82,9 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
     assert status == 2, told
     assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    return told.err
+    faults = [line for line in told.err.splitlines() if not line.endswith(" ...")]  # on a slow machine
+    assert len(faults) == 1
+    return faults[0]
 
 
 # --- hpo run

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -191,6 +191,13 @@ def check_file_is_there(url: str) -> None:
     if not is_there(url):
         next_step = "type: hpo submit --study NAME, or name another with --storage"
         raise StorageError(f"there is no database {shown(url)}", "one that holds a study", next_step)
+
+
+def doing(text: str) -> AbstractContextManager[None]:
+    """Say on standard error what is done inside, if a person would wait for it without a sign of life."""
+    from hpo.worker.progress import said_if_slow
+
+    return said_if_slow(text, lambda line: print_lines([line], is_result=False))
 
 
 def print_json(value: dict[str, Any]) -> None:
