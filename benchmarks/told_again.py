@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from hpo.report.answer import answer_lines
 
 from hpo.analysis import answer
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings
-from hpo.report.answer import answer_lines
 from hpo.report.figures.all import draw_figure, render
 from hpo.study import load_spec
 
@@ -43,7 +43,7 @@ def findings_of(folder: Path) -> Findings:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--out", type=Path, default=Path())
     args = parser.parse_args()
     findings = findings_of(args.folder)
     print("\n".join(answer_lines(findings)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -172,3 +173,32 @@ def test_every_file_that_a_page_names_is_there(paper: str) -> None:
     )
 
     assert [name for name in named if not NOT_FILES.search(name) and not (ROOT / name).exists()] == []
+
+
+MOST_FILES, MOST_LINES = 30, 2500
+
+
+def definitions(file: Path) -> dict[str, int]:
+    """Return the lines of each function, class and method of a file, by name."""
+    found: dict[str, int] = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = (node.end_lineno or 0) - node.lineno + 1
+        for part in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(part, ast.FunctionDef):
+                found[f"{node.name}.{part.name}"] = (part.end_lineno or 0) - part.lineno + 1
+    return found
+
+
+def test_the_way_of_one_trial_is_short_and_there() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## The files of one trial")[2]
+    rows = re.findall(r"^\|[^|]*\| `([^`]+\.py)` \| (.+) \|$", text, re.MULTILINE)
+    lines = {
+        f"{file}: {name}": definitions(ROOT / file).get(name, 0)
+        for file, names in rows
+        for name in re.findall(r"`([^`]+)`", names)
+    }
+
+    assert [name for name, count in lines.items() if not count] == []
+    assert 20 < len({file for file, _ in rows}) <= MOST_FILES
+    assert 1000 < sum(lines.values()) <= MOST_LINES
