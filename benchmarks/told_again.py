@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from hpo.report.answer import answer_lines
 
 from hpo.analysis import answer
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings
+from hpo.report.answer import answer_lines
 from hpo.report.figures.all import draw_figure, render
 from hpo.study import load_spec
 
