@@ -82,7 +82,7 @@ def test_a_study_is_read_again_when_asked(place: Place) -> None:
 def test_what_is_not_there_is_told_in_one_line(place: Place) -> None:
     with pytest.raises(hpo.HpoError, match="nowhere"):
         hpo.load("nowhere", storage=place.url)
-    with pytest.raises(hpo.HpoError, match="no.db"):
+    with pytest.raises(hpo.HpoError, match=r"no\.db"):
         hpo.load(NAME, storage=place.folder / "no.db")
     with pytest.raises(hpo.HpoError, match="workers is 0"):
         hpo.run("synthetic_rr", workers=0)

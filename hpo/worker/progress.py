@@ -97,7 +97,7 @@ class Progress:
     def seconds_left(self) -> tuple[float, float] | None:
         """Return between how many seconds the end is expected (80 %); None before two trials have ended.
 
-        From the gaps between the ends of trials of this command, taken as independent: the sum of those to come
+        From the gaps between the ends of trials of this command, taken as independent: their sum to come,
         and the error of their mean. At least half as variable as long, even where the first ones are equal.
         """
         count, left = len(self._gaps), max(0, self.total - self.finished)
