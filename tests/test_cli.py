@@ -331,7 +331,7 @@ def test_watch_looks_again_while_trials_are_left(place: Place, monkeypatch: pyte
         looks += 1
         work(place.url, [NAME], below=3 * looks, settings=place.settings())
 
-    monkeypatch.setattr("hpo.cli.watch.time.sleep", and_then_work)
+    monkeypatch.setattr("hpo.cli.watch.sleep", and_then_work)
 
     assert main(["watch", "--storage", place.url]) == 0
     assert looks == 2

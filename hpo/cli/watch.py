@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from time import sleep
 from typing import Annotated, Any
 
 import typer
@@ -72,7 +72,7 @@ def _watch(look: Look, every_s: float) -> None:
             last = text
             if not any(map(has_work, studies)):
                 break
-            time.sleep(every_s)
+            sleep(every_s)
     if console.is_terminal:
         print_lines(last.splitlines())
     print_lines(["no trial is left to run"], is_result=False)
@@ -97,9 +97,8 @@ def picture_lines(studies: Sequence[Mapping[str, Any]], workers: Sequence[Mappin
         lines.append(f"{one['study']} ({one['state']}): {counts}{failed}, {one['running']} running{left}")
         if best:
             unit = f" {one['unit']}" if one["unit"] else ""
-            lines.append(
-                f"  best {best['validation_loss']:.4g}{unit} (trial {best['number']}, ratio {best['ratio']:.3g})"
-            )
+            which = f"(trial {best['number']}, ratio {best['ratio']:.3g})"
+            lines.append(f"  best {best['validation_loss']:.4g}{unit} {which}")
     for one in workers:
         doing = f"trial {one['number']} epoch {one['epoch']}" if one["number"] is not None else "has no trial"
         study = f"{one['study']} " if one["study"] else ""
