@@ -210,7 +210,7 @@ def test_missing_data_is_told_and_no_database_is_made(
         (["data", "get", "bidmc_xx"], "unknown data set"),
         (["status", "--storage", "sqlite:////nowhere/at/all.db"], "does not exist"),
         (["status", "--storage", "nonsense"], "is no database URL; expected a file such as hpo.db, or a URL"),
-        (["status", "--storage", "no/such.db"], "no/such.db"),
+        (["status", "--storage", "no/such.db"], "does not exist"),
         (["status", "--storage", "mysql://host/name"], "is not supported"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
