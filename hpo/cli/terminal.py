@@ -141,7 +141,13 @@ def url_of(storage: str | None) -> str:
     return url_of_word(storage) if storage else default_url()
 
 
-def options_again(url: str, data: Path | None = None, cache: Path | None = None, device: str = "auto") -> str:
+def options_again(
+    url: str,
+    data: Path | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    code: Path | None = None,
+) -> str:
     """Return the options, each after a blank, that a next command needs to work where this one did.
 
     A password is never shown: whoever typed one has to type it again.
@@ -150,6 +156,7 @@ def options_again(url: str, data: Path | None = None, cache: Path | None = None,
     for name, value, usual in (
         ("data", data, os.environ.get("HPO_DATA", "data")),
         ("cache", cache, os.environ.get("HPO_CACHE", "")),
+        ("code", code, os.environ.get("HPO_CODE", "")),
     ):
         if value is not None and str(value) != usual:
             option += f" --{name} {shlex.quote(str(value))}"
