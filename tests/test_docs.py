@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,25 @@ def test_the_example_study_of_the_documentation_is_one() -> None:
     spec, faults = parse_spec(example[1])
 
     assert spec is not None, faults
+
+
+def test_the_study_of_the_readme_is_one() -> None:
+    from hpo.study import parse_spec
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"^    name: my_rr\n(?:    .*\n)+", text, re.MULTILINE)
+    assert example is not None
+
+    spec, faults = parse_spec(textwrap.dedent(example[0]))
+
+    assert spec is not None, faults
+
+
+def test_the_picture_of_the_readme_is_there_and_light() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"!\[[^]]{20,}\]\(([^)]+)\)", text)
+
+    assert (ROOT / picture).stat().st_size < 200_000
 
 
 def test_every_dependency_has_its_reason() -> None:
