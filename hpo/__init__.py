@@ -5,7 +5,6 @@ so that ``import hpo`` costs nothing.
 """
 
 import sys
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +24,6 @@ __all__ = [
     "studies",
 ]
 
-_HOMES = {
-    "Answer": "hpo.analysis.values",
-    "Configuration": "hpo.study",
-    "HpoError": "hpo.errors",
-    "Interrupted": "hpo.errors",
-    "Study": "hpo.library",
-    "StudySpec": "hpo.study",
-    "confirm": "hpo.library",
-    "load": "hpo.library",
-    "run": "hpo.library",
-    "studies": "hpo.library",
-}
-
 if TYPE_CHECKING:
     from hpo.analysis.values import Answer
     from hpo.errors import HpoError, Interrupted
@@ -46,9 +32,15 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "Answer":
+        from hpo.analysis.values import Answer
+
+        return Answer
+    if name not in __all__:
         raise AttributeError(f"module 'hpo' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from hpo import library
+
+    return getattr(library, name)
 
 
 class _Public(ModuleType):
@@ -59,7 +51,7 @@ class _Public(ModuleType):
     """
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
+        if not (name in __all__ and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hpo.errors import HpoError, Interrupted
 from hpo.storage import default_url, open_engine, redact, url_of_word
-from hpo.study import StudySpec
+from hpo.study import Configuration, StudySpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
     from hpo.confirm.confirmed import Confirmation
     from hpo.reading.findings import Findings
     from hpo.worker import Settings
+
+__all__ = [
+    "Configuration",
+    "HpoError",
+    "Interrupted",
+    "Study",
+    "StudySpec",
+    "confirm",
+    "load",
+    "run",
+    "studies",
+]
+"""Together with Answer and the version the public names of hpo."""
 
 Language = Literal["en", "zh"]
 
@@ -195,7 +210,7 @@ def studies(storage: str | Path | None = None) -> pd.DataFrame:
         "failed",
         "remaining_s",
     )
-    best = [row["best"]["validation_loss"] if row["best"] else None for row in rows]
+    best = [row["best"]["validation_loss"] if row["best"] else math.nan for row in rows]
     return pd.DataFrame([{key: row[key] for key in kept} for row in rows], columns=[*kept]).assign(best=best)
 
 

@@ -15,6 +15,7 @@ from hpo.cli.app import main
 from hpo.diary import find_or_open
 from hpo.diary.file import read_diary
 from hpo.errors import UsageError
+from hpo.reading.activity import throughput
 from hpo.reading.findings import find_out
 from hpo.report.answer import answer_lines
 from hpo.report.told import to_json

@@ -32,9 +32,9 @@ class HandMade:
 def import_runs(engine: sa.Engine, study_id: int, runs: Sequence[HandMade], space: Space) -> list[int]:
     """Add ``runs`` behind the last slot, in one transaction, and return their numbers.
 
-    Those with a value become finished trials of origin ``imported``, in Optuna's tables too; the others
-    become slots of origin ``known``, which wait for a worker. Test figures are kept as a user attribute of the
-    study, ``imported_test:<number>``: beside the trial, out of reach of whatever ranks trials.
+    Those with a value become finished trials of origin ``imported``, in Optuna's tables too; others become
+    slots of origin ``known``, which wait for a worker. Test figures are kept as the study's attribute
+    ``imported_test:<number>``: beside the trial, out of reach of whatever ranks trials.
     """
     with writing(engine) as connection:
         rows.lock_study(connection, study_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from hpo.errors import UsageError
@@ -27,12 +26,13 @@ def export_records(findings: Findings, url: str, to: str, out: Path) -> list[Pat
     """Write a study in a format; raises :class:`UsageError` for one that is not known or not installed."""
     if to not in WRITERS:
         raise UsageError(f"no format {to!r}", ", ".join(["model", *WRITERS]), "use --to csv")
-    if to != "csv" and find_spec(to) is None:
-        raise UsageError(
-            f"--to {to} needs the package {to}", "it installed", f"type: pip install 'hpo[{to}]'"
-        )
     try:
         return WRITERS[to](record_of(findings, url), out)
+    except ModuleNotFoundError as error:
+        if to == "csv" or (error.name or "").partition(".")[0] != to:
+            raise
+        next_step = f"type: pip install 'hpo[{to}]'"
+        raise UsageError(f"--to {to} needs the package {to}", "it installed", next_step) from error
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(

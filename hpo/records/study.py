@@ -52,7 +52,7 @@ class StudyRecord:
 def record_of(findings: Findings, url: str) -> StudyRecord:
     """Return a study as records have it; trials that nobody has begun are left out."""
     curves = {
-        int(number): [_epoch(row) for row in rows.to_dict("records")]
+        int(str(number)): [_epoch(row) for row in rows.to_dict("records")]
         for number, rows in findings.curves.groupby("number")
     }
     begun = findings.trials[findings.trials["state"] != "waiting"]
