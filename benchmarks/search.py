@@ -49,6 +49,8 @@ from hpo.search.warm import LEADERS
 from hpo.study import Configuration, Sampler, load_spec
 
 Floats = NDArray[np.float64]
+RECORDED = ("bidmc_hr", "bidmc_rr", "ptb-xl")
+NEAR = 0.5
 WARM_FROM = {"bidmc_hr": "bidmc_rr", "bidmc_rr": "bidmc_hr"}
 """The other task whose search of WARM_EPOCHS ours_warm begins with."""
 WARM_EPOCHS = 240
@@ -174,17 +176,19 @@ class Grid:
         lowest = ((mean + self.pool(row, column, loss)).min(axis=1).mean() for row, column, _ in corners)
         return float(sum(weight * low for (_, _, weight), low in zip(corners, lowest, strict=True)))
 
-    def best_ratio(self) -> tuple[float, float]:
-        """Return the best configuration's log10 ratio, on a lattice of 0.1 decades, and its expected loss."""
+    def best(self) -> tuple[float, float, float, int]:
+        """Return the lowest expected loss and its log10 rates and loss, on a lattice of 0.1 decades."""
         rates = (np.arange(round((axis[-1] - axis[0]) * 10) + 1) / 10 + axis[0] for axis in
                  (self.lr, self.backbone_lr))  # fmt: skip
-        found = (
-            (self.expected(lr, slow, loss), lr - slow)
-            for (lr, slow) in product(*rates)
-            for loss in range(len(self.losses))
-        )
-        lowest, ratio = min(found)
-        return float(ratio), lowest
+        places = product(*rates, range(len(self.losses)))
+        return min((self.expected(lr, slow, loss), lr, slow, loss) for lr, slow, loss in places)
+
+    def seed_sd(self, lr: float, backbone_lr: float, loss: int) -> float:
+        """Return the standard deviation of runs at log10 rates."""
+        corners = self.corners(lr, backbone_lr)
+        row, column, _ = max(corners, key=lambda corner: corner[2])
+        lowest = (self.mean_at(corners, loss) + self.pool(row, column, loss)).min(axis=1)
+        return float(lowest.std(ddof=1))
 
 
 def _smoothed(values: Floats, axis: int) -> Floats:
@@ -204,7 +208,8 @@ def _between(axis: Floats, at: float) -> tuple[int, float]:
 @cache
 def best_ratio_of(grid: Grid) -> float:
     """Return the log10 ratio of an emulator's best configuration, worked out once."""
-    return grid.best_ratio()[0]
+    _, lr, backbone_lr, _ = grid.best()
+    return lr - backbone_lr
 
 
 class Recorded:
@@ -313,6 +318,60 @@ class ByOptuna:
         """The user's choice is the best complete trial."""
 
 
+class ByGrid(ByOptuna):
+    """The published search of PPG-Bench (arXiv 2610.13435), re-stated: six pairs of rates, Optuna in between.
+
+    Its two rates are a head's and a share of it for the encoder; here the loss is searched beside them, as by
+    everybody. A pair outside of what was recorded gives the nearest that was: better than it would be.
+    """
+
+    HEAD = (1e-3, 1e-4, 1e-5)
+    SHARE = (0.1, 0.01)
+    TRIALS = 48
+
+    def __init__(self, world: World, repeat: int) -> None:
+        sampler = optuna.samplers.TPESampler(seed=repeat, multivariate=True)
+        pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=world.epochs)
+        super().__init__(world, sampler, pruner)
+
+    def ask(self) -> tuple[float, float, str]:
+        """Suggest one of the six pairs."""
+        self._trial = self._study.ask()
+        lr = float(self._trial.suggest_categorical("lr", self.HEAD))
+        share = float(self._trial.suggest_categorical("share", self.SHARE))
+        loss = self._trial.suggest_categorical("loss", list(self._world.space.loss))
+        return lr, lr * share, str(loss)
+
+
+class KeepTheBest:
+    """Random search in which only what is best after one epoch of all so far goes on."""
+
+    seed = None
+
+    def __init__(self, world: World, repeat: int) -> None:
+        self._space, self._rng = world.space, np.random.default_rng([11, repeat])
+        self._lowest = np.inf
+
+    def ask(self) -> tuple[float, float, str]:
+        """Draw the next configuration."""
+        ends = self._space.lr, self._space.backbone_lr
+        lr, slow = (10 ** self._rng.uniform(np.log10(end.low), np.log10(end.high)) for end in ends)
+        return float(lr), float(slow), str(self._rng.choice(list(self._space.loss)))
+
+    def goes_on(self, epoch: int, loss: float) -> bool:
+        """Say whether the first epoch was the best first epoch."""
+        if epoch > 1:
+            return True
+        is_best, self._lowest = loss < self._lowest, min(loss, self._lowest)
+        return is_best
+
+    def tell(self, loss: float | None, end: str) -> None:
+        """Nothing is learned from an end."""
+
+    def incumbent(self) -> None:
+        """The user's choice is the best complete trial."""
+
+
 def _ours(rule: str = "information", pruner: Any = None) -> Callable[[World, int], Search]:
     def make(world: World, repeat: int) -> Search:
         stops = ImprovementPruner() if pruner is None else pruner()
@@ -356,6 +415,8 @@ METHODS: Mapping[str, Callable[[World, int], Search]] = {
     "ours_turns_10": _turns(10),
     "ours_improvement": _ours("improvement"),
     "ours_thompson": _ours("thompson"),
+    "ours_decision": _ours("decision"),
+    "ours_confidence": _ours("confidence"),
     "ours_median": _ours(pruner=optuna.pruners.MedianPruner),
     "ours_warm": _warm,
     "ours_unpruned": _ours(pruner=optuna.pruners.NopPruner),
@@ -370,6 +431,8 @@ METHODS: Mapping[str, Callable[[World, int], Search]] = {
         lambda seed: optuna.samplers.TPESampler(seed=seed),
         lambda world: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=world.epochs),
     ),
+    "ppg_bench": ByGrid,
+    "keep_the_best": KeepTheBest,
     "smac": lambda world, repeat: BySmac(world, repeat),
     "asha": lambda world, repeat: BySyneTune(world, repeat, "ASHA"),
     "asha_cqr": lambda world, repeat: BySyneTune(world, repeat, "ASHACQR"),
@@ -405,10 +468,10 @@ class History:
         )
 
 
-def run(world: World, search: Search, epochs: int) -> History:
-    """Search until ``epochs`` are spent."""
+def run(world: World, search: Search, epochs: float, trials: int | None = None) -> History:
+    """Search until ``epochs`` are spent, or so many trials are made."""
     history, spent = History([], [], [], [], []), 0
-    while spent < epochs:
+    while spent < epochs and len(history.rows) != trials:
         started = time.process_time()
         lr, backbone_lr, loss = search.ask()
         history.suggest_s.append(time.process_time() - started)
@@ -453,10 +516,10 @@ Picked = tuple[float, float, str]
 
 
 def checkpoints(
-    world: World, history: History, epochs: int, *, peer: bool, with_answer: bool
+    world: World, history: History, marks: Sequence[int], epochs: int, *, peer: bool, with_answer: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield what would be chosen after each of CHECKPOINTS, and how good that is."""
-    for mark in (mark * world.epochs // 8 for mark in CHECKPOINTS):
+    """Yield what would be chosen after each of ``marks`` (for runs of 8), and how good that is."""
+    for mark in (mark * world.epochs // 8 for mark in marks):
         trials = sum(spent <= mark for spent in history.spent)
         complete = [row for row in history.rows[:trials] if row["state"] == "complete"]
         if mark > epochs or not complete:
@@ -485,7 +548,7 @@ def recorded(world: str) -> Grid:
 
 
 def replay(
-    world: str, method: str, repeat: int, epochs: int, *, with_answer: bool
+    world: str, method: str, repeat: int, epochs: int, marks: Sequence[int], *, with_answer: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield the outcomes of one search."""
     made = Simulated(world, repeat) if world in simulated.LANDSCAPES else Recorded(recorded(world), repeat)
@@ -493,7 +556,7 @@ def replay(
     history = run(made, METHODS[method](made, repeat), total)
     cost = {"suggest_ms": 1000 * float(np.mean(history.suggest_s)), "all_trials": len(history.rows)}
     peer = not method.startswith("ours")
-    for row in checkpoints(made, history, total, peer=peer, with_answer=with_answer):
+    for row in checkpoints(made, history, marks, total, peer=peer, with_answer=with_answer):
         yield {"world": world, "method": method, "repeat": repeat, **row, **cost}
 
 
@@ -509,6 +572,14 @@ def summary(file: Path) -> None:
             table = grouped[name].mean().unstack().round(3)
             print(f"\n{world}: mean {name} after so many epochs, n = {rows['repeat'].nunique()} at most")
             print(table.to_string())
+        if str(world).partition(":")[0] in RECORDED:
+            lowest, *place = recorded(str(world)).best()
+            bar = lowest + NEAR * recorded(str(world)).seed_sd(*place)
+            is_near = rows.assign(near=rows["loss"] <= bar).groupby(["way", "epochs"])["near"]
+            print(
+                f"\n{world}: share of choices within {NEAR} seed standard deviations of the best ({bar:.4f})"
+            )
+            print(is_near.mean().unstack().round(2).to_string())
         print(grouped["repeat"].nunique().unstack().max(axis=1).rename("n").to_string())
         tpe = rows[rows["way"] == "tpe_median"].groupby("epochs")["trials"].median()
         if (tpe >= 100).any():
@@ -604,6 +675,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--epochs", type=int, default=480, help="for runs of 8 epochs; in proportion for others"
     )
+    parser.add_argument(
+        "--at", type=int, nargs="+", default=CHECKPOINTS, help="epochs at which to look, for runs of 8"
+    )
     parser.add_argument("--own-only", action="store_true", help="no answer of ours from peers' trials")
     parser.add_argument("--out", type=Path, default=Path("search.csv"))
     parser.add_argument("--summary", type=Path, help="print the tables of this file, run nothing")
@@ -623,7 +697,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for repeat in range(options.first, options.first + options.repeats):
             for world in options.world:
                 for method, epochs in budgets.items():
-                    for row in replay(world, method, repeat, epochs, with_answer=not options.own_only):
+                    for row in replay(
+                        world, method, repeat, epochs, options.at, with_answer=not options.own_only
+                    ):
                         if writer is None:
                             writer = csv.DictWriter(file, row)
                             if file.tell() == 0:

@@ -1,5 +1,7 @@
 """The only doorway into finetune: what a search, a confirmation or a script may call.
 
+The test split is not behind it: that is :mod:`finetune.test_split`, for a confirmation alone.
+
 Light at import: torch is loaded inside the calls that train or score, so that names and types can be had
 in milliseconds. The frozen values that pass are in :mod:`finetune.spec`.
 """
@@ -12,18 +14,24 @@ from typing import TYPE_CHECKING, Literal
 
 from finetune.backbones import BACKBONES, BackboneCard, check_backbone
 from finetune.data.download import DataStatus, data_status, get_data
+from finetune.data.seal import sealed_test_split
 from finetune.errors import (
     CheckpointError,
+    CodeError,
     DataError,
     FinetuneError,
     MissingDataError,
     SettingError,
     UnknownNameError,
 )
+from finetune.own import Allowance, Filter, FilterKind, Modality, OwnData, OwnKind, OwnSplit
 from finetune.spec import (
     BackboneSpec,
+    Checked,
+    CheckFault,
     DataSummary,
     EndReason,
+    Factory,
     InputSpec,
     Mode,
     Normalisation,
@@ -37,32 +45,43 @@ from finetune.spec import (
     RunSpec,
     TestScores,
 )
-from finetune.tasks import LOSSES, TASKS, Task, find_task
+from finetune.tasks import LOSSES, METRIC_RANGES, TASKS, Task, find_task
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
 ENGINE_VERSION = "3"
 """Another number where a change of the engine changes results: workers of one study must have the same."""
 
 __all__ = [
+    "Allowance",
     "BACKBONES",
     "BackboneCard",
     "BackboneSpec",
+    "CheckFault",
+    "Checked",
     "CheckpointError",
+    "CodeError",
     "DataError",
     "DataStatus",
     "DataSummary",
     "ENGINE_VERSION",
     "EndReason",
+    "Factory",
+    "Filter",
+    "FilterKind",
     "FinetuneError",
     "InputSpec",
     "LOSSES",
+    "METRIC_RANGES",
     "MissingDataError",
+    "Modality",
     "Mode",
     "Normalisation",
+    "OwnData",
+    "OwnKind",
+    "OwnSplit",
     "Precision",
     "Predictions",
     "Recipe",
@@ -77,16 +96,20 @@ __all__ = [
     "TestScores",
     "UnknownNameError",
     "check_backbone",
+    "check_code",
+    "check_run",
     "data_status",
     "describe_data",
     "evaluate_predictions",
     "export_model",
     "find_task",
     "get_data",
+    "gpu_count",
     "recommend_slots",
     "predict_signal",
-    "score_test",
-    "score_trivial",
+    "seal_backbone",
+    "sealed_test_split",
+    "settle_own_data",
     "train",
     "window_losses",
 ]
@@ -108,59 +131,31 @@ def train(
     do out-of-memory errors and faults of ours. Raises :class:`FinetuneError` for what the user can mend
     (data, weights, settings).
     """
+    from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
     from finetune.engine.population import run_all
 
     if slots != "auto" and slots < 1:
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
-    chosen = _open_device(device)
+    chosen = open_device(device)
     run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch can use here; takes as long as loading torch does."""
+    from finetune.engine.devices import gpu_count
+
+    return gpu_count()
 
 
 def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> int:
     """Return what ``slots="auto"`` takes for runs like ``spec``; on a GPU by timing a few steps."""
+    from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
     from finetune.engine.population import choose_slots
 
-    chosen = _open_device(device)
+    chosen = open_device(device)
     return choose_slots(spec, input_loader(data_dir, cache_dir, chosen), chosen)
-
-
-def _open_device(name: str) -> torch.device:
-    """Choose the device, and make the CPU's numbers independent of its number of cores."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingError(f"device {name!r} is not there", "a CUDA GPU", "use --device cpu")
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
-    return torch.device(name)
-
-
-def score_test(
-    spec: RunSpec, checkpoint: Path, *, data_dir: Path, cache_dir: Path, device: str = "auto"
-) -> TestScores:
-    """Score the weights of a finished run on the test split.
-
-    For confirmation only, after a choice has been frozen: a search never calls this.
-    """
-    from finetune.engine.scoring import score
-
-    return score(spec, checkpoint, data_dir, cache_dir, _open_device(device))
-
-
-def score_trivial(
-    inputs: InputSpec, *, data_dir: Path, cache_dir: Path, fold: int | None = None
-) -> TestScores:
-    """Score the trivial predictor of the training windows (of a fold) on the test split.
-
-    For confirmation only, as :func:`score_test`.
-    """
-    from finetune.engine.scoring import score_constant
-
-    return score_constant(inputs, fold, data_dir, cache_dir)
 
 
 def export_model(
@@ -189,11 +184,17 @@ def predict_signal(
     See :func:`finetune.signal_files.read_signal` for what a file may be. Raises :class:`DataError` for the
     file, :class:`CheckpointError` for the model folder, :class:`SettingError` for a signal too short.
     """
+    import numpy as np
+
+    from finetune.engine.devices import open_device
     from finetune.export.folder import load_exported
     from finetune.signal_files import read_signal
 
-    signal, known_hz = read_signal(file, rate_hz, column)
-    return load_exported(model).predict(signal, known_hz, stride_s, _open_device(device))
+    exported = load_exported(model)
+    names = [None] if exported.inputs.channels == 1 and column is None else exported.columns_of(column)
+    parts = [read_signal(file, rate_hz, name) for name in names]
+    signal = np.stack([part for part, _ in parts])
+    return exported.predict(signal, parts[0][1], stride_s, open_device(device))
 
 
 def evaluate_predictions(
@@ -212,6 +213,42 @@ def window_losses(
     from finetune.metrics import window_losses
 
     return window_losses(task, predictions, labels)
+
+
+def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:
+    """Return the hashes of the code and of the weights that ``spec`` names, as they are here now.
+
+    Two empty texts for an encoder of ours. No code runs. Raises :class:`CodeError` for code outside the
+    folder that this process was started with, :class:`CheckpointError` for weights that are not there.
+    """
+    from finetune.backbones.code_folder import sealed
+
+    return sealed(spec)
+
+
+def check_run(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Checked:
+    """Return what a few training steps of ``spec`` show, in seconds; raises as :func:`train`."""
+    from finetune.checking import check
+    from finetune.engine.devices import open_device
+
+    return check(spec, data_dir, cache_dir, open_device(device))
+
+
+def check_code(spec: BackboneSpec) -> None:
+    """Raise :class:`CodeError` unless this process may run the code of ``spec``; runs none itself."""
+    from finetune.backbones.code_folder import check_backbone_code
+
+    check_backbone_code(spec)
+
+
+def settle_own_data(own: OwnData, data_dir: Path) -> OwnData:
+    """Return a user's own signals with what only their files say: classes, rate and window length.
+
+    Raises :class:`DataError` for files that cannot be read as the study says.
+    """
+    from finetune.datasets.own import settle
+
+    return settle(own, data_dir)
 
 
 def describe_data(

@@ -4,10 +4,12 @@
     ├── DataError            a file of a data set is missing, broken or does not hold what it must
     │   └── MissingDataError   the data set (or a part that the task needs) is not in the data folder
     ├── CheckpointError      weights or an epoch checkpoint do not fit the model that should load them
+    ├── CodeError            code of a user's own may not run here, or does not do what it must
     ├── UnknownNameError     a task, loss, backbone or data set of that name does not exist
     └── SettingError         a value is out of its range, or two settings contradict each other
 
-All of them are the user's to mend (exit status 2); anything else that is raised is a fault of ours.
+All of them are the user's to mend (exit status 2); anything else that is raised is a fault of ours, such as
+:class:`SealedError`: a search that reached for the test split.
 """
 
 from __future__ import annotations
@@ -25,11 +27,16 @@ class FinetuneError(Exception):
     def __init__(self, what: str, expected: str = "", next_step: str = "") -> None:
         self.what, self.expected, self.next_step = what, expected, next_step
         parts = [what, f"expected {expected}" if expected else "", next_step]
-        super().__init__("; ".join(part for part in parts if part))
+        super().__init__(_printable("; ".join(part for part in parts if part)))
 
     def __reduce__(self) -> tuple[type[FinetuneError], tuple[str, str, str]]:
         """Survive the way between two processes (the default would pass the joined line only)."""
         return type(self), (self.what, self.expected, self.next_step)
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` on one line, with what could steer a terminal escaped: names come out of files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class DataError(FinetuneError):
@@ -42,6 +49,10 @@ class MissingDataError(DataError):
 
 class CheckpointError(FinetuneError):
     """Weights, or an epoch checkpoint, do not fit the model that should load them: names every key."""
+
+
+class CodeError(FinetuneError):
+    """A study names code that this process may not run, that is not the study's, or that fails."""
 
 
 class UnknownNameError(FinetuneError):
@@ -58,3 +69,7 @@ class UnknownNameError(FinetuneError):
 
 class SettingError(FinetuneError):
     """A value is out of its range, or two settings contradict each other."""
+
+
+class SealedError(RuntimeError):
+    """The test split was asked for while a search works in this process: never the user's fault."""

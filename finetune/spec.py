@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from finetune.own import OwnData
+
 Mode = Literal["full_finetuning", "linear_probing", "linear_probing_cached"]
 """``linear_probing`` freezes the backbone but leaves its dropout on, as the reference does;
 ``linear_probing_cached`` computes the frozen features once with dropout off: another protocol."""
@@ -39,6 +41,43 @@ class InputSpec:
     ``seed % k`` and trains on the others. Test subjects are the reference split's in both cases."""
     allow_partial: bool = False
     """Accept a data set of which only some records are there."""
+    own: OwnData | None = None
+    """Signals of a user's own; ``task`` is then their name."""
+    leads: tuple[str, ...] = ()
+    """Of a data set with several, by name; empty: the reference's one."""
+
+    @property
+    def channels(self) -> int:
+        """Channels C of a window; 1 means windows (N, T)."""
+        return self.own.channels if self.own is not None else max(1, len(self.leads))
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A function of the user's that builds an encoder; see :mod:`finetune.backbones.foreign`."""
+
+    entry: str
+    """``file.py:function`` in the folder of code, or ``huggingface:AutoModel``."""
+    code_hash: str = ""
+    """Of all files of the folder that it needs."""
+    weights_hash: str = ""
+    options: str = "{}"
+    """Its keyword arguments, as JSON with sorted keys."""
+    channels: int | None = None
+    """That the encoder takes; 1 with windows of several: each passes alone. None: those of the windows."""
+    rate_hz: float | None = None
+    """That it was made for; None: that of the prepared windows."""
+    seconds: float | None = None
+    """How much of a window it sees, from its beginning; None: all."""
+    prepare: str | None = None
+    """``file.py:function`` on windows (B, C, T), before the encoder."""
+    groups: str | None = None
+    """``file.py:function``: encoder -> its layers, ordered from the input."""
+
+    @property
+    def entries(self) -> list[str]:
+        """All that it names in the folder of code."""
+        return [entry for entry in (self.entry, self.prepare, self.groups) if entry is not None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +87,8 @@ class BackboneSpec:
     name: str
     weights: str = "builtin"
     """``builtin`` (shipped in the package), ``none`` (random initialisation), or a path."""
+    factory: Factory | None = None
+    """An encoder that is none of ours; ``name`` is then what outputs call it."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +208,40 @@ class DataSummary:
     """Empty, or ``n of N records``: every output must then say so."""
     notes: tuple[str, ...] = ()
     """What was dropped and why (subjects without a valid window, broken records)."""
+    trivial_constant: tuple[float, ...] = ()
+    """What the trivial predictor of a regression always says, in label units (with folds: in the first)."""
+
+
+CheckFault = Literal[
+    "not_repeatable",
+    "batch_mates_matter",
+    "constant_features",
+    "no_gradient_head",
+    "no_gradient_backbone",
+    "part_without_gradient",
+    "not_finite",
+    "loss_not_lowered",
+]
+"""What a look at an encoder may find; see :mod:`finetune.checking`."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the first steps of a run show."""
+
+    windows: tuple[int, ...]
+    """(N, T) or (N, C, T) of the training windows."""
+    embedding: int
+    backbone_parameters: int
+    head_parameters: int
+    trained_parameters: int
+    loss_before: float
+    """Training loss of a few windows, without dropout."""
+    loss_after: float
+    """The same after a few steps on them."""
+    epoch_s: float
+    memory_mib: float
+    faults: tuple[CheckFault, ...]
 
 
 @dataclass(frozen=True)

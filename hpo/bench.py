@@ -5,7 +5,6 @@ Everything is measured on the real parts (ledger, source, engine) with a throw-a
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.api import Report, Run, RunResult, RunSource
-from hpo.fleet import gpus, run_local
+from hpo.fleet import places, run_local
+from hpo.fleet.machine import cores
 from hpo.study import StudySpec
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Event, Settings, open_session
@@ -119,28 +119,27 @@ def measure(
 
     Raises what opening the study raises: data that are not there, a broken file.
     """
-    cores = len(os.sched_getaffinity(0))
-    places = len(gpus(settings.device)) or cores
+    room = places(settings.device)
     with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
         notify("one trial, to see what the service costs")
         overhead = measure_overhead(spec, settings, Path(folder), trials=1)
         rates = []
-        for workers in sorted({1, places}):
+        for workers in sorted({1, room}):
             notify(f"{workers} worker{'s' * (workers > 1)} for {seconds:g} s")
             rates.append(measure_rate(spec, settings, Path(folder), workers, seconds))
     slots = recommended_slots(spec, settings)
-    return Benchmark(spec.name, settings.device, cores, spec.recipe.epochs, overhead, tuple(rates), slots)
+    return Benchmark(spec.name, settings.device, cores(), spec.recipe.epochs, overhead, tuple(rates), slots)
 
 
 def measure_overhead(spec: StudySpec, settings: Settings, folder: Path, *, trials: int) -> Overhead:
     """Run ``trials`` trials in this process and tell the service's CPU time from the training's."""
     url = f"sqlite:///{folder}/overhead.db"
     study = open_study(url, spec, settings, total=trials)
-    doorway = settings.open_doorway()
+    trainer = settings.open_trainer()
     with open_session(url, settings, lambda event: None, Stop()) as session:
         timed = TimedSource(Source(session, study, spec, folder / "checkpoints", None, {}, lambda: True))
         began = time.process_time()
-        doorway.train(
+        trainer.train(
             timed,
             data_dir=settings.data_dir,
             cache_dir=settings.cache_dir,
@@ -182,7 +181,7 @@ def measure_rate(spec: StudySpec, settings: Settings, folder: Path, workers: int
 def recommended_slots(spec: StudySpec, settings: Settings) -> int:
     """Return what ``--slots auto`` takes for this study on this device."""
     run = spec.run_spec(fixed_configurations(spec)[0][1])
-    return settings.open_doorway().recommend_slots(
+    return settings.open_trainer().recommend_slots(
         run, data_dir=settings.data_dir, cache_dir=settings.cache_dir, device=settings.device
     )
 

@@ -11,12 +11,14 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from rich.console import Console
 
-from finetune.api import BACKBONES, Report, Run, RunResult, RunSpec, export_model
+from finetune.api import Report, Run, RunResult, RunSpec, check_backbone, export_model
 from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.reading.findings import Findings, find_out
-from hpo.report.wording import answer_lines
+from hpo.report.answer import answer_lines
+from hpo.report.language import SPOKEN
+from hpo.report.naming import label_words
 from hpo.study import Configuration
 from hpo.worker import Settings, check_fits
 
@@ -88,7 +90,8 @@ def _confirmed(
         runs = ConfirmationRuns(engine, url, findings, scored[-1].choice, settings).ended(only_arm=0)
     except UsageError:
         return None
-    ranked = sorted((run.validation_loss, run.seed) for run in runs if run.validation_loss is not None)
+    trained = [run for run in runs if run.weights is not None]
+    ranked = sorted((run.validation_loss, run.seed) for run in trained if run.validation_loss is not None)
     if not ranked:
         return None
     seed = ranked[(len(ranked) - 1) // 2][1]
@@ -134,7 +137,7 @@ class _OneRun:
 
 def _train(spec: RunSpec, folder: Path, settings: Settings, console: Console) -> Path:
     source = _OneRun(Run("export", spec, folder), console)
-    settings.open_doorway().train(
+    settings.open_trainer().train(
         source,
         data_dir=settings.data_dir,
         cache_dir=settings.cache_dir,
@@ -163,10 +166,10 @@ def _test_lines(engine: sa.Engine, findings: Findings, scored: StoredChoice, run
 
 def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence[str]) -> str:
     """Return MODEL_CARD.md: what the model is, the answer it comes from, and its limits."""
-    task, data, backbone = findings.task, findings.row.data, BACKBONES[run.backbone.name]
+    task, data, backbone = findings.task, findings.row.data, check_backbone(run.backbone, findings.task)
     subjects = {split: len(names) for split, names in data["subjects"].items()}
     units = f"{task.unit_of_independence}s"
-    labels = [f"Trained on {label}." for label in findings.labels]
+    labels = [f"Trained on {label}." for label in label_words(findings.labels, SPOKEN["en"])]
     lines = [
         f"# {findings.row.name}: {findings.spec.title or task.name}",
         "",

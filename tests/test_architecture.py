@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAINING = {"train", "score_test"}
-"""Calls of the doorway that only a worker and a confirmation may make."""
+TEST_SPLIT = {"score_test", "score_trivial", "load_test", "test_split", "scoring", "score_constant"}
+"""Names by which the test split could be reached."""
 PACKAGES = ("hpo", "finetune")
 
 
@@ -43,16 +44,88 @@ def test_the_import_contracts_are_kept() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", modules("hpo"), ids=lambda path: path.stem)
-def test_only_workers_and_confirmation_may_train_or_see_the_test_split(path: Path) -> None:
-    imported = {
-        name.name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module == "finetune.api"
-        for name in node.names
+def placed(path: Path) -> str:
+    """Return where a module lies, for the names of tests too."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def named_in(path: Path) -> set[str]:
+    """Return every name that code, not documentation, uses; a string counts by its words."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documentation = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                found.add(name)
+            case ast.ImportFrom(module=module, names=names):
+                found |= {*(module or "").split("."), *(name.name for name in names)}
+            case ast.Import(names=names):
+                found |= {part for name in names for part in name.name.split(".")}
+            case ast.Constant(value=str(text)) if id(node) not in documentation:
+                found |= set(re.split(r"\W+", text))
+    return found
+
+
+def test_only_a_confirmation_names_the_test_split() -> None:
+    named = {placed(path): named_in(path) & TEST_SPLIT for path in modules("hpo")}
+
+    assert {
+        place for place, names in named.items() if names and not place.startswith("hpo/confirm/")
+    } == set()
+
+
+def test_a_module_is_opened_by_name_in_one_place_only() -> None:
+    by_name = {"importlib", "import_module", "__import__", "runpy", "modules", "exec", "eval", "pkgutil"}
+    found = {}
+    for path in modules("hpo"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {name for node in ast.walk(tree) for name in _names_of(node)} & by_name
+        found |= {placed(path): used} if used else {}
+
+    assert found == {
+        "hpo/worker/session.py": {"importlib", "import_module"},  # the trainer
+        "hpo/cli/app.py": {"importlib"},  # versions of packages
+        "hpo/__main__.py": {"modules"},  # whether torch is loaded
     }
 
-    assert not imported & TRAINING or path.stem in {"worker", "session", "confirm"}
+
+def _names_of(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return [name]
+        case ast.ImportFrom(module=module, names=names):
+            return [(module or "").split(".")[0], *(name.name for name in names)]
+        case ast.Import(names=names):
+            return [name.name.split(".")[0] for name in names]
+    return []
+
+
+def test_hpo_imports_of_finetune_the_doorway_and_confirmation_the_second_one() -> None:
+    whole, parts = set(), set()
+    for path in modules("hpo"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                whole |= {placed(path) for name in node.names if name.name.split(".")[0] == "finetune"}
+            if isinstance(node, ast.ImportFrom) and node.module == "finetune":
+                parts |= {(placed(path), name.name) for name in node.names}
+
+    assert whole == set()
+    assert {one for one in parts if one[1] != "api"} == {("hpo/confirm/__init__.py", "test_split")}
+
+
+def test_in_finetune_only_scoring_opens_the_test_split() -> None:
+    naming = {placed(path) for path in modules("finetune") if named_in(path) & {"load_test", "score_test"}}
+
+    assert naming == {
+        "finetune/__main__.py",  # finetune's own command, without a search
+        "finetune/engine/scoring.py",
+        "finetune/test_split.py",
+    }
 
 
 def test_only_the_command_lines_print() -> None:

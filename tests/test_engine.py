@@ -16,12 +16,12 @@ from finetune.api import (
     Recipe,
     Run,
     SettingError,
-    score_test,
     train,
 )
 from finetune.engine.loop import Identity, tensor_cores
 from finetune.model import build_model
 from finetune.tasks import find_task
+from finetune.test_split import score_test
 
 
 @pytest.fixture

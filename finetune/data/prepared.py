@@ -22,6 +22,7 @@ from finetune.data.cache import (
     prepare_windows,
     refuse_partial,
 )
+from finetune.data.seal import refuse_when_sealed
 from finetune.datasets.base import SPLIT_NAMES, TEST, TRAIN, VALIDATION
 from finetune.errors import DataError
 from finetune.signals import Float32s
@@ -34,7 +35,7 @@ class Windows:
     """Windows of one split, ready for a model."""
 
     x: Float32s
-    """(N, T) normalised, T = ``InputSpec.samples``. Mapped copy-on-write: shared between processes."""
+    """(N, T) or (N, C, T) normalised, T = ``InputSpec.samples``. Mapped copy-on-write: processes share it."""
     y: Labels
     """As :attr:`finetune.datasets.base.WindowSet.labels`, in label units."""
     groups: NDArray[np.str_]
@@ -69,7 +70,7 @@ def prepare(
     :class:`SettingError` for a value out of range or a cache folder that cannot be written.
     """
     part = part_name(inputs, fold)
-    folder = find_entry(inputs, data_dir, cache_dir, notify) / part
+    folder = find_entry(inputs, data_dir, cache_dir, notify, [part]) / part
     stored = _stored(folder, inputs)
     mean, std = (_array(stored[key]) for key in ("label_mean", "label_std"))
     train, validation = (_open(folder, split) for split in (TRAIN, VALIDATION))
@@ -92,7 +93,7 @@ def describe(
     if inputs.folds is None or fold is not None:
         return prepare(inputs, data_dir, cache_dir, fold=fold, notify=notify).summary
     names = [part_name(inputs, number) for number in range(inputs.folds)]
-    entry = find_entry(inputs, data_dir, cache_dir, notify)
+    entry = find_entry(inputs, data_dir, cache_dir, notify, names)
     return _pooled([_summary(_stored(entry / name, inputs)) for name in names])
 
 
@@ -106,10 +107,12 @@ def load_test(
 ) -> Windows:
     """Return the test windows, prepared with what the run of that ``fold`` knew of its training windows.
 
-    The only function that opens the test split: a search never calls it. Raises as :func:`prepare`.
+    The only function that opens the test split: a search never calls it, and while one works in this process
+    it cannot (:class:`finetune.errors.SealedError`). Raises as :func:`prepare`.
     """
+    refuse_when_sealed()
     part = part_name(inputs, fold)
-    entry = find_entry(inputs, data_dir, cache_dir, notify)
+    entry = find_entry(inputs, data_dir, cache_dir, notify, [part, "test"])
     _stored(entry / part, inputs)
     statistics = np.load(entry / part / STATISTICS) if inputs.normalisation == "position" else None
     raw = _open(entry / "test", TEST)
@@ -123,7 +126,7 @@ class Preparation:
     samples: int
     """Of a raw window, at the data set's own rate."""
     statistics: Float32s | None
-    """(2, samples) mean and standard deviation of every position; None for normalisation by window."""
+    """(2, samples) or (2, C, samples) mean and standard deviation of every position; None when by window."""
     label_mean: NDArray[np.float64] | None
     label_std: NDArray[np.float64] | None
 
@@ -136,10 +139,10 @@ def preparation(
     Of the stored raw windows only the shape is read.
     """
     part = part_name(inputs, fold)
-    entry = find_entry(inputs, data_dir, cache_dir)
+    entry = find_entry(inputs, data_dir, cache_dir, None, [part])
     stored = _stored(entry / part, inputs)
     statistics = np.load(entry / part / STATISTICS) if inputs.normalisation == "position" else None
-    samples = _open(entry / "test", TEST).x.shape[1]
+    samples = _open(entry / "test", TEST).x.shape[-1]
     return Preparation(samples, statistics, _array(stored["label_mean"]), _array(stored["label_std"]))
 
 
@@ -158,6 +161,7 @@ def _summary(stored: dict[str, Any]) -> DataSummary:
     fields = dict(stored["summary"])
     fields["subjects"] = {split: tuple(names) for split, names in fields["subjects"].items()}
     fields["notes"] = tuple(fields["notes"])
+    fields["trivial_constant"] = tuple(fields.get("trivial_constant", ()))  # older caches do not have it
     return DataSummary(**fields)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ class WindowSet:
     """All windows of one task at the data set's own rate, before any preparation."""
 
     signal: NDArray[np.float32]
-    """(N, T) one channel; no NaN."""
+    """(N, T) one channel, or (N, C, T) several; no NaN."""
     labels: NDArray[np.float32] | NDArray[np.int64]
     """(N, outputs) float32 in label units (regression) or 0/1 (multi-label); (N,) int64 for classes."""
     groups: NDArray[np.str_]
@@ -35,6 +35,32 @@ class WindowSet:
     notes: tuple[str, ...] = ()
     """One sentence for each thing that was dropped or mended, naming file, column and subject; where
     records are missing, the first note says which."""
+
+
+def is_hidden(inside: PurePath) -> bool:
+    """Return whether a path inside a data set's folder or archive is none of its data.
+
+    What begins with a dot is hidden: a Mac writes ``._NAME`` beside each file of a foreign disk (and packs it
+    below ``__MACOSX``), notebooks keep ``.ipynb_checkpoints``, rsync writes ``.NAME.XXXXXX``.
+    """
+    return any(part.startswith(".") or part == "__MACOSX" for part in inside.parts)
+
+
+def data_files(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and below that are not hidden, in no order."""
+    for path in folder.rglob("*"):
+        if not is_hidden(path.relative_to(folder)) and path.is_file():
+            yield path
+
+
+class LeadReader(Protocol):
+    """A reader of a set with several leads that are known by name."""
+
+    all_leads: tuple[str, ...]
+
+    def with_leads(self, leads: tuple[str, ...]) -> Reader:
+        """Return a reader of these leads, (N, C, T) in their order; one lead gives (N, T)."""
+        ...
 
 
 class Reader(Protocol):

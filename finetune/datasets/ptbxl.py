@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
 from finetune.datasets.wfdb_record import lead_samples, parse_header
 from finetune.errors import DataError, MissingDataError
+from finetune.tables import TableFault, open_table
 from finetune.tasks import PTB_XL_CLASSES
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 RECORDS = 21_799
 RATE_HZ = 100
 SAMPLES = 1000
-LEAD_II = 1
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+"""In the order of the files."""
 DATABASE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
 VALIDATION_FOLD, TEST_FOLD, FOLDS = 9, 10, range(1, 11)
 MEND = "compare it with the publisher's, or remove it and fetch it again: hpo data get ptb-xl"
@@ -41,6 +43,12 @@ class PtbXl:
     name: str = "ptb-xl"
     folder: str = "ptb-xl"
     version: int = 1
+    leads: tuple[str, ...] = ("II",)
+    all_leads: tuple[str, ...] = LEADS
+
+    def with_leads(self, leads: tuple[str, ...]) -> PtbXl:
+        """Return a reader of these leads; see :class:`finetune.datasets.base.LeadReader`."""
+        return replace(self, leads=leads)
 
     def files(self, root: Path, task: str) -> Sequence[Path]:
         """Return both tables and the two files of every record that is there.
@@ -52,7 +60,7 @@ class PtbXl:
         return sorted([root / DATABASE, _existing(root, STATEMENTS), *pairs])
 
     def read(self, root: Path, task: str) -> WindowSet:
-        """Read lead II of every record, training folds first; raises :class:`DataError`."""
+        """Read the leads of every record, training folds first; raises :class:`DataError`."""
         listed = _database(root)
         table = _present(listed, root)
         split = np.array([_split_code(fold) for fold in table["strat_fold"]], np.int8)
@@ -63,7 +71,7 @@ class PtbXl:
         expected = max(RECORDS, len(listed))
         notes = [_absence(listed, table, expected)] if len(table) < expected else []
         return WindowSet(
-            signal=np.stack([_lead_ii(root, name) for name in table["filename_lr"]]),
+            signal=np.stack([_signals(root, name, self.leads) for name in table["filename_lr"]]),
             labels=_superclasses(table["scp_codes"], _classes_by_code(root), root / DATABASE),
             groups=groups,
             split=split,
@@ -76,32 +84,40 @@ class PtbXl:
 
 def _database(root: Path) -> pd.DataFrame:
     """Return the table of records, indexed by ``ecg_id``; raises :class:`DataError` for any hole in it."""
-    columns = ["ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr"]
-    table = _table(_existing(root, DATABASE), columns).set_index("ecg_id")
+    path = _existing(root, DATABASE)
+    table = _table(path, ("ecg_id", "patient_id", "strat_fold"), ("scp_codes", "filename_lr"))
+    table = table.set_index(table.pop("ecg_id").fillna(-1).astype(np.int64))
     for column in table.columns:
         holes = table.index[table[column].isna()]
         if len(holes):
-            what = f"{root / DATABASE}: column {column} of record {holes[0]} is empty"
+            what = f"{path}: column {column} of record {holes[0]} is empty"
             raise DataError(what, "a value (is the file truncated?)", MEND)
     foreign = table.index[~table["strat_fold"].isin(FOLDS)]
     if len(foreign):
-        what = f"{root / DATABASE}: strat_fold {table['strat_fold'][foreign[0]]} of record {foreign[0]}"
+        what = f"{path}: strat_fold {table['strat_fold'][foreign[0]]:g} of record {foreign[0]}"
         raise DataError(what, "1 to 10", MEND)
+    twice = table.index[table.index.duplicated() | table["filename_lr"].duplicated()]
+    if len(twice):
+        raise DataError(f"{path}: record {twice[0]} is there twice", "every record once", MEND)
     return table
 
 
-def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _table(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
+    """Return columns by name, those of ``numbers`` first; None or NaN where a cell is empty."""
     import pandas as pd  # 0.4 s, and only the first preparation needs it
 
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        what = f"{path} cannot be read ({' '.join(str(error).split())})"
-        raise DataError(what, "a table of comma-separated values", MEND) from error
-    for column in columns:
-        if column not in table.columns:
-            raise DataError(f"{path} has no column {column}", ", ".join(columns), MEND)
-    return table[list(columns)]
+        with open_table(path) as table:
+            for column in (*numbers, *texts):
+                if column not in table.names:
+                    raise DataError(f"{path} has no column {column}", ", ".join((*numbers, *texts)), MEND)
+            columns: dict[str, Any] = dict(zip(numbers, table.numbers(numbers), strict=True))
+        with open_table(path) as table:
+            for name, cells in table.texts(texts).items():
+                columns[name] = np.array([cell or None for cell in cells], object)
+    except TableFault as error:
+        raise DataError(f"{path} cannot be read ({error.what})", error.expected, MEND) from error
+    return pd.DataFrame(columns)
 
 
 def _present(table: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -134,9 +150,9 @@ def _existing(root: Path, name: str) -> Path:
 def _classes_by_code(root: Path) -> dict[str, str]:
     """Return the superclass of each diagnostic SCP code."""
     path = root / STATEMENTS
-    statements = _table(path, ["Unnamed: 0", "diagnostic", "diagnostic_class"])
+    statements = _table(path, ("diagnostic",), ("", "diagnostic_class"))
     diagnostic = statements[statements["diagnostic"] == 1]
-    by_code = {str(code): str(name) for code, _, name in diagnostic.itertuples(index=False)}
+    by_code = {str(code): str(name) for _, code, name in diagnostic.itertuples(index=False)}
     foreign = sorted(set(by_code.values()) ^ set(PTB_XL_CLASSES))
     if foreign:
         raise DataError(
@@ -160,14 +176,17 @@ def _superclasses(cells: pd.Series[str], by_code: dict[str, str], path: Path) ->
     return labels
 
 
-def _lead_ii(root: Path, name: str) -> NDArray[np.float32]:
-    """Return lead II of one record (1000,) in mV."""
+def _signals(root: Path, name: str, leads: Sequence[str]) -> NDArray[np.float32]:
+    """Return one lead of a record (1000,), or several (C, 1000), in mV."""
     signals, text = _pair(root, name)
     header = parse_header(text.read_bytes(), str(text), MEND)
     if (header.rate_hz, header.samples, len(header.leads)) != (RATE_HZ, SAMPLES, 12):
         what = f"{text} has {len(header.leads)} leads of {header.samples} samples at {header.rate_hz:g} Hz"
         raise DataError(what, f"12 leads of {SAMPLES} samples at {RATE_HZ} Hz", MEND)
-    return lead_samples(header, signals.read_bytes(), LEAD_II, str(signals), MEND).millivolts()
+    content = signals.read_bytes()
+    places = [LEADS.index(lead) for lead in leads]
+    parts = [lead_samples(header, content, place, str(signals), MEND).millivolts() for place in places]
+    return parts[0] if len(parts) == 1 else np.stack(parts)
 
 
 def _split_code(fold: float) -> int:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 STEP_DECADES = 0.1
+HAIR_DECADES = 0.01
+"""A fixed rate is a range that ends this far from it: a width of its own would divide by zero."""
 
 
 class Bounds(Protocol):
@@ -49,9 +51,7 @@ class Box:
     @classmethod
     def of(cls, space: SearchSpace) -> Box:
         """Return the box of a spec's space."""
-        low, high = np.log10([space.lr.low, space.lr.high])
-        slow, fast = np.log10([space.backbone_lr.low, space.backbone_lr.high])
-        return cls((float(low), float(high)), (float(slow), float(fast)), tuple(space.loss))
+        return cls(_ends(space.lr), _ends(space.backbone_lr), tuple(space.loss))
 
     @property
     def ratio(self) -> tuple[float, float]:
@@ -62,6 +62,12 @@ class Box:
     def narrower_decades(self) -> float:
         """Width of the narrower of the two searched ranges."""
         return min(self.lr[1] - self.lr[0], self.backbone_lr[1] - self.backbone_lr[0])
+
+
+def _ends(bounds: Bounds) -> tuple[float, float]:
+    low, high = np.log10([bounds.low, bounds.high])
+    hair = HAIR_DECADES if low == high else 0.0
+    return float(low) - hair, float(high) + hair
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,21 @@ class Lattice:
     def step(self) -> float:
         """Decades between neighbours."""
         return float(self.lr[1] - self.lr[0])
+
+    @property
+    def backbone_lr(self) -> Floats:
+        """log10 backbone_lr (K,), falling."""
+        width = self.box.backbone_lr[1] - self.box.backbone_lr[0]
+        count = int(np.floor(width / self.step + 1e-6)) + 1
+        return np.asarray(self.lr[0] - self.ratio[0] - self.step * np.arange(count, dtype=np.float64))
+
+    def on_box(self, landscapes: Floats) -> Floats:
+        """Return landscapes (..., I, J) over lr and ratio as (..., I, K) over lr and backbone_lr.
+
+        A backbone_lr is a diagonal of the lattice.
+        """
+        rows = np.arange(len(self.lr))[:, None]
+        return np.asarray(landscapes[..., rows, rows + np.arange(len(self.backbone_lr))[None, :]])
 
     def points(self, loss: int) -> Floats:
         """Return the surrogate's points (I * J, 3) of one loss, ratio fastest."""

@@ -64,7 +64,10 @@ def unknown_curve(ratio: tuple[float, float], best: float | None) -> RatioCurve:
 
 
 def profile_of(landscapes: Floats) -> Floats:
-    """Return the minimum (S, J) over loss and lr of landscapes (S, L, I, J), interpolated along lr."""
+    """Return the minimum (S, J) over loss and lr of landscapes (S, L, I, J), interpolated along lr.
+
+    So with other axes than lr and ratio: over the second but last.
+    """
     size, _, lrs, ratios = landscapes.shape
     by_lr = landscapes.min(axis=1)
     return _parabola_minimum(np.moveaxis(by_lr, 1, 2).reshape(-1, lrs))[1].reshape(size, ratios)

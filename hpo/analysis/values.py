@@ -4,19 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.analysis.fitting import ModelFit
+from hpo.analysis.matters import Matters
 from hpo.analysis.ratio import RatioCurve
+from hpo.analysis.zones import Zones
 
 Against = Literal["beats", "does not beat", "cannot be told"]
 
 
+class NoteKind(StrEnum):
+    """What cannot be said, and why."""
+
+    ALL_PRUNED = "all_pruned"
+    """All ``count`` trials were pruned."""
+    ALL_DIVERGED = "all_diverged"
+    """All ``count`` trials diverged."""
+    FEW_COMPLETE = "few_complete"
+    """``count`` complete trials of ``needed``: too few for an interval, zones, a map and importances."""
+    FEW_RATIOS = "few_ratios"
+    """``count`` ratios of ``needed`` have complete trials."""
+    ONE_LOSS = "one_loss"
+    """Only the loss ``name`` has complete trials."""
+    NO_BASELINE = "no_baseline"
+    """Nothing says whether the search was worth it."""
+    ALL_EQUAL = "all_equal"
+    """All ``count`` complete trials have the same validation loss."""
+    DOES_NOT_FIT = "does_not_fit"
+    """The model does not fit: only configurations that were tried are spoken of."""
+    TOO_MANY = "too_many"
+    """More than ``count`` trials: the answer of study ``name`` is not worked out while serving."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that cannot be said, with its numbers."""
+
+    kind: NoteKind
+    count: int = 0
+    needed: int = 0
+    name: str = ""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The configuration with the best expected validation loss."""
+    """A configuration with its expected validation loss: the lowest among those that trials support."""
 
     lr: float
     backbone_lr: float
@@ -31,7 +68,8 @@ class Expected:
     """An expected validation loss with its standard error."""
 
     value: float
-    standard_error: float
+    standard_error: float | None
+    """None where there is no model: the mean of the runs, then."""
     runs: tuple[float, ...] = ()
     """Validation losses of the complete trials of this very configuration: what stands behind the model."""
 
@@ -76,12 +114,23 @@ class Noise:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the trials of a study say. None stands for what they do not say; ``notes`` says why."""
+    """What the trials of a study say. None stands for what they do not say; ``notes`` says why.
+
+    ``zones``, ``matters``, ``rates``, ``fit`` and the curve's profile are there from 10 complete trials on.
+    """
 
     trials: Mapping[str, int]
     best: BestTrial | None
     trivial: float
     choice: Choice | None = None
+    """A complete trial of the same loss is within 0.3 decades in both rates."""
+    worth_trying: Choice | None = None
+    """A place that is expected to be better still, without such support: never the answer."""
+    zones: Zones | None = None
+    """Of the ratio axis."""
+    matters: Mapping[str, Matters] = field(default_factory=dict)
+    """By ``backbone_lr``, ``lr`` and ``ratio``."""
+    fit: ModelFit | None = None
     baseline: Expected | None = None
     against_trivial: Against = "cannot be told"
     against_baseline: Against = "cannot be told"
@@ -91,10 +140,14 @@ class Answer:
     rates: RateMap | None = None
     noise: Noise = field(default_factory=lambda: Noise())
     diagnostics: Mapping[str, float | None] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def has(self, kind: NoteKind) -> bool:
+        """Return whether there is a note of this kind."""
+        return any(note.kind is kind for note in self.notes)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain numbers, texts, lists and None, ready for any JSON writer."""
+        """Return plain numbers, names, lists and None, ready for any JSON writer; notes as values."""
         baseline = self.baseline.value if self.baseline else None
         choice = asdict(self.choice) if self.choice else dict.fromkeys(Choice.__dataclass_fields__)
         return {
@@ -112,7 +165,11 @@ class Answer:
             "optimism": self.optimism,
             "profile": _profile_json(self.curve),
             "diagnostics": dict(self.diagnostics),
-            "notes": list(self.notes),
+            "worth_trying": asdict(self.worth_trying) if self.worth_trying else None,
+            "zones": self.zones.to_json() if self.zones else None,
+            "matters": {name: one.to_json() for name, one in self.matters.items()},
+            "fit": {**asdict(self.fit), "fits": self.fit.fits} if self.fit else None,
+            "note_keys": [{**asdict(note), "kind": note.kind.value} for note in self.notes],
         }
 
 

@@ -30,6 +30,7 @@ def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
     remarks = ["synthetic signals"] * study["synthetic"] + [f"partial: {study['partial']}"] * bool(
         study["partial"]
     )
+    remarks += [] if study.get("subjects_known", True) else ["subjects not known"]
     left_s = study["remaining_s"]
     return (
         study["study"],

@@ -9,27 +9,19 @@ test split is not opened again.
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Sequence
-
-import numpy as np
 import sqlalchemy as sa
 from rich.console import Console
 
-from finetune.api import TestScores
+from finetune import test_split
 from hpo.confirm.arms import Request, decide, refuse_used_seeds
-from hpo.confirm.runs import ArmRun, ConfirmationRuns
+from hpo.confirm.runs import ConfirmationRuns
+from hpo.confirm.scoring import TestScorer, score_once
 from hpo.errors import MismatchError, UnknownStudyError, UsageError
-from hpo.ledger.choice import FrozenChoice
-from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
+from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.ledger.ledger import Ledger
-from hpo.ledger.values import StudyRow
 from hpo.reading.findings import Findings, find_out
 from hpo.study import StudySpec, load_spec
 from hpo.worker import Settings, check_fits
-
-Notify = Callable[[str], None]
 
 
 def confirm(
@@ -41,6 +33,7 @@ def confirm(
     workers: int | None,
     settings: Settings,
     console: Console,
+    scorer: TestScorer = test_split,
 ) -> StoredChoice:
     """Confirm a study's choice, or find it confirmed; returns the choice, whose scores are stored.
 
@@ -59,7 +52,7 @@ def confirm(
     if stored.scored_at is None:
         runs = ConfirmationRuns(engine, url, findings, stored.choice, settings)
         runs.run(workers, console)
-        found = score_once(Ledger(engine), row, stored.choice, runs.ended(), settings, console.print)
+        found = score_once(Ledger(engine), row, stored.choice, runs.ended(), scorer, settings, console.print)
         book.store_scores(row.study_id, stored.choice.choice_hash, found)
         runs.clear()
     return next(one for one in book.all(row.study_id) if one.choice == stored.choice)
@@ -73,7 +66,7 @@ def refuse_another_spec(ledger: Ledger, name_or_file: str) -> str:
         return ledger.study(name_or_file).name  # made from a file elsewhere: the database has its spec
     row = ledger.study(spec.name)
     if row.fingerprint != spec.fingerprint():
-        changes = "; ".join(spec.differences(StudySpec.model_validate(row.spec)))
+        changes = "; ".join(map(str, spec.differences(StudySpec.model_validate(row.spec))))
         raise MismatchError(
             f"the study {spec.name!r} was searched with another spec ({changes})",
             "the spec of the search",
@@ -93,51 +86,3 @@ def refuse_running(findings: Findings) -> None:
             "a study at rest, so that the choice is final",
             f"wait until hpo status --study {row.name} shows none running, or interrupt it",
         )
-
-
-def score_once(
-    ledger: Ledger,
-    row: StudyRow,
-    choice: FrozenChoice,
-    runs: Sequence[ArmRun],
-    settings: Settings,
-    notify: Notify,
-) -> Scores:
-    """Record a look at the test split, then score every run that has weights, and the trivial predictor."""
-    what = {"arms": [arm.name for arm in choice.arms], "seeds": list(choice.seeds)}
-    looker = f"{socket.gethostname()}-{os.getpid()}"
-    looks = ledger.record_test_look(row.study_id, choice.choice_hash, looker, what)
-    notify(f"{row.name}: opening the test split, look {looks} of this study; {len(runs)} runs to score")
-    doorway = settings.open_doorway()
-    data, cache, device = settings.data_dir, settings.cache_dir, settings.device
-    found = [
-        (
-            run.arm,
-            run.seed,
-            doorway.score_test(run.spec, run.weights, data_dir=data, cache_dir=cache, device=device),
-        )
-        for run in runs
-        if run.weights is not None
-    ]
-    folds = {run.seed: run.spec.fold for run in runs}
-    constants = {
-        fold: doorway.score_trivial(runs[0].spec.inputs, data_dir=data, cache_dir=cache, fold=fold)
-        for fold in set(folds.values())
-    }
-    trivial = [place for place, arm in enumerate(choice.arms) if arm.mode is None]
-    found += [(arm, seed, constants[fold]) for arm in trivial for seed, fold in folds.items()]
-    return _gathered(found)
-
-
-def _gathered(found: list[tuple[int, int, TestScores]]) -> Scores:
-    """Return all scores on their common labels; every run saw the same test windows."""
-    first = found[0][2]
-    assert all(scored.groups == first.groups for _, _, scored in found)
-    return Scores(
-        np.asarray(first.labels, dtype=np.float64),
-        np.asarray(first.groups, dtype=np.str_),
-        tuple(
-            Score(arm, seed, scored.metrics, np.asarray(scored.predictions, dtype=np.float32))
-            for arm, seed, scored in found
-        ),
-    )

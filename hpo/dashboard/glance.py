@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from hpo.analysis.values import Answer
+from hpo.analysis.values import Answer, Note, NoteKind
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.frames import trials_frame
@@ -26,7 +26,7 @@ def glance(engine: sa.Engine, study: str) -> Findings:
         return find_out(engine, study)
     trials = trials_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
-    why = f"with more than {MOST_TRIALS} trials the answer is worked out by: hpo report --study {study}"
+    why = Note(NoteKind.TOO_MANY, MOST_TRIALS, name=study)
     states = {str(state): int(number) for state, number in trials["state"].value_counts().items()}
     bare = Answer(states, None, trivial, notes=(why,))
     return Findings(row, StudySpec.model_validate(row.spec), counts, trials, trials.iloc[:0], bare)

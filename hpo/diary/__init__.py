@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from finetune.api import find_task
 from hpo.diary.file import DiaryRow, read_diary
 from hpo.ledger.imported import HandMade, import_runs
 from hpo.ledger.ledger import Ledger
@@ -68,7 +67,7 @@ class _Import:
         self._engine = engine
         self._row = row
         self._spec = spec
-        self._yardstick = find_task(spec.task).yardstick
+        self._yardstick = spec.what.yardstick
         trials = trials_frame(engine, row.study_id)
         self._next = len(trials)
         self._known: dict[tuple[object, ...], int] = {}

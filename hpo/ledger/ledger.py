@@ -13,7 +13,7 @@ from hpo.ledger import claims, curves, ends, optuna_rows
 from hpo.ledger.at_once import begin_at_once, claim_at_once, finish_at_once, report_at_once
 from hpo.ledger.peers import peers_of
 from hpo.ledger.studies import StudyLedger
-from hpo.ledger.values import COMPLETE, Claim, Counts, Fault, Outcome, Peers, Point
+from hpo.ledger.values import COMPLETE, Claim, Counts, Fault, NotBegun, Outcome, Peers, Point
 from hpo.storage.tables import NO_FOLD, curve, slots
 from hpo.study import Configuration, Space
 
@@ -108,21 +108,21 @@ class Ledger(StudyLedger):
         space: Space,
         attributes: Mapping[str, Any],
         fold_of: Callable[[Configuration], int | None],
-    ) -> Claim | None:
+    ) -> Claim | NotBegun:
         """Begin the claimed trial as a replicate of what ``pick`` finds, while nobody else begins one.
 
-        Returns the claim, of origin ``replicate``; None when it was lost; the claim as it is when ``pick``
-        finds nothing.
+        Returns the claim, of origin ``replicate``, or why there is none.
         """
         with self._write() as connection:
             claims.lock_study(connection, claim.study_id)
             chosen = pick(connection)
             if chosen is None:
-                return claim
+                return NotBegun.NOTHING_TO_REPEAT
             if not claims.update_held(connection, claim, {"origin": "replicate"}):
-                return None
+                return NotBegun.LOST
             mine = replace(claim, origin="replicate")
-            return _begin(connection, mine, chosen, space, attributes, fold_of(chosen))
+            begun = _begin(connection, mine, chosen, space, attributes, fold_of(chosen))
+        return NotBegun.LOST if begun is None else begun
 
     def report(self, points: Sequence[Point], *, lease_s: float) -> list[bool]:
         """Store one epoch of each claimed trial and renew its lease, all in one transaction.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 from hpo.study import Configuration
@@ -58,6 +59,15 @@ class Claim:
     configuration: Configuration | None = None
     """None: to be suggested. Given for fixed slots, and for every attempt after the first ``begin``."""
     fold: int | None = None
+
+
+class NotBegun(Enum):
+    """Why a claimed trial was not begun."""
+
+    LOST = "lost"
+    """Another worker may have the slot."""
+    NOTHING_TO_REPEAT = "nothing to repeat"
+    """It is no replicate: the claim still holds."""
 
 
 @dataclass(frozen=True)

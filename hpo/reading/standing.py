@@ -8,13 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from finetune.api import find_task
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.reading.activity import activities, failed_slots, throughput
 from hpo.storage import parse_url, redact, sqlite_file
 from hpo.storage.tables import slots
-from hpo.study import Configuration
+from hpo.study import Configuration, task_of
 
 ATTACHED_S = 300.0
 """A worker that was silent for longer, and runs nothing, is not shown: five leases."""
@@ -66,7 +65,7 @@ def is_there(url: str) -> bool:
 
 def standing(row: StudyRow, counts: Counts, url: str) -> dict[str, Any]:
     """Return what a study is and how far it is, as JSON values."""
-    task = find_task(row.spec["task"])
+    task = task_of(row.spec)
     return {
         "study": row.name,
         "task": task.name,
@@ -75,6 +74,7 @@ def standing(row: StudyRow, counts: Counts, url: str) -> dict[str, Any]:
         "state": row.state,
         "fingerprint": row.fingerprint,
         "synthetic": task.synthetic,
+        "subjects_known": task.knows_subjects,
         "partial": row.data.get("partial", ""),
         "yardstick": task.yardstick,
         "unit": task.unit,

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec
+from finetune.api import InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
 from hpo.errors import SpecError, UnknownStudyError
+from hpo.study.own_signals import OwnSignals
 from hpo.study.parts import (
     LAST_TUNING_SEED,
     Backbone,
@@ -41,10 +43,12 @@ from hpo.study.yaml_lines import Document, Fault, dotted, model_faults, nearest,
 from hpo.study.yaml_lines import Path as KeyPath
 
 __all__ = [
+    "ABSENT",
     "LAST_TUNING_SEED",
     "Backbone",
     "Budget",
     "Configuration",
+    "Difference",
     "Inputs",
     "NamedConfiguration",
     "Pruner",
@@ -60,6 +64,7 @@ __all__ = [
     "load_spec",
     "parse_spec",
     "shipped_studies",
+    "task_of",
     "studies_folder",
 ]
 
@@ -69,6 +74,7 @@ _TEXTS: dict[str, Any] = {
     "notes": True,
     "published": True,
     "budget": True,
+    "worth": True,
     "inputs": {"allow_partial"},
     "space": {"lr": {"source"}, "backbone_lr": {"source"}},
     "baseline": {"name", "source"},
@@ -77,13 +83,39 @@ _TEXTS: dict[str, Any] = {
 """What cannot change a trial's numbers, and so is not in the fingerprint."""
 
 
+class Absent:
+    """Stands for the value of a key that is not there."""
+
+    def __str__(self) -> str:
+        """Return it as a message of an error says it."""
+        return "nothing"
+
+
+ABSENT = Absent()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key of two studies that counts and differs."""
+
+    key: str
+    here: Any
+    there: Any
+
+    def __str__(self) -> str:
+        """Return it as a message of an error says it."""
+        return f"{self.key}: {self.here} here, {self.there} there"
+
+
 class StudySpec(Part):
     """One study: what is searched for which task, and how. See docs/studies.md for every key."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     title: str = ""
     notes: str = ""
-    task: str
+    task: str = ""
+    """Of ours; with ``data`` the name of a user's own signals."""
+    data: OwnSignals | None = None
     inputs: Inputs = Inputs()
     validation: Validation = Validation()
     backbone: Backbone
@@ -94,9 +126,21 @@ class StudySpec(Part):
     pruner: Pruner = Pruner()
     replicate: Replicate | None = None
     budget: Budget = Budget()
+    worth: float | None = Field(default=None, gt=0)
+    """The difference in validation loss that its user cares for; None: one seed's standard deviation."""
     baseline: NamedConfiguration
     known: tuple[NamedConfiguration, ...] = ()
     published: tuple[PublishedResult, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_task(cls, given: Any) -> Any:
+        """Let ``data`` name the task where the file does not."""
+        if not isinstance(given, dict) or given.get("task") is not None:
+            return given
+        data = given.get("data")
+        own = data if isinstance(data, OwnSignals) else _part(OwnSignals, data)
+        return given if own is None else {**given, "task": own.task_name}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -107,19 +151,35 @@ class StudySpec(Part):
             self.space,
             {("baseline",): self.baseline}
             | {("known", place): known for place, known in enumerate(self.known)},
+            self.data,
         )
         if wrong:
             texts = "; ".join(text for _, text in wrong)
             raise PydanticCustomError("parts_disagree", "{texts}", {"texts": texts})
         return self
 
+    @property
+    def what(self) -> Task:
+        """The task, ours or of a user's own signals."""
+        return find_task(self.task, None if self.data is None else self.data.signals())
+
     def what_counts(self) -> dict[str, Any]:
         """Return all that can change a trial's numbers, as plain JSON values."""
         counts = self.model_dump(mode="json", exclude=_TEXTS)
         if self.inputs.every == 1:
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
+        if not self.inputs.leads:
+            del counts["inputs"]["leads"]  # as above
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        self.backbone.what_counts(counts["backbone"])
+        if self.data is None:
+            del counts["data"]  # as above
+        for rate in ("lr", "backbone_lr"):
+            if counts["space"][rate]["values"] is None:
+                del counts["space"][rate]["values"]  # as above
+        if self.sampler.seed == 0:
+            del counts["sampler"]["seed"]  # as above
         return counts
 
     def fingerprint(self) -> str:
@@ -127,24 +187,31 @@ class StudySpec(Part):
         canonical = json.dumps(self.what_counts(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def differences(self, other: StudySpec) -> list[str]:
-        """Return one ``key: mine here, theirs there`` for each thing that counts and differs."""
+    def differences(self, other: StudySpec) -> list[Difference]:
+        """Return each thing that counts and differs."""
         here, there = _flat(self.what_counts()), _flat(other.what_counts())
         return [
-            f"{key}: {here.get(key, 'nothing')} here, {there.get(key, 'nothing')} there"
+            Difference(key, here.get(key, ABSENT), there.get(key, ABSENT))
             for key in here | there
             if here.get(key) != there.get(key)
         ]
+
+    @property
+    def _folds(self) -> int | None:
+        if self.data is not None and self.data.split.folds is not None:
+            return self.data.split.folds
+        return self.validation.k if self.validation.kind == "grouped_folds" else None
 
     def run_spec(self, configuration: Configuration) -> RunSpec:
         """Return the run that tries ``configuration`` in this study."""
         return RunSpec(
             inputs=InputSpec(
                 task=self.task,
-                folds=self.validation.k if self.validation.kind == "grouped_folds" else None,
+                folds=self._folds,
+                own=None if self.data is None else self.data.signals(),
                 **self.inputs.model_dump(),
             ),
-            backbone=BackboneSpec(self.backbone.name, self.backbone.weights),
+            backbone=self.backbone.spec(),
             mode=self.mode,
             recipe=RunRecipe(**self.recipe.model_dump()),
             lr=configuration.lr,
@@ -152,6 +219,13 @@ class StudySpec(Part):
             loss=configuration.loss,
             seed=configuration.seed,
         )
+
+
+def task_of(stored: Mapping[str, Any]) -> Task:
+    """Return the task of a study as a database holds it; raises what :func:`find_task` raises."""
+    data = stored.get("data")
+    own = None if data is None else OwnSignals.model_validate(data)
+    return find_task(stored["task"], None if own is None else own.signals())
 
 
 def _flat(value: Any, path: KeyPath = ()) -> dict[str, Any]:
@@ -246,16 +320,18 @@ def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:
     paths: list[KeyPath] = [("baseline",)]
     paths += [("known", place) for place in range(len(known) if isinstance(known, list) else 0)]
     read = {path: _part(NamedConfiguration, document.piece(*path)) for path in paths}
+    data = document.piece("data")
     return disagreements(
         document.piece("task"),
         _part(Backbone, document.piece("backbone")),
         [loss for loss in losses if isinstance(loss, str)] if isinstance(losses, list) else [],
         _part(Space, document.piece("space")),
         {path: part for path, part in read.items() if part is not None},
+        _part(OwnSignals, data) or data,
     )
 
 
-_AnyPart = TypeVar("_AnyPart", bound=Part)
+_AnyPart = TypeVar("_AnyPart", bound=BaseModel)
 
 
 def _part(model: type[_AnyPart], value: object) -> _AnyPart | None:

@@ -3,6 +3,7 @@
 The end is the budget (every slot is closed), the clock (``timeout_s``) or a signal; in the last two cases
 what was under way is given back, so that nothing is left RUNNING and the next command goes on from the last
 epoch. Nothing here knows whether the trainer behind the doorway trains one run or a population.
+The test split is sealed meanwhile: nothing that a search does in this process can read it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from finetune.api import FinetuneError
+from finetune.api import FinetuneError, sealed_test_split
 from hpo.errors import HpoError
 from hpo.worker.leases import renewing
 from hpo.worker.opening import check_fits, open_study
 from hpo.worker.roster import Roster
 from hpo.worker.session import Event, Session, Settings, checkpoint_folder, open_session, versions
-from hpo.worker.source import Recalled, Source, tell_reaped
+from hpo.worker.source import Recalled, Source
 from hpo.worker.stop import Stop, Stopped
+from hpo.worker.trial import Broken, tell_reaped
 
 __all__ = [
     "Event",
@@ -67,7 +69,7 @@ def work(
     """
     stop = stop or Stop()
     ends: Mapping[str, int] = {}
-    with stop.listening(), _clock(settings.timeout_s, stop):
+    with sealed_test_split(), stop.listening(), _clock(settings.timeout_s, stop):
         try:
             with stop.raising(), open_session(url, settings, on_event, stop) as session:
                 roster = Roster(session, url, settings, studies, below)
@@ -100,7 +102,7 @@ def _clock(timeout_s: float | None, stop: Stop) -> Iterator[None]:
 def _serve(session: Session, roster: Roster, settings: Settings, *, forever: bool) -> None:
     """Take runs from one study after the other until there is no work."""
     train = partial(
-        settings.open_doorway().train,
+        settings.open_trainer().train,
         data_dir=settings.data_dir,
         cache_dir=settings.cache_dir,
         device=settings.device,
@@ -141,7 +143,7 @@ def _train(train: Callable[[Source], None], source: Source, roster: Roster) -> N
         raise
     except Exception as error:  # whatever it is: the run that it ended must not end the search
         end: Literal["out_of_memory", "error"] = "out_of_memory" if _is_memory(error) else "error"
-        source.fail_all(end, traceback.format_exc())
+        source.fail_all(Broken(end, traceback.format_exc()))
 
 
 def _is_memory(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.errors import StorageError
 from hpo.worker.roster import Roster
 from hpo.worker.session import Event, Session
-from hpo.worker.source import tell_reaped
+from hpo.worker.trial import tell_reaped
 
 
 @contextmanager

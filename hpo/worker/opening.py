@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from finetune.api import DataSummary
+from finetune.api import DataSummary, check_code
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.values import Kind, StudyRow
 from hpo.search import tuning_seed
@@ -53,13 +53,17 @@ def fixed_configurations(spec: StudySpec, warm: Sequence[Setting] = ()) -> list[
 
 def _describe(spec: StudySpec, settings: Settings) -> DataSummary:
     inputs = spec.run_spec(fixed_configurations(spec)[0][1]).inputs
-    return settings.open_doorway().describe_data(
+    return settings.open_trainer().describe_data(
         inputs, data_dir=settings.data_dir, cache_dir=settings.cache_dir
     )
 
 
 def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:
-    """Refuse to add trials to a study made with other code or data; MismatchError says what differs."""
+    """Refuse to add trials to a study made with other code or data; MismatchError says what differs.
+
+    Raises :class:`finetune.api.CodeError` for code that may not run here, before any of it does.
+    """
+    check_code(spec.backbone.spec())
     here = {**versions(settings.doorway), "spec": spec.fingerprint()}
     there = {**study.versions, "spec": study.fingerprint}
     here["data"] = _describe(spec, settings).data_hash

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import platform
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, Protocol, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from finetune.api import DataSummary, InputSpec, RunSource, RunSpec, TestScores
+from finetune.api import DataSummary, InputSpec, RunSource, RunSpec
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import StudyRow
 from hpo.storage import open_engine, patiently
 from hpo.worker.stop import Stop
 
@@ -28,8 +31,11 @@ WORKER_BUSY_TIMEOUT_S = 5.0
 """A locked file is told of after so long, and waited for beyond that as any database that is away."""
 
 
-class Doorway(Protocol):
-    """What a worker needs of :mod:`finetune.api`, or of another trainer with the same calls."""
+class Trainer(Protocol):
+    """What a worker needs of :mod:`finetune.api`, or of another trainer with the same calls.
+
+    Nothing of the test split: that is a :class:`hpo.confirm.scoring.TestScorer`, which a worker never holds.
+    """
 
     def train(
         self,
@@ -51,17 +57,9 @@ class Doorway(Protocol):
         """Say what a search must know of the data."""
         ...
 
-    def score_test(
-        self, spec: RunSpec, checkpoint: Path, *, data_dir: Path, cache_dir: Path, device: str
-    ) -> TestScores:
-        """Score the weights of a finished run on the test split: for confirmation only."""
-        ...
 
-    def score_trivial(
-        self, inputs: InputSpec, *, data_dir: Path, cache_dir: Path, fold: int | None
-    ) -> TestScores:
-        """Score the trivial predictor on the test split: for confirmation only."""
-        ...
+TRAINER_CALLS = ("train", "recommend_slots", "describe_data")
+"""The calls of :class:`Trainer`: all that is taken from a trainer's module, whatever else it can do."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,11 @@ class Settings:
     doorway: str = "finetune.api"
     """Dotted name of the module whose ``train`` and ``describe_data`` are called."""
 
-    def open_doorway(self) -> Doorway:
-        """Import the trainer."""
-        return cast(Doorway, importlib.import_module(self.doorway))
+    def open_trainer(self) -> Trainer:
+        """Import the trainer's module and return its calls, without the module."""
+        module = importlib.import_module(self.doorway)
+        calls = {name: getattr(module, name) for name in TRAINER_CALLS if hasattr(module, name)}
+        return cast(Trainer, SimpleNamespace(**calls))
 
 
 EventKind = Literal[
@@ -206,11 +206,17 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def checkpoint_folder(url: str, study: str, settings: Settings) -> Path:
-    """Return where the epoch checkpoints of a study's slots lie."""
+def checkpoint_folder(url: str, study: StudyRow, settings: Settings) -> Path:
+    """Return where the epoch checkpoints of a study's slots lie.
+
+    The name says which study of that name it is: one that was deleted and made again, or one of another
+    database that shares this cache, must not go on from the runs of the other.
+    """
+    made = f"{study.study_id} {study.created_at!r} {study.fingerprint}"
+    name = f"{study.name}-{hashlib.sha256(made.encode()).hexdigest()[:12]}"
     if settings.checkpoint_dir is not None:
-        return settings.checkpoint_dir / study
+        return settings.checkpoint_dir / name
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return Path(f"{parsed.database}.checkpoints").resolve() / study
-    return settings.cache_dir / "checkpoints" / study
+        return Path(f"{parsed.database}.checkpoints").resolve() / name
+    return settings.cache_dir / "checkpoints" / name
