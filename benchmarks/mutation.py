@@ -5,7 +5,7 @@
 
 For each module of the list a seeded sample of mutants: a comparison turned, an operation swapped, a number
 moved, a condition negated, a flag flipped, a result dropped. Each is written into a copy of the tree, and the
-module's tests run there until the first that fails. A mutant that no test notices survives: read it, and write
+module's tests run there until the first that fails. One that no test notices survives: read it, and write
 the test or say why it is harmless.
 """
 
