@@ -163,12 +163,15 @@ def dashboard(
     artifacts: Annotated[
         Path | None, typer.Option("--artifacts", metavar="DIR", help="Folder of Optuna's file artifacts.")
     ] = None,
+    behind_tls: Annotated[
+        bool, typer.Option("--behind-tls", help="A proxy speaks HTTPS: cookies go over nothing else.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Serve the studies of a database to a browser, with their answers; Ctrl-C ends it."""
     from hpo.dashboard import make_access, serve
 
-    access = make_access(host, port, allowed_host or (), allow_writes=allow_writes)
+    access = make_access(host, port, allowed_host or (), allow_writes=allow_writes, behind_tls=behind_tls)
     url = url_of(storage)
 
     def tell(address: str) -> None:
