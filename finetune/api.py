@@ -43,6 +43,7 @@ from finetune.spec import (
     RunResult,
     RunSource,
     RunSpec,
+    Schedule,
     TestScores,
 )
 from finetune.tasks import LOSSES, TASKS, Task, find_task
@@ -89,6 +90,7 @@ __all__ = [
     "RunResult",
     "RunSource",
     "RunSpec",
+    "Schedule",
     "SettingError",
     "TASKS",
     "Task",
