@@ -16,7 +16,9 @@ from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.reading.findings import Findings, find_out
-from hpo.report.wording import answer_lines
+from hpo.report.answer import answer_lines
+from hpo.report.language import SPOKEN
+from hpo.report.naming import label_words
 from hpo.study import Configuration
 from hpo.worker import Settings, check_fits
 
@@ -88,7 +90,8 @@ def _confirmed(
         runs = ConfirmationRuns(engine, url, findings, scored[-1].choice, settings).ended(only_arm=0)
     except UsageError:
         return None
-    ranked = sorted((run.validation_loss, run.seed) for run in runs if run.validation_loss is not None)
+    trained = [run for run in runs if run.weights is not None]
+    ranked = sorted((run.validation_loss, run.seed) for run in trained if run.validation_loss is not None)
     if not ranked:
         return None
     seed = ranked[(len(ranked) - 1) // 2][1]
@@ -166,7 +169,7 @@ def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence
     task, data, backbone = findings.task, findings.row.data, check_backbone(run.backbone, findings.task)
     subjects = {split: len(names) for split, names in data["subjects"].items()}
     units = f"{task.unit_of_independence}s"
-    labels = [f"Trained on {label}." for label in findings.labels]
+    labels = [f"Trained on {label}." for label in label_words(findings.labels, SPOKEN["en"])]
     lines = [
         f"# {findings.row.name}: {findings.spec.title or task.name}",
         "",

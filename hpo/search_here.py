@@ -13,10 +13,11 @@ from platformdirs import user_cache_path
 from rich.console import Console
 
 from finetune.api import Checked, DataSummary, check_run, describe_data, seal_backbone, settle_own_data
-from hpo.errors import UsageError
-from hpo.fleet import run_local
+from hpo.errors import UnknownStudyError, UsageError
+from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
+from hpo.reading.standing import is_there
 from hpo.storage import open_engine
 from hpo.study import Configuration, StudySpec, load_spec
 from hpo.study.setting import Setting
@@ -129,10 +130,17 @@ def _progress(before: Findings, total: int) -> Progress:
 
 
 def read_spec(
-    name_or_file: str, *, allow_partial: bool = False, known_within: float | None = None
+    name_or_file: str,
+    *,
+    url: str | None = None,
+    allow_partial: bool = False,
+    known_within: float | None = None,
 ) -> StudySpec:
-    """Return the study of that name or file; raises UsageError, and what ``load_spec`` raises."""
-    spec = load_spec(name_or_file)
+    """Return the study of that name or file; one that is not shipped is looked for in the database ``url``.
+
+    Raises UsageError, and what ``load_spec`` raises.
+    """
+    spec = _found_spec(name_or_file, url)
     if allow_partial:
         spec = spec.model_copy(update={"inputs": spec.inputs.model_copy(update={"allow_partial": True})})
     if known_within is not None:
@@ -145,20 +153,52 @@ def read_spec(
     return spec
 
 
+def _found_spec(name_or_file: str, url: str | None) -> StudySpec:
+    """Return the study of a file, a shipped one, or one of the database, as next commands name it."""
+    try:
+        return load_spec(name_or_file)
+    except UnknownStudyError:
+        stored = None if url is None else _stored_spec(url, name_or_file)
+        if stored is None:
+            raise
+        return stored
+
+
+def _stored_spec(url: str, name: str) -> StudySpec | None:
+    """Return the search of that name in the database; None where there is none, or no database."""
+    if not is_there(url):
+        return None
+    engine = open_engine(url, create=False)
+    try:
+        rows = {row.name: row for row in Ledger(engine).studies() if row.kind == "search"}
+    finally:
+        engine.dispose()
+    return StudySpec.model_validate(rows[name].spec) if name in rows else None
+
+
 def make_settings(
     data: Path, cache: Path | None, device: str, timeout: str | None, slots: str = "auto"
 ) -> Settings:
     """Return the settings of this machine; raises :class:`UsageError` for a word that is none."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UsageError(f"unknown device {device!r}", "cpu, cuda, cuda:N or auto", "type: --device auto")
+    check_device(device)
     return Settings(
         data,
-        cache or user_cache_path("hpo"),
+        cache or _usual_cache(),
         device,
         parse_slots(slots),
         timeout_s=None if timeout is None else parse_duration(timeout),
         patience_s=patience_s(),
     )
+
+
+def _usual_cache() -> Path:
+    """Return the user's own folder for caches; raises :class:`UsageError` for a user without a home."""
+    if os.path.expanduser("~").startswith("~"):  # noqa: PTH111 - Path.expanduser raises RuntimeError instead
+        what = "there is no home folder for the prepared windows (HOME is not set)"
+        raise UsageError(what, "a folder that can be written", "type: --cache DIR, or set HPO_CACHE")
+    return user_cache_path("hpo")
 
 
 def patience_s() -> float:
@@ -177,12 +217,17 @@ def parse_slots(text: str) -> int | Literal["auto"]:
 
 
 def parse_duration(text: str, name: str = "--timeout") -> float:
-    """Return the seconds of ``90s``, ``30m``, ``2h`` or ``90``; :class:`UsageError` says ``name``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    """Return the seconds of ``90s``, ``30m``, ``2h`` or ``1d``; :class:`UsageError` says ``name``.
+
+    A number without its unit is refused: whoever types 4 may mean minutes or hours.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]] if found else 0.0
     if seconds <= 0:
-        next_step = f"type: {name}{'=' if name.isupper() else ' '}30m"
-        raise UsageError(f"{name} is {text!r}", "a time such as 90s, 30m or 2h", next_step)
+        is_bare = re.fullmatch(r"\d+(\.\d+)?", text.strip()) and float(text) > 0
+        meant = f"{text.strip()}m" if is_bare else "30m"
+        next_step = f"type: {name}{'=' if name.isupper() else ' '}{meant}"
+        raise UsageError(f"{name} is {text!r}", "a time with its unit, such as 90s, 30m or 2h", next_step)
     return seconds
 
 

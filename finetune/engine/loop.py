@@ -23,6 +23,7 @@ from finetune.engine.checkpoint import Progress, load_last, save_best, save_last
 from finetune.engine.device_data import DeviceData
 from finetune.engine.optim import AdamW, check_contiguous, make_optimizer
 from finetune.engine.recipe import has_constant_rates, rate_factor, trained_layers, wake_layers
+from finetune.fast.sheet import epoch_noise
 from finetune.losses import Loss, make_loss
 from finetune.metrics import evaluate
 from finetune.model import FineTunedModel, build_model
@@ -116,15 +117,15 @@ def train_epoch(member: Member) -> float:
     device, epoch = member.device, member.progress.epoch + 1
     batches = torch.split(epoch_order(spec, len(data.train_x), epoch).to(device), spec.recipe.batch_size)
     first_step = (epoch - 1) * len(batches)
+    noise = epoch_noise(spec.seed, first_step, len(batches), device)
     total = torch.zeros((), device=device)
     wake_layers(member.layers, spec.recipe, epoch)
     with tensor_cores(spec.recipe.precision):
         for index, batch in enumerate(batches):
-            noise = Noise(spec.seed, first_step + index, device)
             if not has_constant_rates(spec.recipe):
                 optimizer.scale_rates(rate_factor(spec.recipe, first_step + index, len(batches)))
             with precision(spec.recipe.precision, device):
-                outputs = model(data.train_x[batch], noise)  # (B, outputs)
+                outputs = model(data.train_x[batch], noise(index))  # (B, outputs)
                 value = member.loss(outputs.float(), data.train_y[batch]).mean()
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 import sqlalchemy as sa
 
 from finetune.api import Task
 from hpo.analysis import answer
-from hpo.analysis.values import Answer
+from hpo.analysis.values import Answer, Choice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import StudySpec
+from hpo.study import Space, StudySpec
+
+
+@dataclass(frozen=True)
+class Label:
+    """Something that every output must say of the data."""
+
+    kind: Literal["synthetic", "partial", "subjects_unknown"]
+    part: str = ""
+    """Of partial data: ``n of N records``."""
+
+    def __str__(self) -> str:
+        """Return it as JSON has it."""
+        return {
+            "synthetic": "synthetic signals",
+            "partial": f"partial: {self.part}",
+            "subjects_unknown": "subjects not known",
+        }[self.kind]
+
+
+def labels_of(task: Task, row: StudyRow) -> tuple[Label, ...]:
+    """Return what every output must say of a study's data: simulated, a part of it, people not known."""
+    partial = str(row.data.get("partial", ""))
+    return (
+        *([Label("synthetic")] if task.synthetic else []),
+        *([Label("partial", partial)] if partial else []),
+        *([] if task.knows_subjects else [Label("subjects_unknown")]),
+    )
 
 
 @dataclass(frozen=True)
@@ -49,12 +77,20 @@ class Findings:
         return int((self.trials["origin"] == "imported").sum())
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What every output must say of the data: synthetic, partial, subjects not known."""
-        partial = self.row.data.get("partial", "")
-        synthetic = ["synthetic signals"] if self.task.synthetic else []
-        unknown = [] if self.task.knows_subjects else ["subjects not known"]
-        return (*synthetic, *([f"partial: {partial}"] if partial else []), *unknown)
+    def constant(self) -> float | None:
+        """What the trivial predictor of a regression always says; None where the database does not tell."""
+        known = self.row.data.get("trivial_constant") or []
+        return float(known[0]) if len(known) == 1 else None
+
+    @property
+    def folds(self) -> int:
+        """How many folds validate, each with a trivial predictor of its own; 0 on the reference split."""
+        return self.spec.validation.k if self.spec.validation.kind == "grouped_folds" else 0
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What every output must say of the data."""
+        return labels_of(self.task, self.row)
 
 
 def find_out(engine: sa.Engine, study: str) -> Findings:
@@ -65,4 +101,19 @@ def find_out(engine: sa.Engine, study: str) -> Findings:
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
     found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)
-    return Findings(row, spec, ledger.counts(row.study_id), trials, curves, found)
+    return Findings(row, spec, ledger.counts(row.study_id), trials, curves, _listed(found, spec.space))
+
+
+def _listed(found: Answer, space: Space) -> Answer:
+    """Return the answer with its places at rates that the study allows, where it lists or fixes some."""
+    if space.lr.values is None and space.backbone_lr.values is None:
+        return found
+    choice, other = (_allowed(place, space) for place in (found.choice, found.worth_trying))
+    return replace(found, choice=choice, worth_trying=other)
+
+
+def _allowed(place: Choice | None, space: Space) -> Choice | None:
+    if place is None:
+        return None
+    lr, backbone_lr = space.lr.nearest(place.lr), space.backbone_lr.nearest(place.backbone_lr)
+    return replace(place, lr=lr, backbone_lr=backbone_lr, ratio=lr / backbone_lr)
