@@ -36,7 +36,7 @@ from finetune.signals import CHUNK, Float32s, interpolate, position_statistics, 
 from finetune.spec import DataSummary, InputSpec
 from finetune.splits import first_subjects, grouped_folds
 from finetune.tasks import Task, find_task
-from finetune.trivial import Labels, trivial_metrics, trivial_name
+from finetune.trivial import Labels, trivial_constant, trivial_metrics, trivial_name
 
 VERSION = 1
 """Raised with every change here or in :mod:`finetune.signals` that changes what is prepared."""
@@ -306,6 +306,7 @@ def _summary(key: str, windows: WindowSet, rows: tuple[Rows, Rows], task: Task) 
         subjects={name: tuple(_units(windows.groups[chosen])) for name, chosen in of_split.items()},
         trivial=trivial_metrics(task, training, validation),
         trivial_name=trivial_name(task, training),
+        trivial_constant=trivial_constant(task, training),
         partial=f"{found} of {expected} records" if found < expected else "",
         notes=(*windows.notes, *note_on_areas(task, validation)),
     )

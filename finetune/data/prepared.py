@@ -161,6 +161,7 @@ def _summary(stored: dict[str, Any]) -> DataSummary:
     fields = dict(stored["summary"])
     fields["subjects"] = {split: tuple(names) for split, names in fields["subjects"].items()}
     fields["notes"] = tuple(fields["notes"])
+    fields["trivial_constant"] = tuple(fields.get("trivial_constant", ()))  # older caches do not have it
     return DataSummary(**fields)
 
 

@@ -66,7 +66,7 @@ def refuse_another_spec(ledger: Ledger, name_or_file: str) -> str:
         return ledger.study(name_or_file).name  # made from a file elsewhere: the database has its spec
     row = ledger.study(spec.name)
     if row.fingerprint != spec.fingerprint():
-        changes = "; ".join(spec.differences(StudySpec.model_validate(row.spec)))
+        changes = "; ".join(map(str, spec.differences(StudySpec.model_validate(row.spec))))
         raise MismatchError(
             f"the study {spec.name!r} was searched with another spec ({changes})",
             "the spec of the search",
