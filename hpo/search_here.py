@@ -22,7 +22,7 @@ from hpo.storage import open_engine
 from hpo.study import Configuration, StudySpec, load_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
-from hpo.worker.progress import Display, Progress
+from hpo.worker.progress import Display, Progress, said_if_slow
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def launch(
     """
     spec = settled(spec, settings.data_dir)
     warm = warm_from(url, warm_start, spec)
-    name = open_study(url, spec, settings, total=total, warm=warm).name
+    with said_if_slow(f"{spec.name}: reading the data and the weights", console.print):
+        name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
     try:
         before = Launched(find_out(engine, name), total, did_nothing=True)
@@ -71,7 +72,8 @@ def launch(
             return before
         with Display(_progress(before.findings, total), console) as display:
             run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
-        return Launched(find_out(engine, name), total, did_nothing=False)
+        with said_if_slow(f"{name}: working out the answer", console.print):
+            return Launched(find_out(engine, name), total, did_nothing=False)
     finally:
         engine.dispose()
 

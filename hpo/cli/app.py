@@ -39,6 +39,7 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
+from hpo.cli.watch import has_work, watch
 from hpo.errors import HpoError, Interrupted
 
 app = typer.Typer(
@@ -110,17 +111,13 @@ def status(
         print_lines(["", *failures])
     if workers:
         print_lines(["", *worker_lines(workers)])
-    elif waiting := [one["study"] for one in found if _waits(one)]:
+    elif waiting := [one["study"] for one in found if has_work(one)]:
         option = options_again(url)
         next_step = f"hpo worker{option}, or hpo run {waiting[0]}{option}"
         print_lines([f"no worker is attached; next: {next_step}"], is_result=False)
 
 
-def _waits(study: dict[str, Any]) -> bool:
-    """Return whether a study has trials that a worker could run."""
-    return bool(study["state"] == "open" and study["finished"] + study["failed"] < study["budget"])
-
-
+app.command()(watch)
 app.command()(report)
 app.command()(compare)
 app.command()(figure)

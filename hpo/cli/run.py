@@ -91,7 +91,7 @@ def run(
             console=console,
             warm_start=warm_start or (),
         )
-        _print_outcome(launched, options_again(url, data, cache, device), as_json)
+        _print_outcome(launched, options_again(url, data, cache, device, code), as_json)
         return to_json(launched.findings, url)
 
     _search_all(specs, search, as_json)
