@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import sqlalchemy as sa
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from hpo.errors import UsageError
+from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
@@ -68,9 +69,20 @@ def launch(
             return before
         with Display(_progress(before.findings, total), console) as display:
             run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
-        return Launched(find_out(engine, name), total, did_nothing=False)
+        return Launched(_found(engine, name), total, did_nothing=False)
     finally:
         engine.dispose()
+
+
+def _found(engine: sa.Engine, name: str) -> Findings:
+    try:
+        return find_out(engine, name)
+    except UnknownStudyError as error:
+        raise UsageError(
+            f"the study {name!r} was deleted with another tool while it was searched",
+            "a study that stays",
+            "type the same command to begin it anew",
+        ) from error
 
 
 def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:

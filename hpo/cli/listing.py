@@ -30,6 +30,8 @@ def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
     remarks = ["synthetic signals"] * study["synthetic"] + [f"partial: {study['partial']}"] * bool(
         study["partial"]
     )
+    foreign = study.get("foreign_trials", 0)
+    remarks += [f"{foreign} trials of another tool do not count"] * bool(foreign)
     left_s = study["remaining_s"]
     return (
         study["study"],

@@ -22,7 +22,12 @@ from hpo.study import StudySpec
 
 _LOCK_KEY = zlib.crc32(b"hpo study")
 _ELSEWHERE = "give the study another name, or take another --storage"
-_STUDY_COLUMNS = [column for column in studies.columns if column.name != "epochs"]
+_theirs = optuna_rows.studies
+_IS_THERE = (_theirs.c.study_id == studies.c.study_id) & (_theirs.c.study_name == studies.c.name)
+"""A study that was deleted with a tool of Optuna's is gone, whatever is left of it here."""
+_STUDY = sa.select(*(column for column in studies.columns if column.name != "epochs")).join(
+    _theirs, _IS_THERE
+)
 
 
 class StudyLedger:
@@ -82,7 +87,7 @@ class StudyLedger:
         """Return all studies, as workers serve them: highest priority first, then oldest."""
         order = (studies.c.priority.desc(), studies.c.created_at, studies.c.study_id)
         with self._read() as connection:
-            rows = connection.execute(sa.select(*_STUDY_COLUMNS).order_by(*order)).mappings().all()
+            rows = connection.execute(_STUDY.order_by(*order)).mappings().all()
         return [StudyRow(**row) for row in rows]
 
     def forget_deleted(self) -> None:
@@ -164,8 +169,7 @@ def _one_at_a_time(connection: sa.Connection) -> None:
 
 
 def _find(connection: sa.Connection, name: str) -> StudyRow | None:
-    query = sa.select(*_STUDY_COLUMNS).where(studies.c.name == name)
-    row = connection.execute(query).mappings().one_or_none()
+    row = connection.execute(_STUDY.where(studies.c.name == name)).mappings().one_or_none()
     return None if row is None else StudyRow(**row)
 
 
@@ -174,14 +178,11 @@ def _drop_orphans(connection: sa.Connection) -> None:
 
     PostgreSQL has a later study's id never twice, SQLite may: rows left behind would become the new one's.
     """
-    theirs = optuna_rows.studies
-    is_there = (theirs.c.study_id == studies.c.study_id) & (theirs.c.study_name == studies.c.name)
-    connection.execute(sa.delete(studies).where(~sa.exists().where(is_there)))
+    connection.execute(sa.delete(studies).where(~sa.exists().where(_IS_THERE)))
 
 
 def _refuse_plain_study(connection: sa.Connection, name: str) -> None:
-    theirs = optuna_rows.studies
-    if connection.execute(sa.select(theirs.c.study_id).where(theirs.c.study_name == name)).first():
+    if connection.execute(sa.select(_theirs.c.study_id).where(_theirs.c.study_name == name)).first():
         raise MismatchError(
             f"the database holds a study {name!r} that was not made here", "a free name", _ELSEWHERE
         )

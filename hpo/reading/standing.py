@@ -12,7 +12,7 @@ from finetune.api import find_task
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.reading.activity import activities, failed_slots, throughput
-from hpo.storage import parse_url, redact, sqlite_file
+from hpo.storage import parse_url, reading, redact, sqlite_file
 from hpo.storage.tables import slots
 from hpo.study import Configuration
 
@@ -23,15 +23,15 @@ ATTACHED_S = 300.0
 def overview(engine: sa.Engine, url: str, study: str | None = None) -> list[dict[str, Any]]:
     """Return one JSON object for each study of the database, or for the one that is named.
 
-    Ends the attempts of dead workers first, so that nothing is shown as running that is not. Raises
+    Nothing is shown as running whose worker has been silent for a lease. Raises
     :class:`hpo.errors.UnknownStudyError`.
     """
     ledger = Ledger(engine)
     rows = ledger.studies() if study is None else [ledger.study(study)]
-    ledger.reap()
     return [
         {
             **standing(row, ledger.counts(row.study_id), url),
+            "foreign_trials": foreign_trials(engine, row.study_id),
             "best": best_trial(engine, row.study_id),
             **pace(engine, row.study_id),
             "failures": [asdict(one) for one in failed_slots(engine, row.study_id)],
@@ -83,9 +83,23 @@ def standing(row: StudyRow, counts: Counts, url: str) -> dict[str, Any]:
         "complete": counts.complete,
         "pruned": counts.pruned,
         "failed": counts.failed,
-        "running": counts.running,
+        "running": counts.running - counts.silent,
+        "silent": counts.silent,
         "epochs": counts.epochs,
     }
+
+
+def foreign_trials(engine: sa.Engine, study_id: int) -> int:
+    """Return how many trials of Optuna's book no slot knows: another tool ran them, and they count for
+    nothing.
+
+    Their numbers may be those of trials of ours.
+    """
+    theirs = sa.table("trials", sa.column("trial_id"), sa.column("study_id"))
+    is_ours = sa.exists().where(slots.c.study_id == study_id, slots.c.trial_id == theirs.c.trial_id)
+    query = sa.select(sa.func.count()).select_from(theirs).where(theirs.c.study_id == study_id, ~is_ours)
+    with reading(engine) as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def budget(counts: Counts) -> int:
