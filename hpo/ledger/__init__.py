@@ -10,6 +10,7 @@ transaction as ours: there is no moment in which the two disagree.
                              -> the third of these -> failed
                              -> reap               -> free      (expired: no fault, but the tenth fails)
 
-:mod:`hpo.ledger.ledger` is the whole of it; :mod:`hpo.ledger.on_postgresql` writes some of its steps otherwise,
-and names the one hazard that this brings. This file imports nothing: a glance needs the values alone.
+:mod:`hpo.ledger.ledger` is the whole of it; :mod:`hpo.ledger.on_postgresql` writes some of its steps
+otherwise, and names the one hazard that this brings. This file imports nothing: a glance needs the values
+alone.
 """

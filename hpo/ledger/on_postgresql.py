@@ -2,8 +2,9 @@
 
 :class:`hpo.ledger.ledger.Ledger` describes each step and works on PostgreSQL too. Statement by statement it
 sends five to ten messages for each, and a busy machine takes its time to wake the other side for each; this
-subclass sends one. Measured with 32 workers (benchmarks/ledger.py --plain-steps, docs/storage.md): 8.8 and 13.4
-zero-cost trials a second with plain steps, 54.7 and 24.9 with these, in turn, on 2 cores under a load of 30.
+subclass sends one. Measured with 32 workers (benchmarks/ledger.py --plain-steps, docs/storage.md): 8.8 and
+13.4 zero-cost trials a second with plain steps, 54.7 and 24.9 with these, in turn, on 2 cores under a load
+of 30.
 
 **A claim can be forgotten.** Claims of one study come one after the other, and a claim here does not wait
 until the disk has it: the lock on the study's row would be held meanwhile, and no study could start more
