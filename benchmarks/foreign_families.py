@@ -104,14 +104,19 @@ class Truth:
 
     def excess(self, axis: str) -> tuple[Floats, Floats]:
         """Return log10 lr, backbone_lr or ratio, rising, and how much the best there loses."""
-        best = self.values.min(axis=2) - self.lowest
-        if axis == "lr":
-            return LR, best.min(axis=1)
-        if axis == "backbone_lr":
-            return SLOW, best.min(axis=0)
-        offsets = range(len(SLOW) - 1, -len(LR), -1)
-        low = np.array([best.diagonal(offset).min() for offset in offsets])
-        return LR[0] - SLOW[-1] + STEP * np.arange(len(low)), low
+        return excess_of(LR, SLOW, self.values, axis)
+
+
+def excess_of(lr: Floats, slow: Floats, values: Floats, axis: str) -> tuple[Floats, Floats]:
+    """Return an axis and the profile of values (lr, backbone_lr, losses) above the lowest."""
+    best = values.min(axis=2) - values.min()
+    if axis == "lr":
+        return lr, best.min(axis=1)
+    if axis == "backbone_lr":
+        return slow, best.min(axis=0)
+    offsets = range(len(slow) - 1, -len(lr), -1)
+    low = np.array([best.diagonal(offset).min() for offset in offsets])
+    return lr[0] - slow[-1] + STEP * np.arange(len(low)), low
 
 
 def bowl(*parts: Floats) -> Floats:

@@ -46,10 +46,17 @@ LEVELS = ("low", "middle")
 DEFAULT = simulated.Setting()
 
 
+Place = tuple[float, float, int]
+"""log10 lr, log10 backbone_lr, index of the loss."""
+
+
 class World:
     """Runs of one landscape, for a search."""
 
+    first: Place = (math.log10(DEFAULT.lr), math.log10(DEFAULT.backbone_lr), LOSSES.index(DEFAULT.loss))
+
     space: Any = SPACE
+    baseline: Any = DEFAULT
     epochs = EPOCHS
     trivial = 1 + RANGE
     seeds: tuple[int, ...] = ()
@@ -60,6 +67,10 @@ class World:
     def curve(self, lr: float, backbone_lr: float, loss: str, seed: int | None = None) -> Floats:
         """Run a configuration once."""
         return self.made.curve(math.log10(lr), math.log10(backbone_lr), LOSSES.index(loss), self.rng)
+
+    def snapped(self, place: Place) -> Place:
+        """Return the nearest place where runs can be had: any."""
+        return place
 
     def truth(self, lr: float, backbone_lr: float, loss: str) -> tuple[float, float]:
         """Return the regret in seed standard deviations, and how far the ratio costs less than one."""
@@ -74,37 +85,50 @@ class Cheap:
 
     seed = None
 
-    def __init__(self, world: World) -> None:
-        self._rng = world.rng
-        self._rows: list[dict[str, object]] = []
-        self._reached = np.empty((0, EPOCHS))
+    def __init__(self, world: Any) -> None:
+        self._world, self._rng = world, world.rng
+        self._lr, self._slow = (
+            (math.log10(ends.low), math.log10(ends.high))
+            for ends in (world.space.lr, world.space.backbone_lr)
+        )
+        self._done: list[tuple[float, Place]] = []
+        self._asked: list[Place] = []
+        self._reached = np.empty((0, world.epochs))
         self._curve: list[float] = []
 
     def ask(self) -> tuple[float, float, str]:
         """Suggest the next configuration; the published default first."""
         self._curve = []
-        if not self._rows:
-            self._asked = DEFAULT.lr, DEFAULT.backbone_lr, DEFAULT.loss
-        else:
-            lr, slow, loss = simulated._suggest(self._rows, self._rng, adaptive=True)
-            self._asked = 10**lr, 10**slow, LOSSES[loss]
-        return self._asked
+        place = self._place() if self._asked else self._world.first
+        self._asked.append(self._world.snapped(place))
+        lr, slow, loss = self._asked[-1]
+        return 10**lr, 10**slow, self._world.space.loss[loss]
+
+    def _place(self) -> Place:
+        """Return log10 rates and a loss: at random, or near one of the best quarter (after 20 trials)."""
+        rng, losses = self._rng, len(self._world.space.loss)
+        if len(self._asked) < 20 or not self._done or rng.random() < 0.3:
+            return float(rng.uniform(*self._lr)), float(rng.uniform(*self._slow)), int(rng.integers(losses))
+        best = sorted(self._done)[: max(1, len(self._done) // 4)]
+        lr, slow, loss = best[int(rng.integers(len(best)))][1]
+        shifts = np.array([np.ptp(self._lr), np.ptp(self._slow)]) / 10 * rng.standard_normal(2)
+        near = np.clip(lr + shifts[0], *self._lr), np.clip(slow + shifts[1], *self._slow)
+        return float(near[0]), float(near[1]), loss if rng.random() < 0.7 else int(rng.integers(losses))
 
     def goes_on(self, epoch: int, loss: float) -> bool:
         """Say whether the median rule lets the run go on; never stops the default."""
         self._curve.append(min([loss, *self._curve]))
-        if not self._rows or epoch <= 3 or len(self._reached) < 5:
+        if len(self._asked) == 1 or epoch <= 3 or len(self._reached) < 5:
             return True
         return self._curve[-1] <= float(np.median(self._reached[:, epoch - 1]))
 
     def tell(self, loss: float | None, end: str) -> None:
         """Take the end of the run."""
-        row = dict(zip(("lr", "backbone_lr", "loss"), self._asked, strict=True))
-        state = "complete" if end == "finished" else "pruned"
-        self._rows.append({**row, "state": state, "value": loss})
+        if loss is not None and end == "finished":
+            self._done.append((loss, self._asked[-1]))
         if self._curve:
-            padded = np.append(self._curve, np.full(EPOCHS - len(self._curve), self._curve[-1]))
-            self._reached = np.vstack([self._reached, padded])
+            last = np.full(self._world.epochs - len(self._curve), self._curve[-1])
+            self._reached = np.vstack([self._reached, np.append(self._curve, last)])
 
     def incumbent(self) -> None:
         """The choice is the answer's."""
@@ -122,13 +146,13 @@ class Ours(ByOptuna):
         return super().goes_on(epoch, loss) or self._trial.number == 0
 
 
-def studied(family: str, noise: str, number: int, trials: int, design: str) -> tuple[Truth, History]:
-    """Return a landscape and one search on it; the same landscape for every design and number of trials."""
+def studied(family: str, noise: str, number: int, trials: int, design: str) -> tuple[World, History]:
+    """Return a world and one search in it; any design and number of trials has the same landscape."""
     key = [zlib.crc32(family.encode()), LEVELS.index(noise), number]
     truth = FAMILIES[family](np.random.default_rng(key), NOISES[noise])
     world = World(truth, np.random.default_rng([*key, 1]))
     search = Cheap(world) if design == "cheap" else Ours(world, number)
-    return truth, run(world, search, math.inf, trials)
+    return world, run(world, search, math.inf, trials)
 
 
 @dataclass(frozen=True)
@@ -156,11 +180,11 @@ class Score:
     seconds: float
 
 
-def score(truth: Truth, history: History) -> Score:
-    """Answer one study and compare with its truth."""
-    world = World(truth, np.random.default_rng(0))
+def score(world: Any, history: History) -> Score:
+    """Answer one study and compare with its truth, ``world.made``."""
+    truth = world.made
     started = time.process_time()
-    found = answer(*history.frames(len(history.rows)), SPACE, DEFAULT, world.trivial)
+    found = answer(*history.frames(len(history.rows)), world.space, world.baseline, world.trivial)
     seconds = time.process_time() - started
     best, choice, curve = found.best, found.choice, found.curve
     naive = math.nan if best is None else world.truth(best.lr, best.backbone_lr, best.loss)[0]
@@ -187,14 +211,14 @@ def score(truth: Truth, history: History) -> Score:
     )
 
 
-def _misses(truth: Truth, low: float, high: float) -> bool:
+def _misses(truth: Any, low: float, high: float) -> bool:
     """Return whether a ratio that costs hardly more than the best is left out of an interval."""
     ratio, excess = truth.excess("ratio")
     best = ratio[excess <= 0.02 * truth.noise]
     return bool(best.min() < low - NEAR_DECADES or best.max() > high + NEAR_DECADES)
 
 
-def _zones(truth: Truth, found: Answer) -> dict[str, float]:
+def _zones(truth: Any, found: Answer) -> dict[str, float]:
     """Return how wrong the zones are; NaN where the answer has none."""
     zones = getattr(found, "zones", None)
     if zones is None:

@@ -71,7 +71,8 @@ from hpo.allocator import keep_freed_memory
 from hpo.ledger import optuna_rows
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.search import Suggester, is_above_median
+from hpo.search import Suggester
+from hpo.search.pruning import is_above_median
 from hpo.storage import open_engine, writing
 from hpo.storage.tables import NO_FOLD, curve, slots
 

@@ -313,6 +313,60 @@ class ByOptuna:
         """The user's choice is the best complete trial."""
 
 
+class ByGrid(ByOptuna):
+    """The published search of PPG-Bench (arXiv 2610.13435), re-stated: six pairs of rates, Optuna in between.
+
+    Its two rates are a head's and a share of it for the encoder; here the loss is searched beside them, as by
+    everybody. A pair outside of what was recorded gives the nearest that was: better than it would be.
+    """
+
+    HEAD = (1e-3, 1e-4, 1e-5)
+    SHARE = (0.1, 0.01)
+    TRIALS = 48
+
+    def __init__(self, world: World, repeat: int) -> None:
+        sampler = optuna.samplers.TPESampler(seed=repeat, multivariate=True)
+        pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=world.epochs)
+        super().__init__(world, sampler, pruner)
+
+    def ask(self) -> tuple[float, float, str]:
+        """Suggest one of the six pairs."""
+        self._trial = self._study.ask()
+        lr = float(self._trial.suggest_categorical("lr", self.HEAD))
+        share = float(self._trial.suggest_categorical("share", self.SHARE))
+        loss = self._trial.suggest_categorical("loss", list(self._world.space.loss))
+        return lr, lr * share, str(loss)
+
+
+class KeepTheBest:
+    """Random search in which only what is best after one epoch of all so far goes on."""
+
+    seed = None
+
+    def __init__(self, world: World, repeat: int) -> None:
+        self._space, self._rng = world.space, np.random.default_rng([11, repeat])
+        self._lowest = np.inf
+
+    def ask(self) -> tuple[float, float, str]:
+        """Draw the next configuration."""
+        ends = self._space.lr, self._space.backbone_lr
+        lr, slow = (10 ** self._rng.uniform(np.log10(end.low), np.log10(end.high)) for end in ends)
+        return float(lr), float(slow), str(self._rng.choice(list(self._space.loss)))
+
+    def goes_on(self, epoch: int, loss: float) -> bool:
+        """Say whether the first epoch was the best first epoch."""
+        if epoch > 1:
+            return True
+        is_best, self._lowest = loss < self._lowest, min(loss, self._lowest)
+        return is_best
+
+    def tell(self, loss: float | None, end: str) -> None:
+        """Nothing is learned from an end."""
+
+    def incumbent(self) -> None:
+        """The user's choice is the best complete trial."""
+
+
 def _ours(rule: str = "information", pruner: Any = None) -> Callable[[World, int], Search]:
     def make(world: World, repeat: int) -> Search:
         stops = ImprovementPruner() if pruner is None else pruner()
@@ -356,6 +410,8 @@ METHODS: Mapping[str, Callable[[World, int], Search]] = {
     "ours_turns_10": _turns(10),
     "ours_improvement": _ours("improvement"),
     "ours_thompson": _ours("thompson"),
+    "ours_decision": _ours("decision"),
+    "ours_confidence": _ours("confidence"),
     "ours_median": _ours(pruner=optuna.pruners.MedianPruner),
     "ours_warm": _warm,
     "ours_unpruned": _ours(pruner=optuna.pruners.NopPruner),
@@ -370,6 +426,8 @@ METHODS: Mapping[str, Callable[[World, int], Search]] = {
         lambda seed: optuna.samplers.TPESampler(seed=seed),
         lambda world: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=world.epochs),
     ),
+    "ppg_bench": ByGrid,
+    "keep_the_best": KeepTheBest,
     "smac": lambda world, repeat: BySmac(world, repeat),
     "asha": lambda world, repeat: BySyneTune(world, repeat, "ASHA"),
     "asha_cqr": lambda world, repeat: BySyneTune(world, repeat, "ASHACQR"),
@@ -453,10 +511,10 @@ Picked = tuple[float, float, str]
 
 
 def checkpoints(
-    world: World, history: History, epochs: int, *, peer: bool, with_answer: bool
+    world: World, history: History, marks: Sequence[int], epochs: int, *, peer: bool, with_answer: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield what would be chosen after each of CHECKPOINTS, and how good that is."""
-    for mark in (mark * world.epochs // 8 for mark in CHECKPOINTS):
+    """Yield what would be chosen after each of ``marks`` (for runs of 8), and how good that is."""
+    for mark in (mark * world.epochs // 8 for mark in marks):
         trials = sum(spent <= mark for spent in history.spent)
         complete = [row for row in history.rows[:trials] if row["state"] == "complete"]
         if mark > epochs or not complete:
@@ -485,7 +543,7 @@ def recorded(world: str) -> Grid:
 
 
 def replay(
-    world: str, method: str, repeat: int, epochs: int, *, with_answer: bool
+    world: str, method: str, repeat: int, epochs: int, marks: Sequence[int], *, with_answer: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield the outcomes of one search."""
     made = Simulated(world, repeat) if world in simulated.LANDSCAPES else Recorded(recorded(world), repeat)
@@ -493,7 +551,7 @@ def replay(
     history = run(made, METHODS[method](made, repeat), total)
     cost = {"suggest_ms": 1000 * float(np.mean(history.suggest_s)), "all_trials": len(history.rows)}
     peer = not method.startswith("ours")
-    for row in checkpoints(made, history, total, peer=peer, with_answer=with_answer):
+    for row in checkpoints(made, history, marks, total, peer=peer, with_answer=with_answer):
         yield {"world": world, "method": method, "repeat": repeat, **row, **cost}
 
 
@@ -604,6 +662,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--epochs", type=int, default=480, help="for runs of 8 epochs; in proportion for others"
     )
+    parser.add_argument(
+        "--at", type=int, nargs="+", default=CHECKPOINTS, help="epochs at which to look, for runs of 8"
+    )
     parser.add_argument("--own-only", action="store_true", help="no answer of ours from peers' trials")
     parser.add_argument("--out", type=Path, default=Path("search.csv"))
     parser.add_argument("--summary", type=Path, help="print the tables of this file, run nothing")
@@ -623,7 +684,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for repeat in range(options.first, options.first + options.repeats):
             for world in options.world:
                 for method, epochs in budgets.items():
-                    for row in replay(world, method, repeat, epochs, with_answer=not options.own_only):
+                    for row in replay(
+                        world, method, repeat, epochs, options.at, with_answer=not options.own_only
+                    ):
                         if writer is None:
                             writer = csv.DictWriter(file, row)
                             if file.tell() == 0:

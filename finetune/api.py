@@ -17,16 +17,19 @@ from finetune.data.download import DataStatus, data_status, get_data
 from finetune.data.seal import sealed_test_split
 from finetune.errors import (
     CheckpointError,
+    CodeError,
     DataError,
     FinetuneError,
     MissingDataError,
     SettingError,
     UnknownNameError,
 )
+from finetune.own import Allowance, Filter, FilterKind, Modality, OwnData, OwnKind, OwnSplit
 from finetune.spec import (
     BackboneSpec,
     DataSummary,
     EndReason,
+    Factory,
     InputSpec,
     Mode,
     Normalisation,
@@ -50,21 +53,30 @@ ENGINE_VERSION = "3"
 """Another number where a change of the engine changes results: workers of one study must have the same."""
 
 __all__ = [
+    "Allowance",
     "BACKBONES",
     "BackboneCard",
     "BackboneSpec",
     "CheckpointError",
+    "CodeError",
     "DataError",
     "DataStatus",
     "DataSummary",
     "ENGINE_VERSION",
     "EndReason",
+    "Factory",
+    "Filter",
+    "FilterKind",
     "FinetuneError",
     "InputSpec",
     "LOSSES",
     "MissingDataError",
+    "Modality",
     "Mode",
     "Normalisation",
+    "OwnData",
+    "OwnKind",
+    "OwnSplit",
     "Precision",
     "Predictions",
     "Recipe",
@@ -79,7 +91,9 @@ __all__ = [
     "TestScores",
     "UnknownNameError",
     "check_backbone",
+    "check_code",
     "data_status",
+    "check_model",
     "describe_data",
     "evaluate_predictions",
     "export_model",
@@ -87,7 +101,9 @@ __all__ = [
     "get_data",
     "recommend_slots",
     "predict_signal",
+    "seal_backbone",
     "sealed_test_split",
+    "settle_own_data",
     "train",
     "window_losses",
 ]
@@ -155,12 +171,17 @@ def predict_signal(
     See :func:`finetune.signal_files.read_signal` for what a file may be. Raises :class:`DataError` for the
     file, :class:`CheckpointError` for the model folder, :class:`SettingError` for a signal too short.
     """
+    import numpy as np
+
     from finetune.engine.devices import open_device
     from finetune.export.folder import load_exported
     from finetune.signal_files import read_signal
 
-    signal, known_hz = read_signal(file, rate_hz, column)
-    return load_exported(model).predict(signal, known_hz, stride_s, open_device(device))
+    exported = load_exported(model)
+    names = [None] if exported.inputs.channels == 1 and column is None else exported.columns_of(column)
+    parts = [read_signal(file, rate_hz, name) for name in names]
+    signal = np.stack([part for part, _ in parts])
+    return exported.predict(signal, parts[0][1], stride_s, open_device(device))
 
 
 def evaluate_predictions(
@@ -179,6 +200,46 @@ def window_losses(
     from finetune.metrics import window_losses
 
     return window_losses(task, predictions, labels)
+
+
+def check_model(spec: RunSpec) -> None:
+    """Build the encoder of a run once, with its weights, on the CPU.
+
+    Raises :class:`SettingError` for a window that it cannot take, :class:`CheckpointError` for weights that
+    are not there, cannot be read or do not fit.
+    """
+    from finetune.backbones import build_backbone
+
+    task = find_task(spec.inputs.task, spec.inputs.own)
+    build_backbone(spec.backbone, task, spec.inputs.samples, None, spec.seed)
+
+
+def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:
+    """Return the hashes of the code and of the weights that ``spec`` names, as they are here now.
+
+    Two empty texts for an encoder of ours. No code runs. Raises :class:`CodeError` for code outside the
+    folder that this process was started with, :class:`CheckpointError` for weights that are not there.
+    """
+    from finetune.backbones.code_folder import sealed
+
+    return sealed(spec)
+
+
+def check_code(spec: BackboneSpec) -> None:
+    """Raise :class:`CodeError` unless this process may run the code of ``spec``; runs none itself."""
+    from finetune.backbones.code_folder import check_backbone_code
+
+    check_backbone_code(spec)
+
+
+def settle_own_data(own: OwnData, data_dir: Path) -> OwnData:
+    """Return a user's own signals with what only their files say: classes, rate and window length.
+
+    Raises :class:`DataError` for files that cannot be read as the study says.
+    """
+    from finetune.datasets.own import settle
+
+    return settle(own, data_dir)
 
 
 def describe_data(

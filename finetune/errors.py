@@ -4,6 +4,7 @@
     ├── DataError            a file of a data set is missing, broken or does not hold what it must
     │   └── MissingDataError   the data set (or a part that the task needs) is not in the data folder
     ├── CheckpointError      weights or an epoch checkpoint do not fit the model that should load them
+    ├── CodeError            code of a user's own may not run here, or does not do what it must
     ├── UnknownNameError     a task, loss, backbone or data set of that name does not exist
     └── SettingError         a value is out of its range, or two settings contradict each other
 
@@ -43,6 +44,10 @@ class MissingDataError(DataError):
 
 class CheckpointError(FinetuneError):
     """Weights, or an epoch checkpoint, do not fit the model that should load them: names every key."""
+
+
+class CodeError(FinetuneError):
+    """A study names code that this process may not run, that is not the study's, or that fails."""
 
 
 class UnknownNameError(FinetuneError):

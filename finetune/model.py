@@ -37,7 +37,7 @@ class FineTunedModel(nn.Module):
         self.head = head
 
     def forward(self, windows: Tensor, noise: Noise | None = None) -> Tensor:
-        """Map windows (B, T) to outputs (B, outputs); ``noise=None`` means evaluation, no dropout."""
+        """Map windows (B, T) or (B, C, T) to outputs (B, outputs); ``noise=None``: no dropout."""
         return self.head(self.backbone(windows, noise))  # type: ignore[no-any-return]  # nn.Module.__call__
 
 
@@ -47,7 +47,12 @@ def build_model(spec: RunSpec, task: Task) -> FineTunedModel:
     Raises :class:`finetune.errors.CheckpointError` when the weights do not fit.
     """
     backbone = build_backbone(
-        spec.backbone, task, samples=spec.inputs.samples, dropout=spec.recipe.dropout, seed=spec.seed
+        spec.backbone,
+        task,
+        samples=spec.inputs.samples,
+        dropout=spec.recipe.dropout,
+        seed=spec.seed,
+        channels=spec.inputs.channels,
     )
     head = Head(backbone.embedding, task.outputs, torch_generator(spec.seed, Purpose.HEAD))
     if spec.mode != "full_finetuning":

@@ -80,6 +80,7 @@ class Noise:
     """
 
     def __init__(self, seed: int, step: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.step = seed, step
         self._seed, self._step, self._call = seed, step, 0
         is_cpu = torch.device(device).type == "cpu"
         self._generator = None if is_cpu else torch_generator(seed, Purpose.DROPOUT, step, device)

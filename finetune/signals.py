@@ -23,13 +23,13 @@ def cut_windows(signal: Float32s, length: int, stride: int) -> Float32s:
 
 
 def interpolate(windows: Float32s, samples: int) -> Float32s:
-    """Return windows (N, T) resampled to (N, ``samples``) by linear interpolation.
+    """Return windows (..., T) resampled to (..., ``samples``) by linear interpolation.
 
     The formula of ``torch.nn.functional.interpolate(mode="linear", align_corners=False)``, as in the
     reference: output j lies at (j + 0.5) T / samples - 0.5, clamped at the first and last sample. No
     low-pass filter comes before it.
     """
-    length = windows.shape[1]
+    length = windows.shape[-1]
     if length == samples:
         return windows
     scale = np.float32(length) / np.float32(samples)  # all in float32, because torch's positions are
@@ -38,18 +38,18 @@ def interpolate(windows: Float32s, samples: int) -> Float32s:
     left = np.minimum(position.astype(np.int64), length - 1)
     right = np.minimum(left + 1, length - 1)
     weight = np.clip(position - left.astype(np.float32), 0, 1)
-    resampled: Float32s = windows[:, left] * (1 - weight) + windows[:, right] * weight
+    resampled: Float32s = windows[..., left] * (1 - weight) + windows[..., right] * weight
     return resampled
 
 
 def position_statistics(windows: Float32s) -> Float32s:
-    """Return (2, T): mean and population standard deviation of every position over N windows.
+    """Return (2, ..., T): mean and population standard deviation over windows (N, ..., T).
 
     A standard deviation of 0 becomes 1, as in the reference. Two passes in float64, in chunks.
     """
     count = len(windows)
     chunks = range(0, count, CHUNK)
-    total = np.zeros(windows.shape[1])
+    total = np.zeros(windows.shape[1:])
     for start in chunks:
         total += windows[start : start + CHUNK].sum(axis=0, dtype=np.float64)
     mean = total / count
@@ -62,12 +62,12 @@ def position_statistics(windows: Float32s) -> Float32s:
 
 
 def standardise_each(windows: Float32s) -> Float32s:
-    """Return windows (N, T), each with mean 0 and standard deviation 1 (population) of its own.
+    """Return windows (N, ..., T), each channel of each with mean 0 and standard deviation 1 (population).
 
     A flat window, whose standard deviation is 0 or only rounding, becomes all zeros.
     """
     wide = windows.astype(np.float64)
-    wide -= wide.mean(axis=1, keepdims=True)
-    std = wide.std(axis=1, keepdims=True)
-    is_flat = std <= 1e-6 * np.abs(windows).max(axis=1, keepdims=True, initial=0)
+    wide -= wide.mean(axis=-1, keepdims=True)
+    std = wide.std(axis=-1, keepdims=True)
+    is_flat = std <= 1e-6 * np.abs(windows).max(axis=-1, keepdims=True, initial=0)
     return np.where(is_flat, 0, wide / np.where(is_flat, 1, std)).astype(np.float32)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from finetune.own import OwnData
+
 Mode = Literal["full_finetuning", "linear_probing", "linear_probing_cached"]
 """``linear_probing`` freezes the backbone but leaves its dropout on, as the reference does;
 ``linear_probing_cached`` computes the frozen features once with dropout off: another protocol."""
@@ -39,6 +41,43 @@ class InputSpec:
     ``seed % k`` and trains on the others. Test subjects are the reference split's in both cases."""
     allow_partial: bool = False
     """Accept a data set of which only some records are there."""
+    own: OwnData | None = None
+    """Signals of a user's own; ``task`` is then their name."""
+    leads: tuple[str, ...] = ()
+    """Of a data set with several, by name; empty: the reference's one."""
+
+    @property
+    def channels(self) -> int:
+        """Channels C of a window; 1 means windows (N, T)."""
+        return self.own.channels if self.own is not None else max(1, len(self.leads))
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A function of the user's that builds an encoder; see :mod:`finetune.backbones.foreign`."""
+
+    entry: str
+    """``file.py:function`` in the folder of code, or ``huggingface:AutoModel``."""
+    code_hash: str = ""
+    """Of all files of the folder that it needs."""
+    weights_hash: str = ""
+    options: str = "{}"
+    """Its keyword arguments, as JSON with sorted keys."""
+    channels: int | None = None
+    """That the encoder takes; 1 with windows of several: each passes alone. None: those of the windows."""
+    rate_hz: float | None = None
+    """That it was made for; None: that of the prepared windows."""
+    seconds: float | None = None
+    """How much of a window it sees, from its beginning; None: all."""
+    prepare: str | None = None
+    """``file.py:function`` on windows (B, C, T), before the encoder."""
+    groups: str | None = None
+    """``file.py:function``: encoder -> its layers, ordered from the input."""
+
+    @property
+    def entries(self) -> list[str]:
+        """All that it names in the folder of code."""
+        return [entry for entry in (self.entry, self.prepare, self.groups) if entry is not None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +87,8 @@ class BackboneSpec:
     name: str
     weights: str = "builtin"
     """``builtin`` (shipped in the package), ``none`` (random initialisation), or a path."""
+    factory: Factory | None = None
+    """An encoder that is none of ours; ``name`` is then what outputs call it."""
 
 
 @dataclass(frozen=True)

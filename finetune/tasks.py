@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.errors import UnknownNameError
+from finetune.own import OwnData, OwnKind
 
 Kind = Literal["regression", "multiclass", "multilabel"]
 Yardstick = Literal["mae", "cross_entropy", "bce"]
@@ -19,6 +20,8 @@ REGRESSION_LOSSES = ("mse", "l1", "smooth_l1", "huber")
 MULTICLASS_LOSSES = ("cross_entropy", "cross_entropy_smooth", "cross_entropy_balanced", "focal")
 MULTILABEL_LOSSES = ("bce", "bce_balanced", "bce_focal")
 LOSSES = REGRESSION_LOSSES + MULTICLASS_LOSSES + MULTILABEL_LOSSES
+OWN = "own"
+"""Data set of every task on a user's own signals."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Task:
     kind: Kind
     dataset: str
     """Name of the reader in :mod:`finetune.datasets`."""
-    signal: Literal["ppg", "ecg"]
+    signal: Literal["ppg", "ecg", "any"]
+    """``any``: a user's own, of a kind that nobody told."""
     outputs: int
     unit: str
     """Of the labels; empty for classes."""
@@ -40,6 +44,8 @@ class Task:
     classes: tuple[str, ...] = ()
     """Names of the outputs, where they are known before the data are read."""
     synthetic: bool = False
+    knows_subjects: bool = True
+    """False: windows of one person may be in several splits, and every output says so (a user's own data)."""
 
     @property
     def yardstick(self) -> Yardstick:
@@ -136,8 +142,36 @@ TASKS: dict[str, Task] = {
 }
 
 
-def find_task(name: str) -> Task:
-    """Return the task of that name; raises :class:`UnknownNameError` with the nearest names."""
+KIND_OF_OWN: dict[OwnKind, Kind] = {
+    "regression": "regression",
+    "classes": "multiclass",
+    "multilabel": "multilabel",
+}
+
+
+def own_task(own: OwnData) -> Task:
+    """Return the task of a user's own signals; without outputs while its classes are not known yet."""
+    return Task(
+        name=own.name,
+        kind=KIND_OF_OWN[own.kind],
+        dataset=OWN,
+        signal=own.modality,
+        outputs=max(1, len(own.label)) if own.kind == "regression" else len(own.classes),
+        unit=own.unit,
+        window_s=own.window_s or 0.0,
+        unit_of_independence="subject" if own.knows_subjects else "record",
+        classes=own.classes,
+        knows_subjects=own.knows_subjects,
+    )
+
+
+def find_task(name: str, own: OwnData | None = None) -> Task:
+    """Return the task of that name, or that of a user's own signals.
+
+    Raises :class:`UnknownNameError` with the nearest names.
+    """
+    if own is not None:
+        return own_task(own)
     if name not in TASKS:
         raise UnknownNameError.of("task", name, TASKS)
     return TASKS[name]

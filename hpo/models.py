@@ -11,7 +11,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from rich.console import Console
 
-from finetune.api import BACKBONES, Report, Run, RunResult, RunSpec, export_model
+from finetune.api import Report, Run, RunResult, RunSpec, check_backbone, export_model
 from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
@@ -163,7 +163,7 @@ def _test_lines(engine: sa.Engine, findings: Findings, scored: StoredChoice, run
 
 def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence[str]) -> str:
     """Return MODEL_CARD.md: what the model is, the answer it comes from, and its limits."""
-    task, data, backbone = findings.task, findings.row.data, BACKBONES[run.backbone.name]
+    task, data, backbone = findings.task, findings.row.data, check_backbone(run.backbone, findings.task)
     subjects = {split: len(names) for split, names in data["subjects"].items()}
     units = f"{task.unit_of_independence}s"
     labels = [f"Trained on {label}." for label in findings.labels]

@@ -13,12 +13,15 @@ import sqlalchemy as sa
 from platformdirs import user_cache_path
 from rich.console import Console
 
+from finetune.api import seal_backbone, settle_own_data
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings, find_out
+from hpo.reading.standing import best_trial, known_task
 from hpo.storage import open_engine
-from hpo.study import StudySpec, load_spec
+from hpo.study import LONGEST_NAME, STUDY_NAME, StudySpec, load_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
 from hpo.worker.progress import Display, Progress
@@ -57,17 +60,20 @@ def launch(
     Progress goes to ``console``. ``workers=None`` takes one process a core, or one a GPU. Raises
     :class:`hpo.errors.Interrupted` on a signal, and what the user can mend.
     """
+    spec = settled(spec, settings.data_dir)
     warm = warm_from(url, warm_start, spec)
     name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
     try:
-        before = Launched(find_out(engine, name), total, did_nothing=True)
-        if before.known_within is not None:
-            Ledger(engine).drop_free_slots(before.findings.row.study_id)
-            return before
-        if before.findings.counts.finished >= total:
-            return before
-        with Display(_progress(before.findings, total), console) as display:
+        row = Ledger(engine).study(name)
+        counts = Ledger(engine).counts(row.study_id)
+        if counts.finished >= total or spec.budget.known_within is not None:
+            before = Launched(find_out(engine, name), total, did_nothing=True)
+            if before.known_within is not None:
+                Ledger(engine).drop_free_slots(row.study_id)
+            if before.known_within is not None or counts.finished >= total:
+                return before
+        with Display(_progress(engine, row, counts, total), console) as display:
             run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
         return Launched(_found(engine, name), total, did_nothing=False)
     finally:
@@ -85,6 +91,21 @@ def _found(engine: sa.Engine, name: str) -> Findings:
         ) from error
 
 
+def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
+    """Return the study with what only a user's own files say: classes, rate, hashes of code and weights.
+
+    Raises :class:`FinetuneError` for files that are not there, and code outside the folder of ``--code``.
+    """
+    if spec.backbone.factory is not None:
+        code, weights = seal_backbone(spec.backbone.spec())
+        backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
+        spec = spec.model_copy(update={"backbone": backbone})
+    if spec.data is not None:
+        found = settle_own_data(spec.data.signals(), data_dir)
+        spec = spec.model_copy(update={"data": spec.data.settled(found)})
+    return spec
+
+
 def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:
     """Return the leaders of other studies of the database, for a new study to begin with."""
     if not studies:
@@ -98,25 +119,47 @@ def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting
         engine.dispose()
 
 
-def _progress(before: Findings, total: int) -> Progress:
-    counts, best, partial = before.counts, before.answer.best, before.row.data.get("partial")
+def _progress(engine: sa.Engine, row: StudyRow, counts: Counts, total: int) -> Progress:
+    """Return how far the study is, which needs no answer."""
+    best, partial, task = best_trial(engine, row.study_id), row.data.get("partial"), known_task(row)
     return Progress(
-        before.row.name + (f" [partial: {partial}]" if partial else ""),
+        row.name + (f" [partial: {partial}]" if partial else ""),
         total,
-        before.task.unit,
+        task.unit if task else "",
         counts.complete,
         counts.pruned,
         counts.failed,
-        best.validation_loss if best else None,
-        best.number if best else None,
+        best["validation_loss"] if best else None,
+        best["number"] if best else None,
     )
 
 
+def read_specs(
+    names: Sequence[str], as_name: str | None, *, allow_partial: bool, known_within: float | None
+) -> list[StudySpec]:
+    """Return the studies of those names or files; raises as :func:`read_spec`, and for ``--as`` with several."""
+    if as_name is not None and len(names) > 1:
+        raise UsageError(f"--as {as_name} names {len(names)} studies", "one study")
+    return [
+        read_spec(name, name=as_name, allow_partial=allow_partial, known_within=known_within)
+        for name in names
+    ]
+
+
 def read_spec(
-    name_or_file: str, *, allow_partial: bool = False, known_within: float | None = None
+    name_or_file: str,
+    *,
+    name: str | None = None,
+    allow_partial: bool = False,
+    known_within: float | None = None,
 ) -> StudySpec:
-    """Return the study of that name or file; raises UsageError, and what ``load_spec`` raises."""
+    """Return the study of that name or file, as another study ``name`` if that is given.
+
+    Raises UsageError, and what ``load_spec`` raises.
+    """
     spec = load_spec(name_or_file)
+    if name is not None:
+        spec = _renamed(spec, name)
     if allow_partial:
         spec = spec.model_copy(update={"inputs": spec.inputs.model_copy(update={"allow_partial": True})})
     if known_within is not None:
@@ -127,6 +170,18 @@ def read_spec(
         budget = spec.budget.model_copy(update={"known_within": known_within})
         spec = spec.model_copy(update={"budget": budget})
     return spec
+
+
+def _renamed(spec: StudySpec, name: str) -> StudySpec:
+    check_name("--as", name)
+    return StudySpec.model_validate({**spec.model_dump(exclude_unset=True), "name": name})
+
+
+def check_name(option: str, name: str) -> None:
+    """Raise :class:`UsageError` for what cannot be a study's name."""
+    if not re.fullmatch(STUDY_NAME, name) or len(name) > LONGEST_NAME:
+        expected = f"up to {LONGEST_NAME} letters, digits, _, . and -, the first a letter or a digit"
+        raise UsageError(f"{option} is {name!r}", expected)
 
 
 def make_settings(

@@ -10,9 +10,10 @@ import pytest
 from makers import ptbxl as maker
 from makers.wfdb_files import write_dat_record
 
+from finetune.datasets import with_leads
 from finetune.datasets.base import TEST, TRAIN, VALIDATION
 from finetune.datasets.ptbxl import READER
-from finetune.errors import DataError, MissingDataError
+from finetune.errors import DataError, MissingDataError, SettingError
 from finetune.tasks import PTB_XL_CLASSES
 
 TASK = "ptb-xl"
@@ -204,3 +205,21 @@ def test_real_samples_are_those_of_the_wfdb_package(hpo_data: Path) -> None:
     mine = windows.signal[windows.split == TEST]
     for signal, name in zip(mine, tested["filename_lr"], strict=True):
         np.testing.assert_array_equal(signal, wfdb.rdsamp(str(root / name))[0][:, 1].astype(np.float32))
+
+
+@pytest.mark.real_data
+def test_all_leads_are_those_of_wfdb_and_lead_ii_is_among_them(hpo_data: Path) -> None:
+    import wfdb
+
+    root = hpo_data / "ptb-xl"
+    one, all_of_them = READER.read(root, "ptb-xl"), READER.with_leads(READER.all_leads).read(root, "ptb-xl")
+
+    assert all_of_them.signal.shape == (len(one.signal), 12, 1000)
+    np.testing.assert_array_equal(all_of_them.signal[:, 1], one.signal)
+    record = wfdb.rdrecord(str(root / "records100/00000/00001_lr"))
+    assert [name.upper() for name in record.sig_name] == [name.upper() for name in READER.all_leads]
+
+
+def test_a_lead_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(SettingError, match="lead 'V7' of ptb-xl; expected some of I, II"):
+        with_leads(READER, ("II", "V7"))

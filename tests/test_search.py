@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hpo.ledger.ledger import Ledger
-from hpo.ledger.values import Outcome, Peers, Point
-from hpo.search import PastTrial, Suggester, is_above_median, own_seed, suggest, tuning_seed
+from hpo.ledger.values import Origin, Outcome, Peers, Point
+from hpo.search import PastTrial, Suggester, own_seed, suggest, tuning_seed
+from hpo.search.pruning import UnderWay, goes_on, is_above_median
 from hpo.study import Configuration, Pruner, StudySpec
 
 KINDS = ("random", "tpe", "gp", "ratio")
@@ -225,6 +228,46 @@ def test_another_sampler_seed_is_another_search_and_none_keeps_the_fingerprint_t
 def test_a_study_without_turns_keeps_the_fingerprint_that_it_had() -> None:
     assert "count" not in make_spec().what_counts()["space"]["seed"]
     assert taking_turns(3).fingerprint() != taking_turns(4).fingerprint()
+
+
+def poor_run(epoch: int = 3, **parts: object) -> UnderWay:
+    """A run that every pruner would stop at its third epoch of ten, after two of warm-up."""
+    run = UnderWay("search", Configuration(1e-3, 1e-4, "l1", 0), epoch, 10, True, (9.0, 9.0, 9.0))
+    return replace(run, **parts)
+
+
+def is_stopped(
+    run: UnderWay, kind: str, prospects: object = SimpleNamespace(is_hopeless=lambda *_: True)
+) -> bool:
+    pruner = MEDIAN.model_copy(update={"kind": kind})
+    peers = Peers(count=3, median=2.0)
+    return not goes_on(pruner, run, peers=lambda: peers, prospects=lambda: prospects)
+
+
+@pytest.mark.parametrize("kind", ["median", "improvement"])
+def test_a_poor_run_is_stopped_from_the_end_of_the_warm_up_to_the_last_epoch_but_one(kind: str) -> None:
+    stopped = [epoch for epoch in range(1, 11) if is_stopped(poor_run(epoch), kind)]
+
+    assert stopped == list(range(3, 10))
+
+
+@pytest.mark.parametrize("kind", ["median", "improvement"])
+def test_only_what_a_search_chose_is_ever_stopped(kind: str) -> None:
+    origins = get_args(Origin)
+
+    assert {one for one in origins if is_stopped(poor_run(origin=one), kind)} == {"search", "transferred"}
+
+
+@pytest.mark.parametrize("kind", ["median", "improvement"])
+def test_an_epoch_without_a_loss_is_the_trainers_to_judge(kind: str) -> None:
+    assert not is_stopped(poor_run(is_finite=False), kind)
+
+
+def test_nothing_is_stopped_without_a_pruner_or_before_there_is_something_to_learn_from() -> None:
+    assert not is_stopped(poor_run(), "none")
+    assert not is_stopped(poor_run(), "improvement", prospects=None)
+    assert not is_stopped(poor_run(lowest=()), "improvement")
+    assert not is_stopped(poor_run(), "improvement", SimpleNamespace(is_hopeless=lambda *_: False))
 
 
 def test_a_run_above_the_median_of_its_peers_is_pruned() -> None:

@@ -185,10 +185,14 @@ def test_a_signal_ends_the_work_in_the_middle_of_an_epoch(place: Place, number: 
 
 
 def test_an_interrupted_trial_goes_on_from_its_last_epoch(place: Place) -> None:
-    place.behave(epoch_s=0.2)
+    place.behave(epoch_s=0.1)
     place.open(1)
-    signal_later(0.75, signal.SIGTERM)
-    run(place, 1)
+
+    def end(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run(place, 1, end)
     place.behave(epoch_s=0.0)
     epochs: list[int] = []
     run(place, 1, lambda event: epochs.append(event.epoch) if event.kind == "epoch" else None)

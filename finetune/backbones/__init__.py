@@ -18,7 +18,7 @@ class BackboneCard:
     """What a user must know of a backbone before choosing it."""
 
     name: str
-    family: Literal["cmssl", "heartgpt"]
+    family: Literal["cmssl", "heartgpt", "own"]
     signal: Literal["ppg", "ecg", "any"]
     """What it may be fine-tuned on."""
     rate_hz: float
@@ -138,14 +138,35 @@ def find_backbone(name: str) -> BackboneCard:
     return BACKBONES[name]
 
 
+def own_card(spec: BackboneSpec) -> BackboneCard:
+    """Return what is known of an encoder of a user's own."""
+    return BackboneCard(
+        name=spec.name,
+        family="own",
+        signal="any",
+        rate_hz=spec.factory.rate_hz or 0.0 if spec.factory else 0.0,
+        window_samples=0,
+        embedding=None,
+        parameters=None,
+        dropout=None,
+        licence="not known here",
+        pretrained_on=("not known here",),
+        leakage="not known here: whoever exports must know what its pretraining has seen",
+        weights=("none", "path"),
+        source="the user's own code",
+    )
+
+
 def check_backbone(spec: BackboneSpec, task: Task) -> BackboneCard:
     """Return the card of ``spec`` if it fits ``task``; reads no file and needs no torch.
 
     Raises :class:`UnknownNameError` for the name, :class:`SettingError` for a signal or weights that do
     not go with it.
     """
+    if spec.factory is not None:
+        return own_card(spec)
     card = find_backbone(spec.name)
-    if card.signal not in ("any", task.signal):
+    if task.signal != "any" and card.signal not in ("any", task.signal):
         raise SettingError(
             f"backbone {card.name!r} is for {card.signal} signals, task {task.name!r} has {task.signal}",
             f"one of {', '.join(c.name for c in BACKBONES.values() if c.signal in ('any', task.signal))}",
@@ -160,9 +181,11 @@ def check_backbone(spec: BackboneSpec, task: Task) -> BackboneCard:
 
 
 def build_backbone(
-    spec: BackboneSpec, task: Task, samples: int, dropout: float | None, seed: int
+    spec: BackboneSpec, task: Task, samples: int, dropout: float | None, seed: int, channels: int = 1
 ) -> Backbone:
     """Return the backbone with its weights, on the CPU, for windows of ``samples`` samples.
+
+    One that takes one channel sees each of ``channels`` alone, and its features stand side by side.
 
     ``dropout=None`` keeps its own. Random initialisation (``weights="none"``) is a function of ``seed``.
     Raises what :func:`check_backbone` does, :class:`SettingError` for a window that it cannot take, and
@@ -171,7 +194,27 @@ def build_backbone(
     card = check_backbone(spec, task)
     if dropout is not None and not 0 <= dropout < 1:
         raise SettingError(f"dropout {dropout}", "0 <= dropout < 1")
+    built = _build(spec, card, task, samples, dropout, seed, channels)
+    takes = (spec.factory.channels or channels) if spec.factory is not None else 1
+    from finetune.backbones.each_channel import for_channels
+
+    return for_channels(built, takes, channels)
+
+
+def _build(
+    spec: BackboneSpec,
+    card: BackboneCard,
+    task: Task,
+    samples: int,
+    dropout: float | None,
+    seed: int,
+    channels: int,
+) -> Backbone:
     match card.family:
+        case "own":
+            from finetune.backbones import foreign
+
+            return foreign.build(spec, channels, samples, task.window_s, dropout, seed)
         case "cmssl":
             from finetune.backbones import cmssl_files
 

@@ -17,6 +17,10 @@ class Backbone(nn.Module, ABC):
     embedding: int
     """Width E of the features."""
 
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return all parameters by layer, ordered from the input."""
+        return [list(self.parameters())]
+
     @abstractmethod
     def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
         """Map windows (B, T) to features (B, E); ``noise=None`` means evaluation, no dropout."""

@@ -70,6 +70,10 @@ class CmsslEncoder(Backbone):
             layer.initialise(generator)
         return self
 
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the projection, then each layer."""
+        return [list(part.parameters()) for part in (self.linear_projection, *self.layers)]
+
     def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
         """Map windows (B, T) to the mean of their patches' last hidden states (B, E)."""
         return self.encode(self.embed(x), noise).mean(dim=1)

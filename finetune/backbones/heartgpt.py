@@ -68,6 +68,13 @@ class HeartGpt(Backbone):
                 parameter.normal_(0.0, 0.02, generator=generator)
         return self
 
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the embeddings, each block, and the final norm."""
+        tables = [self.token_embedding_table, self.position_embedding_table]
+        embeddings = [parameter for table in tables for parameter in table.parameters()]
+        blocks = [list(block.parameters()) for block in self.blocks]
+        return [embeddings, *blocks, list(self.ln_f.parameters())]
+
     def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
         """Map windows (B, T) to the last token's hidden state (B, E)."""
         return self.hidden(self.tokens(x), noise)[:, -1]

@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.content import content_hash
-from finetune.datasets import find_reader
+from finetune.datasets import find_reader, with_leads
 from finetune.datasets.base import SPLIT_NAMES, TEST, TRAIN, VALIDATION, Reader, WindowSet
 from finetune.errors import DataError, MissingDataError, SettingError
 from finetune.metrics import note_on_areas
@@ -65,12 +66,13 @@ def find_entry(inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notif
         raise SettingError(f"samples {inputs.samples}", "2 or more samples per window")
     if inputs.every < 1:
         raise SettingError(f"every {inputs.every}", "1 for all windows, n for every n-th")
-    task = find_task(inputs.task)
-    reader = find_reader(task.dataset)
-    root = data_dir / reader.folder
+    task = find_task(inputs.task, inputs.own)
+    reader, root = _reader_of(inputs, task, data_dir)
     files = reader.files(root, task.name)
     with _writes_cache(cache_dir):
-        content = content_hash(root, files, cache_dir / f"hashes-{reader.name}.json")
+        content = content_hash(
+            root if root.is_dir() else root.parent, files, cache_dir / f"hashes-{reader.name}.json"
+        )
     key = _key(inputs, reader, content)
     entry = cache_dir / "prepared" / f"{task.name}-{key[:24]}"
     if not entry.exists():
@@ -82,11 +84,28 @@ def find_entry(inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notif
     return entry
 
 
+def _reader_of(inputs: InputSpec, task: Task, data_dir: Path) -> tuple[Reader, Path]:
+    """Return the task's reader, with the folder (or, of a user's own signals, perhaps the file) it reads."""
+    if inputs.own is None:
+        reader = with_leads(find_reader(task.dataset), inputs.leads)
+        return reader, data_dir / reader.folder
+    from finetune.datasets.own import OwnReader
+    from finetune.datasets.own.records import root_of
+
+    return cast(Reader, OwnReader(inputs.own)), root_of(inputs.own, data_dir)
+
+
 def _key(inputs: InputSpec, reader: Reader, content: str) -> str:
     """Return the hash of everything that can change a prepared byte, and of nothing else."""
     settings = {key: value for key, value in asdict(inputs).items() if key != "allow_partial"}
     if inputs.every == 1:
         del settings["every"]  # entries made before it was there stay good
+    if not inputs.leads:
+        del settings["leads"]  # as above
+    if inputs.own is None:
+        del settings["own"]  # as above
+    else:
+        settings["own"]["file"] = ""  # the content is hashed: the same file elsewhere is the same data
     parts = {"prepare": VERSION, "reader": [reader.name, reader.version], "content": content, **settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -212,7 +231,7 @@ def _write_part(
         statistics = position_statistics(windows.signal[rows[0]])
         np.save(folder / STATISTICS, statistics)
     for split, chosen in zip((TRAIN, VALIDATION), rows, strict=True):
-        shape = (len(chosen), inputs.samples)
+        shape = (len(chosen), *windows.signal.shape[1:-1], inputs.samples)
         path = folder / f"{SPLIT_NAMES[split]}-x.npy"
         x = np.lib.format.open_memmap(path, "w+", np.float32, shape)
         for start in range(0, len(chosen), CHUNK):
@@ -231,9 +250,9 @@ def _write_part(
 
 
 def prepare_windows(raw: Float32s, inputs: InputSpec, statistics: Float32s | None) -> Float32s:
-    """Return windows (B, T as read) normalised, then interpolated to (B, ``inputs.samples``).
+    """Return windows (B, ..., T as read) normalised, then interpolated to (B, ..., ``inputs.samples``).
 
-    ``statistics`` (2, T as read): mean and standard deviation of every position of the training windows.
+    ``statistics`` (2, ..., T as read): mean and standard deviation of every position of the training windows.
     """
     if statistics is None:
         return interpolate(standardise_each(raw), inputs.samples)

@@ -35,7 +35,7 @@ class Windows:
     """Windows of one split, ready for a model."""
 
     x: Float32s
-    """(N, T) normalised, T = ``InputSpec.samples``. Mapped copy-on-write: shared between processes."""
+    """(N, T) or (N, C, T) normalised, T = ``InputSpec.samples``. Mapped copy-on-write: processes share it."""
     y: Labels
     """As :attr:`finetune.datasets.base.WindowSet.labels`, in label units."""
     groups: NDArray[np.str_]
@@ -126,7 +126,7 @@ class Preparation:
     samples: int
     """Of a raw window, at the data set's own rate."""
     statistics: Float32s | None
-    """(2, samples) mean and standard deviation of every position; None for normalisation by window."""
+    """(2, samples) or (2, C, samples) mean and standard deviation of every position; None when by window."""
     label_mean: NDArray[np.float64] | None
     label_std: NDArray[np.float64] | None
 
@@ -142,7 +142,7 @@ def preparation(
     entry = find_entry(inputs, data_dir, cache_dir)
     stored = _stored(entry / part, inputs)
     statistics = np.load(entry / part / STATISTICS) if inputs.normalisation == "position" else None
-    samples = _open(entry / "test", TEST).x.shape[1]
+    samples = _open(entry / "test", TEST).x.shape[-1]
     return Preparation(samples, statistics, _array(stored["label_mean"]), _array(stored["label_std"]))
 
 

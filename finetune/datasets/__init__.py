@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from finetune.datasets.base import Reader
-from finetune.errors import UnknownNameError
+from finetune.datasets.base import LeadReader, Reader
+from finetune.errors import SettingError, UnknownNameError
 
 READERS = {
     "bidmc": "finetune.datasets.bidmc",
@@ -19,6 +19,18 @@ READERS = {
 }
 """Data set -> module that holds its one instance as ``READER``; imported when it is asked for, because
 each format brings its own library (pandas, wfdb, h5py)."""
+
+
+def with_leads(reader: Reader, leads: tuple[str, ...]) -> Reader:
+    """Return a reader of these leads (none: the reference's own); raises :class:`SettingError`."""
+    if not leads:
+        return reader
+    known: tuple[str, ...] = getattr(reader, "all_leads", ())
+    wrong = [lead for lead in leads if lead not in known]
+    if wrong or len(set(leads)) < len(leads):
+        what = f"lead {wrong[0]!r}" if wrong else f"leads {', '.join(leads)}, one of them twice"
+        raise SettingError(f"{what} of {reader.name}", f"some of {', '.join(known) or 'no lead: it has one'}")
+    return cast(LeadReader, reader).with_leads(leads)
 
 
 def find_reader(name: str) -> Reader:

@@ -20,7 +20,7 @@ class WindowSet:
     """All windows of one task at the data set's own rate, before any preparation."""
 
     signal: NDArray[np.float32]
-    """(N, T) one channel; no NaN."""
+    """(N, T) one channel, or (N, C, T) several; no NaN."""
     labels: NDArray[np.float32] | NDArray[np.int64]
     """(N, outputs) float32 in label units (regression) or 0/1 (multi-label); (N,) int64 for classes."""
     groups: NDArray[np.str_]
@@ -35,6 +35,16 @@ class WindowSet:
     notes: tuple[str, ...] = ()
     """One sentence for each thing that was dropped or mended, naming file, column and subject; where
     records are missing, the first note says which."""
+
+
+class LeadReader(Protocol):
+    """A reader of a set with several leads that are known by name."""
+
+    all_leads: tuple[str, ...]
+
+    def with_leads(self, leads: tuple[str, ...]) -> Reader:
+        """Return a reader of these leads, (N, C, T) in their order; one lead gives (N, T)."""
+        ...
 
 
 class Reader(Protocol):

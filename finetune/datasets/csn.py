@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,9 @@ from finetune.tasks import CSN_CODES
 RECORDS = 45_152
 RATE_HZ = 500
 SAMPLES = 5000
-LEADS = 12
-LEAD_II = 1
+LEAD_NAMES = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+"""In the order of the files."""
+LEADS = len(LEAD_NAMES)
 BROKEN_SHARE = 0.01
 """From this share of broken records on, the set is refused (chosen by us: two of the publisher's are)."""
 SNOMED_CODE = re.compile(r"\d+")
@@ -40,6 +41,12 @@ class Csn:
     name: str = "csn"
     folder: str = "csn"
     version: int = 1
+    leads: tuple[str, ...] = ("II",)
+    all_leads: tuple[str, ...] = LEAD_NAMES
+
+    def with_leads(self, leads: tuple[str, ...]) -> Csn:
+        """Return a reader of these leads; see :class:`finetune.datasets.base.LeadReader`."""
+        return replace(self, leads=leads)
 
     def files(self, root: Path, task: str) -> Sequence[Path]:
         """Return every header and signal file; see :class:`finetune.datasets.base.Reader`."""
@@ -53,17 +60,18 @@ class Csn:
         return sorted(found)
 
     def read(self, root: Path, task: str) -> WindowSet:
-        """Read lead II of every sound record, in the split's order; raises :class:`DataError`."""
+        """Read the leads of every sound record, in the split's order; raises :class:`DataError`."""
         headers = [path for path in self.files(root, task) if path.suffix == ".hea"]
-        records, broken = _read_all(headers)
+        records, broken = _read_all(headers, self.leads)
         if len(broken) >= BROKEN_SHARE * len(headers):
             first = "; ".join(broken[:3])
             what = f"{len(broken)} of {len(headers)} CSN records are broken: {first}"
             raise DataError(what, "under 1 %", MEND)
         split = _split(len(records))
-        signal = np.empty((len(records), SAMPLES), np.float32)
+        shape = (SAMPLES,) if len(self.leads) == 1 else (len(self.leads), SAMPLES)
+        signal = np.empty((len(records), *shape), np.float32)
         for row, place in zip(signal, split.order, strict=True):
-            row[:] = records[place].lead.millivolts()
+            row[:] = np.stack([lead.millivolts() for lead in records[place].leads]).reshape(shape)
         ordered = [records[place] for place in split.order]
         return WindowSet(
             signal=signal,
@@ -79,25 +87,25 @@ class Csn:
 
 @dataclass(frozen=True)
 class _Record:
-    """One sound record; its lead stays at 16 bits until all are counted, at half the memory."""
+    """One sound record; its leads stay at 16 bits until all are counted, at half the memory."""
 
     name: str
-    lead: LeadSamples
+    leads: tuple[LeadSamples, ...]
     codes: tuple[str, ...]
 
 
-def _read_all(headers: Sequence[Path]) -> tuple[list[_Record], list[str]]:
+def _read_all(headers: Sequence[Path], leads: Sequence[str]) -> tuple[list[_Record], list[str]]:
     """Return the sound records in the order of ``headers``, and a clause for each broken one."""
     records, broken = [], []
     for path in headers:
         try:
-            records.append(_read_record(path))
+            records.append(_read_record(path, leads))
         except DataError as error:
             broken.append(f"{path.stem} ({error.what})")
     return records, broken
 
 
-def _read_record(path: Path) -> _Record:
+def _read_record(path: Path, leads: Sequence[str]) -> _Record:
     """Return one record; raises :class:`DataError` in its own words."""
     header = parse_header(path.read_bytes(), path.name, MEND)
     if (header.rate_hz, header.samples, len(header.leads)) != (RATE_HZ, SAMPLES, LEADS):
@@ -109,7 +117,9 @@ def _read_record(path: Path) -> _Record:
     signals = path.with_suffix(".mat")
     if not signals.is_file():
         raise DataError(f"{signals.name} is missing", "it beside its header", MEND)
-    return _Record(path.stem, lead_samples(header, signals.read_bytes(), LEAD_II, signals.name, MEND), codes)
+    content, places = signals.read_bytes(), [LEAD_NAMES.index(lead) for lead in leads]
+    samples = tuple(lead_samples(header, content, place, signals.name, MEND) for place in places)
+    return _Record(path.stem, samples, codes)
 
 
 def diagnosis_codes(header: Header) -> tuple[str, ...]:

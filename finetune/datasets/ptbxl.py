@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 RECORDS = 21_799
 RATE_HZ = 100
 SAMPLES = 1000
-LEAD_II = 1
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+"""In the order of the files."""
 DATABASE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
 VALIDATION_FOLD, TEST_FOLD, FOLDS = 9, 10, range(1, 11)
 MEND = "compare it with the publisher's, or remove it and fetch it again: hpo data get ptb-xl"
@@ -41,6 +42,12 @@ class PtbXl:
     name: str = "ptb-xl"
     folder: str = "ptb-xl"
     version: int = 1
+    leads: tuple[str, ...] = ("II",)
+    all_leads: tuple[str, ...] = LEADS
+
+    def with_leads(self, leads: tuple[str, ...]) -> PtbXl:
+        """Return a reader of these leads; see :class:`finetune.datasets.base.LeadReader`."""
+        return replace(self, leads=leads)
 
     def files(self, root: Path, task: str) -> Sequence[Path]:
         """Return both tables and the two files of every record that is there.
@@ -52,7 +59,7 @@ class PtbXl:
         return sorted([root / DATABASE, _existing(root, STATEMENTS), *pairs])
 
     def read(self, root: Path, task: str) -> WindowSet:
-        """Read lead II of every record, training folds first; raises :class:`DataError`."""
+        """Read the leads of every record, training folds first; raises :class:`DataError`."""
         listed = _database(root)
         table = _present(listed, root)
         split = np.array([_split_code(fold) for fold in table["strat_fold"]], np.int8)
@@ -63,7 +70,7 @@ class PtbXl:
         expected = max(RECORDS, len(listed))
         notes = [_absence(listed, table, expected)] if len(table) < expected else []
         return WindowSet(
-            signal=np.stack([_lead_ii(root, name) for name in table["filename_lr"]]),
+            signal=np.stack([_signals(root, name, self.leads) for name in table["filename_lr"]]),
             labels=_superclasses(table["scp_codes"], _classes_by_code(root), root / DATABASE),
             groups=groups,
             split=split,
@@ -160,14 +167,17 @@ def _superclasses(cells: pd.Series[str], by_code: dict[str, str], path: Path) ->
     return labels
 
 
-def _lead_ii(root: Path, name: str) -> NDArray[np.float32]:
-    """Return lead II of one record (1000,) in mV."""
+def _signals(root: Path, name: str, leads: Sequence[str]) -> NDArray[np.float32]:
+    """Return one lead of a record (1000,), or several (C, 1000), in mV."""
     signals, text = _pair(root, name)
     header = parse_header(text.read_bytes(), str(text), MEND)
     if (header.rate_hz, header.samples, len(header.leads)) != (RATE_HZ, SAMPLES, 12):
         what = f"{text} has {len(header.leads)} leads of {header.samples} samples at {header.rate_hz:g} Hz"
         raise DataError(what, f"12 leads of {SAMPLES} samples at {RATE_HZ} Hz", MEND)
-    return lead_samples(header, signals.read_bytes(), LEAD_II, str(signals), MEND).millivolts()
+    content = signals.read_bytes()
+    places = [LEADS.index(lead) for lead in leads]
+    parts = [lead_samples(header, content, place, str(signals), MEND).millivolts() for place in places]
+    return parts[0] if len(parts) == 1 else np.stack(parts)
 
 
 def _split_code(fold: float) -> int:

@@ -70,7 +70,7 @@ def data_loader(
         key = (inputs, fold)
         if key not in placed:
             prepared = prepare(inputs, data_dir, cache_dir, fold=fold)
-            placed[key] = place(prepared, find_task(inputs.task), device)
+            placed[key] = place(prepared, find_task(inputs.task, inputs.own), device)
         return placed[key]
 
     return load

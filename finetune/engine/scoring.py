@@ -23,7 +23,7 @@ def score(
     spec: RunSpec, checkpoint: Path, data_dir: Path, cache_dir: Path, device: torch.device
 ) -> TestScores:
     """Return the predictions and metrics of one checkpoint on the test split, in label units."""
-    task = find_task(spec.inputs.task)
+    task = find_task(spec.inputs.task, spec.inputs.own)
     model = build_model(spec, task)
     load_best(checkpoint, model)
     prepared = prepare(spec.inputs, data_dir, cache_dir, fold=spec.fold)
@@ -41,7 +41,7 @@ def score(
 
 def score_constant(inputs: InputSpec, fold: int | None, data_dir: Path, cache_dir: Path) -> TestScores:
     """Return what the trivial predictor of the training windows scores on the test split."""
-    task = find_task(inputs.task)
+    task = find_task(inputs.task, inputs.own)
     training = prepare(inputs, data_dir, cache_dir, fold=fold).train.y
     test = load_test(inputs, data_dir, cache_dir, fold=fold)
     metrics = trivial_metrics(task, training, test.y)

@@ -2,6 +2,7 @@
 
     weights.safetensors       backbone and head
     config.json               run, task, backbone architecture, input preparation, label scale
+    code/                     of a user's own encoder: what hpo predict --code needs
     preparation.safetensors   mean and standard deviation of every position (normalisation "position" only)
     MODEL_CARD.md             in words, from whoever exports
 
@@ -14,7 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from finetune.backbones import BACKBONES, build_backbone
+from finetune.backbones import build_backbone
 from finetune.backbones.base import Backbone
 from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
+from finetune.backbones.code_folder import HUGGING_FACE, code_files, code_folder
+from finetune.backbones.each_channel import EachChannel, for_channels
 from finetune.data.cache import prepare_windows
 from finetune.data.prepared import preparation
 from finetune.engine.checkpoint import load_best
@@ -36,9 +39,10 @@ from finetune.engine.loop import predict
 from finetune.engine.scoring import to_probabilities
 from finetune.errors import CheckpointError, SettingError
 from finetune.model import FineTunedModel, Head, build_model
+from finetune.own import OwnData
 from finetune.random import Purpose, torch_generator
 from finetune.signals import CHUNK, Float32s, cut_windows
-from finetune.spec import BackboneSpec, InputSpec, Predictions, RunSpec
+from finetune.spec import BackboneSpec, Factory, InputSpec, Predictions, RunSpec
 from finetune.tasks import Task, find_task
 
 FORMAT = 1
@@ -62,7 +66,7 @@ def export(
     """
     if out.exists() and (not out.is_dir() or {file.name for file in out.iterdir()} - _NAMES):
         raise SettingError(f"{out} holds other files", "a folder of its own for the model", "use --out DIR")
-    task = find_task(spec.inputs.task)
+    task = find_task(spec.inputs.task, spec.inputs.own)
     model = build_model(spec, task)
     load_best(checkpoint, model)
     prepared = preparation(spec.inputs, data_dir, cache_dir, fold=spec.fold)
@@ -80,13 +84,32 @@ def export(
         CONFIG: lambda file: file.write_text(json.dumps(config, indent=2) + "\n"),
         CARD: lambda file: file.write_text(card, encoding="utf-8"),
     }
+    writers |= _code_writers(spec.backbone.factory)
     if prepared.statistics is not None:
         statistics = {"mean": prepared.statistics[0], "std": prepared.statistics[1]}
         writers[STATISTICS] = lambda file: save_file(statistics, file)
     return _write(out, writers)
 
 
-_NAMES = {WEIGHTS, CONFIG, STATISTICS, CARD}
+CODE = "code"
+_NAMES = {WEIGHTS, CONFIG, STATISTICS, CARD, CODE}
+
+
+def _code_writers(factory: Factory | None) -> dict[str, Callable[[Path], object]]:
+    """Return how the code of a user's own encoder is copied: name in the model folder -> a call."""
+    folder = code_folder()
+    if factory is None or factory.entry == HUGGING_FACE or folder is None:
+        return {}
+    files = {path for entry in factory.entries for path in code_files(entry, folder)}
+
+    def copy(source: Path) -> Callable[[Path], object]:
+        def write(file: Path) -> None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, file)
+
+        return write
+
+    return {f"{CODE}/{path.relative_to(folder).as_posix()}": copy(path) for path in sorted(files)}
 
 
 def _write(out: Path, writers: dict[str, Callable[[Path], object]]) -> list[Path]:
@@ -110,6 +133,7 @@ def _write(out: Path, writers: dict[str, Callable[[Path], object]]) -> list[Path
 
 def _architecture(backbone: object) -> dict[str, Any] | None:
     """Return what a CM-SSL encoder is built from; other families have one architecture each."""
+    backbone = backbone.encoder if isinstance(backbone, EachChannel) else backbone
     architecture = getattr(backbone, "architecture", None)
     return asdict(architecture) if isinstance(architecture, CmsslArchitecture) else None
 
@@ -132,10 +156,22 @@ class ExportedModel:
     label_mean: NDArray[np.float64] | None
     label_std: NDArray[np.float64] | None
 
+    def columns_of(self, told: str | None) -> list[str]:
+        """Return the columns or leads of the channels: those ``told`` with commas, or those of training."""
+        own = self.inputs.own.signal if self.inputs.own is not None else self.inputs.leads
+        names = list(own) if told is None else [name.strip() for name in told.split(",")]
+        if len(names) != self.inputs.channels:
+            raise SettingError(
+                f"{len(names)} channels are named",
+                f"{self.inputs.channels}, as in training",
+                "type: --column A,B",
+            )
+        return names
+
     def predict(
         self, signal: Float32s, rate_hz: float, stride_s: float | None, device: torch.device
     ) -> Predictions:
-        """Return what the model says of every window of a signal (samples,).
+        """Return what the model says of every window of a signal (C, samples).
 
         ``stride_s`` None: 2 s for PPG, the window's length for ECG. Raises :class:`SettingError` for a
         signal that is shorter than a window, where training windows were never padded.
@@ -143,9 +179,9 @@ class ExportedModel:
         stride = round((stride_s or self._usual_stride_s) * self.rate_hz)
         if stride < 1:
             raise SettingError(f"stride {stride_s} s", f"at least {1 / self.rate_hz:g} s")
-        windows = cut_windows(
-            self._fitted(resample(signal, rate_hz, self.rate_hz)), self.window_samples, stride
-        )
+        fitted = self._fitted(resample(self._filtered(signal, rate_hz), rate_hz, self.rate_hz))
+        windows = np.stack([cut_windows(one, self.window_samples, stride) for one in fitted], axis=1)
+        windows = windows[:, 0] if windows.shape[1] == 1 else windows
         model = self.model.to(device)
         parts = [
             self._values(model, windows[start : start + CHUNK], device)
@@ -160,20 +196,28 @@ class ExportedModel:
     def _usual_stride_s(self) -> float:
         return 2.0 if self.task.signal == "ppg" else self.task.window_s
 
+    def _filtered(self, signal: Float32s, rate_hz: float) -> Float32s:
+        """Return the signal as the training recordings were filtered."""
+        if self.inputs.own is None or not self.inputs.own.filters:
+            return signal
+        from finetune.datasets.own.cutting import filtered
+
+        return filtered(signal, rate_hz, self.inputs.own.filters)
+
     def _fitted(self, signal: Float32s) -> Float32s:
         """Return the signal, padded with zeros where the training recordings were."""
-        short = self.window_samples - len(signal)
+        short = self.window_samples - signal.shape[1]
         if short > 0 and self.task.name in PADDED:
-            return np.pad(signal, (0, short))
+            return np.pad(signal, ((0, 0), (0, short)))
         if short > 0:
             raise SettingError(
-                f"the signal has {len(signal) / self.rate_hz:g} s", f"at least {self.task.window_s:g} s"
+                f"the signal has {signal.shape[1] / self.rate_hz:g} s", f"at least {self.task.window_s:g} s"
             )
         return signal
 
     def _values(self, model: FineTunedModel, windows: Float32s, device: torch.device) -> NDArray[np.float32]:
         """Return the outputs (N, outputs) of raw windows; NaN for one with missing samples."""
-        whole = np.isfinite(windows).all(axis=1)
+        whole = np.isfinite(windows).all(axis=tuple(range(1, windows.ndim)))
         values = np.full((len(windows), self.task.outputs), np.nan, np.float32)
         if whole.any():
             x = prepare_windows(windows[whole], self.inputs, self.statistics)
@@ -191,7 +235,7 @@ def columns(task: Task) -> tuple[str, ...]:
 
 
 def resample(signal: Float32s, rate_hz: float, wanted_hz: float) -> Float32s:
-    """Return a signal at another rate (polyphase filter); the same signal when the rates agree."""
+    """Return a signal (..., samples) at another rate (polyphase filter); itself when the rates agree."""
     if rate_hz <= 0:
         raise SettingError(f"rate {rate_hz} Hz", "a rate above 0")
     if abs(rate_hz / wanted_hz - 1) < 1e-9:
@@ -199,16 +243,18 @@ def resample(signal: Float32s, rate_hz: float, wanted_hz: float) -> Float32s:
     from scipy.signal import resample_poly
 
     ratio = Fraction(wanted_hz / rate_hz).limit_denominator(1000)
-    resampled: Float32s = resample_poly(signal, ratio.numerator, ratio.denominator).astype(np.float32)
+    resampled: Float32s = resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1).astype(
+        np.float32
+    )
     return resampled
 
 
 def load_exported(folder: Path) -> ExportedModel:
     """Return the model that :func:`export` wrote; raises :class:`CheckpointError` for anything else."""
     config = _config(folder)
-    task = find_task(config["task"]["name"])
-    inputs, run = InputSpec(**config["run"]["inputs"]), config["run"]
-    backbone = _empty_backbone(BackboneSpec(**run["backbone"]), config["architecture"], task, inputs.samples)
+    inputs, run = _inputs(config["run"]["inputs"]), config["run"]
+    task = find_task(config["task"]["name"], inputs.own)
+    backbone = _empty_backbone(_backbone_spec(run["backbone"]), config["architecture"], task, inputs)
     head = Head(backbone.embedding, task.outputs, torch_generator(0, Purpose.HEAD))
     model = FineTunedModel(backbone, head)
     try:
@@ -224,6 +270,17 @@ def load_exported(folder: Path) -> ExportedModel:
     )
 
 
+def _inputs(stored: dict[str, Any]) -> InputSpec:
+    own = stored.get("own")
+    leads = tuple(stored.get("leads", ()))
+    return InputSpec(**{**stored, "own": None if own is None else OwnData.of_json(own), "leads": leads})
+
+
+def _backbone_spec(stored: dict[str, Any]) -> BackboneSpec:
+    factory = stored.get("factory")
+    return BackboneSpec(**{**stored, "factory": None if factory is None else Factory(**factory)})
+
+
 def _config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
@@ -237,9 +294,11 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _empty_backbone(
-    spec: BackboneSpec, architecture: dict[str, Any] | None, task: Task, samples: int
+    spec: BackboneSpec, architecture: dict[str, Any] | None, task: Task, inputs: InputSpec
 ) -> Backbone:
     """Return the backbone without its pretrained weights, which the model's own will fill."""
-    if BACKBONES[spec.name].family == "cmssl" and architecture is not None:
-        return CmsslEncoder(CmsslArchitecture(**architecture))
-    return build_backbone(BackboneSpec(spec.name, "none"), task, samples=samples, dropout=None, seed=0)
+    if architecture is not None:
+        return for_channels(CmsslEncoder(CmsslArchitecture(**architecture)), 1, inputs.channels)
+    factory = None if spec.factory is None else replace(spec.factory, weights_hash="")
+    empty = BackboneSpec(spec.name, "none", factory)
+    return build_backbone(empty, task, samples=inputs.samples, dropout=None, seed=0, channels=inputs.channels)

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3
 
 from hpo.analysis.box import Box, Floats, Lattice, SearchSpace
 from hpo.analysis.choice import Places, chosen_places
-from hpo.analysis.evidence import Evidence, classify, gather, has_folds, points_of, thinned
+from hpo.analysis.evidence import MIN_MODEL, Evidence, classify, gather, has_folds, points_of, thinned
 from hpo.analysis.fitting import ModelFit, model_fit
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.matters import matters_of
@@ -39,8 +39,6 @@ from hpo.study.setting import HasSetting
 if TYPE_CHECKING:  # a worker, which needs the model but has no tables, starts without pandas
     import pandas as pd
 
-MIN_MODEL = 4
-"""Complete trials below which there is no model at all."""
 MIN_COMPLETE = 10
 """Complete trials below which no ratio is called identified (chosen by us: two for each coefficient of
 the surrogate's trend)."""

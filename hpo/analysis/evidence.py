@@ -23,6 +23,8 @@ from hpo.study.setting import HasSetting
 if TYPE_CHECKING:  # a worker, which has no tables, starts without pandas
     import pandas as pd
 
+MIN_MODEL = 4
+"""Complete trials below which there is no model at all, and trials are ranked by their own losses."""
 WIDER = 10
 """Gains are learned on a scale that is so many times as wide and compresses outliers only (chosen by us)."""
 

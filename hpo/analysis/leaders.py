@@ -7,12 +7,10 @@ from collections.abc import Iterable
 import pandas as pd
 
 from hpo.analysis.box import Box, SearchSpace
-from hpo.analysis.evidence import classify, gather, points
+from hpo.analysis.evidence import MIN_MODEL, classify, gather, points
 from hpo.analysis.posterior import fit_surrogate
 from hpo.study.setting import Setting
 
-MIN_MODEL = 4
-"""Complete trials below which leaders are ranked by their own losses."""
 MAX_MODEL = 300
 """Of more complete trials, so many with the lowest losses are modelled: the time grows with their cube."""
 

@@ -10,6 +10,7 @@ import typer
 
 from hpo.cli.terminal import (
     CacheDir,
+    Code,
     DataDir,
     Device,
     Json,
@@ -38,6 +39,7 @@ def confirm(
     workers: Workers = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

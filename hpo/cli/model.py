@@ -10,6 +10,7 @@ import typer
 
 from hpo.cli.terminal import (
     CacheDir,
+    Code,
     DataDir,
     Device,
     Json,
@@ -27,6 +28,7 @@ def export(
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -53,13 +55,19 @@ def predict(
         float | None, typer.Option("--rate", metavar="HZ", help="Sampling rate; a WFDB record knows its own.")
     ] = None,
     column: Annotated[
-        str | None, typer.Option("--column", metavar="NAME", help="Column or lead, where there are several.")
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="Column or lead, where there are several; a list with commas for a model of several.",
+        ),
     ] = None,
     stride: Annotated[
         float | None,
         typer.Option("--stride", metavar="S", help="Seconds between windows [2 for PPG, a window for ECG]."),
     ] = None,
     device: Device = "auto",
+    code: Code = None,
 ) -> None:
     """Print a model's predictions for a signal as CSV, one line a window."""
     import csv

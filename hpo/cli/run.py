@@ -15,6 +15,7 @@ from finetune.api import FinetuneError
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
+    Code,
     DataDir,
     Device,
     Json,
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     from hpo.study import StudySpec
 
 
+AsName = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NAME", help="Begin a new study of that name with the same file."),
+]
+
+
 def run(
     study: Annotated[
         list[str],
@@ -52,6 +59,7 @@ def run(
     ] = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     slots: Annotated[
         str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")
@@ -59,6 +67,7 @@ def run(
     allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
+    as_name: AsName = None,
     as_json: Json = False,
 ) -> None:
     """Search up to a budget and print the answer; creates or resumes."""
@@ -66,11 +75,9 @@ def run(
 
     from hpo.cli.groups import expand
     from hpo.report.told import to_json
-    from hpo.search_here import check_at_least_one, launch, make_settings, read_spec
+    from hpo.search_here import check_at_least_one, launch, make_settings, read_specs
 
-    specs = [
-        read_spec(name, allow_partial=allow_partial, known_within=known_within) for name in expand(study)
-    ]
+    specs = read_specs(expand(study), as_name, allow_partial=allow_partial, known_within=known_within)
     check_at_least_one("--trials", trials)
     check_at_least_one("--workers", workers)
     url, console = url_of(storage), Console(stderr=True)
@@ -80,14 +87,9 @@ def run(
     def search(spec: StudySpec) -> dict[str, Any]:
         left_s = None if deadline is None else max(1.0, deadline - time.monotonic())
         mine, total = replace(settings, timeout_s=left_s), trials or spec.budget.trials
+        warm = warm_start or ()
         launched = launch(
-            spec,
-            url,
-            total=total,
-            workers=workers,
-            settings=mine,
-            console=console,
-            warm_start=warm_start or (),
+            spec, url, total=total, workers=workers, settings=mine, console=console, warm_start=warm
         )
         _print_outcome(launched, url, as_json)
         return to_json(launched.findings, url)

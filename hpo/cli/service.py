@@ -14,6 +14,7 @@ import typer
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
+    Code,
     DataDir,
     Device,
     Json,
@@ -53,6 +54,7 @@ def worker(
     ] = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -105,6 +107,7 @@ def submit(
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
@@ -113,14 +116,16 @@ def submit(
     """Register a study, or more trials of it, for the workers of the database, and return."""
     from hpo.ledger.ledger import Ledger
     from hpo.reading.standing import attached_workers
-    from hpo.search_here import check_at_least_one, make_settings, read_spec, warm_from
+    from hpo.search_here import check_at_least_one, make_settings, read_spec, settled, warm_from
     from hpo.worker import open_study
 
     check_at_least_one("--trials", trials)
     spec = read_spec(study, allow_partial=allow_partial, known_within=known_within)
     url = url_of(storage)
     total = trials or spec.budget.trials
-    settings, warm = make_settings(data, cache, "auto", None), warm_from(url, warm_start or (), spec)
+    settings = make_settings(data, cache, "auto", None)
+    spec = settled(spec, settings.data_dir)
+    warm = warm_from(url, warm_start or (), spec)
     row = open_study(url, spec, settings, total=total, warm=warm)
     with database(url) as engine:
         Ledger(engine).set_priority(row.study_id, priority)
@@ -185,6 +190,7 @@ def slurm(
     ] = Path("slurm-logs"),
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    code: Code = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,25 @@ DataDir = Annotated[
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache", envvar="HPO_CACHE", metavar="DIR", help="Folder for prepared windows."),
+]
+
+
+def _allow_code(folder: Path | None) -> Path | None:
+    """Let this process, and those that it starts, run code out of one folder."""
+    if folder is not None:
+        os.environ["HPO_CODE"] = str(folder.expanduser().absolute())
+    return folder
+
+
+Code = Annotated[
+    Path | None,
+    typer.Option(
+        "--code",
+        envvar="HPO_CODE",
+        metavar="DIR",
+        callback=_allow_code,
+        help="Folder whose code a study may name; none runs without it.",
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="W", help="Processes [one a core, or one a GPU].")

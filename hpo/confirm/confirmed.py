@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from finetune.api import Task, find_task
+from finetune.api import Task
 from hpo.confirm.paired import MIN_SEEDS, Comparison, Floats, adjust, compare, verdict
 from hpo.confirm.unit_intervals import Estimate, Split, estimates
 from hpo.errors import UsageError
@@ -17,7 +17,7 @@ from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.optuna_rows import plain
-from hpo.study import PublishedResult, StudySpec
+from hpo.study import PublishedResult, stored_spec
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,12 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
             f"{choice.study}: not confirmed yet", "", f"type: hpo confirm --study {choice.study}"
         )
     row = ledger.study(choice.study)
-    spec, task = StudySpec.model_validate(row.spec), find_task(row.spec["task"])
+    spec = stored_spec(row.name, row.spec)
+    task = spec.what
     found = ChoiceBook(engine).scores(row.study_id, choice.choice_hash)
     partial = row.data.get("partial", "")
     labels = [*(["synthetic signals"] * task.synthetic), *([f"partial: {partial}"] * bool(partial))]
+    labels += ["subjects not known"] * (not task.knows_subjects)
     return Confirmation(
         choice.study,
         task,

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from finetune.api import find_task
 from hpo.diary.file import DiaryRow, read_diary
 from hpo.ledger.imported import HandMade, import_runs
 from hpo.ledger.ledger import Ledger
@@ -21,7 +20,7 @@ from hpo.ledger.values import StudyRow
 from hpo.reading.frames import trials_frame
 from hpo.reading.standing import is_there
 from hpo.search import own_seed, tuning_seed
-from hpo.study import Configuration, StudySpec, load_spec
+from hpo.study import Configuration, StudySpec, load_spec, stored_spec
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Settings, open_ledger
 
@@ -59,7 +58,7 @@ def import_diary(engine: sa.Engine, study: str, file: Path) -> list[Deed]:
     :class:`hpo.errors.UnknownStudyError`.
     """
     row = Ledger(engine).study(study)
-    spec = StudySpec.model_validate(row.spec)
+    spec = stored_spec(row.name, row.spec)
     return _Import(engine, row, spec).take(read_diary(file, spec), file.name)
 
 
@@ -68,7 +67,7 @@ class _Import:
         self._engine = engine
         self._row = row
         self._spec = spec
-        self._yardstick = find_task(spec.task).yardstick
+        self._yardstick = spec.what.yardstick
         trials = trials_frame(engine, row.study_id)
         self._next = len(trials)
         self._known: dict[tuple[object, ...], int] = {}

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.api import find_task
 from hpo.errors import UsageError
 from hpo.study import Range, StudySpec
 from hpo.study.yaml_lines import nearest
@@ -72,7 +71,7 @@ def _header_faults(header: Sequence[str], spec: StudySpec) -> Iterator[str]:
         yield f"column {name} is there {header.count(name)} times; expected once"
     for name in AMBIGUOUS:
         if name in header:
-            yardstick = find_task(spec.task).yardstick
+            yardstick = spec.what.yardstick
             yield f"column {name} does not say which loss; expected validation_{yardstick}"
 
 
@@ -88,14 +87,14 @@ class _Reading:
 
     def row(self, line: int) -> DiaryRow:
         """Return the row; what was wrong with it is in :attr:`faults`."""
-        space, metrics = self._spec.space, find_task(self._spec.task).metrics
+        space, metrics = self._spec.space, self._spec.what.metrics
         lr = self._rate("lr", space.lr)
         if self._cells.get("backbone_lr"):
             backbone_lr = self._rate("backbone_lr", space.backbone_lr)
         else:
             backbone_lr = self._inside("ratio", lr / (self._number("ratio") or math.nan), space.backbone_lr)
         validation = self._metrics(VALIDATION)
-        yardstick = find_task(self._spec.task).yardstick
+        yardstick = self._spec.what.yardstick
         if "loss" in validation:
             validation.setdefault(yardstick, validation.pop("loss"))
         bare = {name: self._number(name) for name in metrics if self._cells.get(name)}

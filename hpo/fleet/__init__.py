@@ -27,7 +27,7 @@ from hpo.ledger.values import StudyRow
 from hpo.storage import patiently
 from hpo.worker import Event, Settings, WorkSummary
 from hpo.worker.session import open_ledger
-from hpo.worker.stop import Stop, Stopped, within
+from hpo.worker.stop import Stop, Stopped
 from hpo.worker.trial import tell_ended
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ class _Fleet:
         for child in killed:
             child.kill()
         self._bury()
-        within(LAST_S, lambda: self._reap_all(killed))
+        self._stop.last_words(LAST_S, lambda: self._reap_all(killed))
 
 
 def gpus(device: str) -> list[str]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import pandas as pd
 import sqlalchemy as sa
 
-from finetune.api import Task, find_task
+from finetune.api import Task
 from hpo.analysis import answer
 from hpo.analysis.values import Answer
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import StudySpec
+from hpo.study import StudySpec, stored_spec
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Findings:
     @property
     def task(self) -> Task:
         """The task of the study."""
-        return find_task(self.spec.task)
+        return self.spec.what
 
     @property
     def trivial(self) -> float:
@@ -50,17 +50,18 @@ class Findings:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What every output must say of the data: synthetic, partial."""
+        """What every output must say of the data: synthetic, partial, subjects not known."""
         partial = self.row.data.get("partial", "")
         synthetic = ["synthetic signals"] if self.task.synthetic else []
-        return (*synthetic, *([f"partial: {partial}"] if partial else []))
+        unknown = [] if self.task.knows_subjects else ["subjects not known"]
+        return (*synthetic, *([f"partial: {partial}"] if partial else []), *unknown)
 
 
 def find_out(engine: sa.Engine, study: str) -> Findings:
     """Read ``study`` and work out its answer; raises :class:`hpo.errors.UnknownStudyError`."""
     ledger = Ledger(engine)
     row = ledger.study(study)
-    spec = StudySpec.model_validate(row.spec)
+    spec = stored_spec(row.name, row.spec)
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
     found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)

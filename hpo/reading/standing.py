@@ -8,13 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from finetune.api import find_task
+from finetune.api import FinetuneError, Task
+from hpo.errors import MismatchError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.reading.activity import activities, failed_slots, throughput
 from hpo.storage import parse_url, reading, redact, sqlite_file
 from hpo.storage.tables import slots
-from hpo.study import Configuration
+from hpo.study import Configuration, stored_spec
 
 ATTACHED_S = 300.0
 """A worker that was silent for longer, and runs nothing, is not shown: five leases."""
@@ -65,19 +66,21 @@ def is_there(url: str) -> bool:
 
 
 def standing(row: StudyRow, counts: Counts, url: str) -> dict[str, Any]:
-    """Return what a study is and how far it is, as JSON values."""
-    task = find_task(row.spec["task"])
+    """Return what a study is and how far it is, as JSON values; also of one that is not known here."""
+    task = known_task(row)
     return {
         "study": row.name,
-        "task": task.name,
+        "task": str(row.spec.get("task", "")),
+        "known_here": task is not None,
         "storage": redact(url),
         "kind": row.kind,
         "state": row.state,
         "fingerprint": row.fingerprint,
-        "synthetic": task.synthetic,
+        "synthetic": task is not None and task.synthetic,
+        "subjects_known": task is None or task.knows_subjects,
         "partial": row.data.get("partial", ""),
-        "yardstick": task.yardstick,
-        "unit": task.unit,
+        "yardstick": task.yardstick if task else "",
+        "unit": task.unit if task else "",
         "budget": budget(counts),
         "finished": counts.finished,
         "complete": counts.complete,
@@ -87,6 +90,14 @@ def standing(row: StudyRow, counts: Counts, url: str) -> dict[str, Any]:
         "silent": counts.silent,
         "epochs": counts.epochs,
     }
+
+
+def known_task(row: StudyRow) -> Task | None:
+    """Return the task of a study; None when this version does not know its task, encoder, losses or keys."""
+    try:
+        return stored_spec(row.name, row.spec).what
+    except (MismatchError, FinetuneError):
+        return None
 
 
 def foreign_trials(engine: sa.Engine, study_id: int) -> int:

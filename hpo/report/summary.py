@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ import sqlalchemy as sa
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import StudyRow
 from hpo.reading.findings import Findings, find_out
+from hpo.reading.standing import known_task
 from hpo.report.wording import YARDSTICKS
 from hpo.report.wording.numbers import with_error
 
@@ -56,12 +59,39 @@ class Row:
 
 def summarise(engine: sa.Engine) -> list[Row]:
     """Return a row for every search in the database, by name; raises when there is none."""
-    names = sorted(row.name for row in Ledger(engine).studies() if row.kind == "search")
-    if not names:
+    rows = sorted((row for row in Ledger(engine).studies() if row.kind == "search"), key=lambda row: row.name)
+    if not rows:
         raise UnknownStudyError(
             "no study in the database", "one or more", "type: hpo run --study synthetic_rr"
         )
-    return [_row(engine, find_out(engine, name)) for name in names]
+    return [
+        _row(engine, find_out(engine, row.name)) if known_task(row) is not None else _unknown_row(engine, row)
+        for row in rows
+    ]
+
+
+def _unknown_row(engine: sa.Engine, row: StudyRow) -> Row:
+    """Return what can be said of a study whose task, encoder or loss this version does not know."""
+    counts = Ledger(engine).counts(row.study_id)
+    return Row(
+        study=row.name,
+        task=str(row.spec.get("task", "")),
+        data="unknown to this version",
+        finished=counts.finished,
+        failed=counts.failed,
+        yardstick="",
+        unit="",
+        ratio=None,
+        ratio_interval=None,
+        expected=None,
+        standard_error=None,
+        trivial=math.nan,
+        against_trivial="",
+        ours={},
+        ours_is="",
+        published={},
+        published_name="",
+    )
 
 
 def _row(engine: sa.Engine, findings: Findings) -> Row:
@@ -120,7 +150,9 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.finished} ({row.failed} failed)" if row.failed else str(row.finished),
         _ratio(row),
         f"{row.yardstick} {loss}",
-        f"{row.trivial:.4g}" + ("" if row.against_trivial == "beats" else f" ({row.against_trivial})"),
+        "-"
+        if math.isnan(row.trivial)
+        else f"{row.trivial:.4g}" + ("" if row.against_trivial == "beats" else f" ({row.against_trivial})"),
         f"{_metrics(row.ours)} ({row.ours_is})" if row.ours else "-",
         f"{_metrics(row.published)} (test, {row.published_name})" if row.published else "nothing published",
     )

@@ -1,4 +1,4 @@
-"""The spec's sampler and pruner: history -> the next configuration; a run and the others -> stop or go on.
+"""The spec's sampler: history -> the next configuration. When a run is stopped: :mod:`hpo.search.pruning`.
 
 A sampler is any of Optuna's, or our own, given a mirror of the study that lives in memory: one small record a
 trial, refreshed by one query for what finished since the last look. So a suggestion costs no more than the
@@ -21,10 +21,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from hpo.ledger.values import Peers
 from hpo.search.history import Past, PastTrial
 from hpo.search.mirror import frozen, mirror
-from hpo.study import Configuration, Pruner, Sampler, Space, StudySpec
+from hpo.study import Configuration, Sampler, Space, StudySpec
 from hpo.study.setting import Setting
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ __all__ = [
     "PastTrial",
     "Suggester",
     "distributions",
-    "is_above_median",
     "make_sampler",
     "own_seed",
     "seed_of_round",
@@ -177,16 +175,3 @@ def make_sampler(sampler: Sampler, *, seed: int, memory: Memory | None = None) -
 def _only_value(distribution: BaseDistribution) -> float:
     """Return the internal value of a distribution that holds one value."""
     return distribution.low if isinstance(distribution, FloatDistribution) else 0.0
-
-
-def is_above_median(pruner: Pruner, epoch: int, best: float | None, peers: Peers) -> bool:
-    """Return whether the median rule stops a run whose ``best`` loss up to ``epoch`` is this. Pure.
-
-    ``best`` is None when no epoch was finite. The rule (Golovin et al. 2017, Vizier, section 3.2; as
-    Optuna's MedianPruner): stop when the best value so far is worse than the median of the peers' best
-    values up to the same epoch, but never in the first ``warmup_epochs``, nor with fewer than
-    ``startup_trials`` peers.
-    """
-    if epoch <= pruner.warmup_epochs or peers.count < max(1, pruner.startup_trials):
-        return False
-    return best is None or best > peers.median

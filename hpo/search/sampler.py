@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3.6 ships no types
 
 from hpo.analysis.box import Box, Floats, Lattice
-from hpo.analysis.evidence import Evidence, Seen, returning, thinned
+from hpo.analysis.evidence import MIN_MODEL, Evidence, Seen, returning, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.likelihood import problem_of
 from hpo.analysis.posterior import fit_surrogate
@@ -33,8 +33,6 @@ from hpo.search.acquisition import Rule, best_point
 
 MAX_MODEL = 150
 """Trials in the model; of more, those that matter (:func:`hpo.analysis.evidence.thinned`)."""
-MIN_MODEL = 4
-"""Complete trials below which there is no model."""
 GROWTH = 1.2
 """The model's parameters are drawn anew when there are so many times as many trials; in between new trials
 only move the landscape."""

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.api import BackboneSpec, InputSpec, Mode, RunSpec
+from finetune.api import InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
-from hpo.errors import SpecError, UnknownStudyError
+from hpo.errors import MismatchError, SpecError, UnknownStudyError
+from hpo.study.own_signals import OwnSignals
 from hpo.study.parts import (
     LAST_TUNING_SEED,
     Backbone,
@@ -42,6 +43,8 @@ from hpo.study.yaml_lines import Path as KeyPath
 
 __all__ = [
     "LAST_TUNING_SEED",
+    "LONGEST_NAME",
+    "STUDY_NAME",
     "Backbone",
     "Budget",
     "Configuration",
@@ -57,9 +60,12 @@ __all__ = [
     "Space",
     "StudySpec",
     "Validation",
+    "keep_defaults",
     "load_spec",
     "parse_spec",
     "shipped_studies",
+    "stored_spec",
+    "task_of",
     "studies_folder",
 ]
 
@@ -78,13 +84,18 @@ _TEXTS: dict[str, Any] = {
 """What cannot change a trial's numbers, and so is not in the fingerprint."""
 
 
+STUDY_NAME, LONGEST_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", 100
+
+
 class StudySpec(Part):
     """One study: what is searched for which task, and how. See docs/studies.md for every key."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    name: str = Field(pattern=STUDY_NAME, max_length=LONGEST_NAME)
     title: str = ""
     notes: str = ""
-    task: str
+    task: str = ""
+    """Of ours; with ``data`` the name of a user's own signals."""
+    data: OwnSignals | None = None
     inputs: Inputs = Inputs()
     validation: Validation = Validation()
     backbone: Backbone
@@ -101,6 +112,16 @@ class StudySpec(Part):
     known: tuple[NamedConfiguration, ...] = ()
     published: tuple[PublishedResult, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_task(cls, given: Any) -> Any:
+        """Let ``data`` name the task where the file does not."""
+        if not isinstance(given, dict) or given.get("task") is not None:
+            return given
+        data = given.get("data")
+        own = data if isinstance(data, OwnSignals) else _part(OwnSignals, data)
+        return given if own is None else {**given, "task": own.task_name}
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         wrong = disagreements(
@@ -110,19 +131,30 @@ class StudySpec(Part):
             self.space,
             {("baseline",): self.baseline}
             | {("known", place): known for place, known in enumerate(self.known)},
+            self.data,
         )
         if wrong:
             texts = "; ".join(text for _, text in wrong)
             raise PydanticCustomError("parts_disagree", "{texts}", {"texts": texts})
         return self
 
+    @property
+    def what(self) -> Task:
+        """The task, ours or of a user's own signals."""
+        return find_task(self.task, None if self.data is None else self.data.signals())
+
     def what_counts(self) -> dict[str, Any]:
         """Return all that can change a trial's numbers, as plain JSON values."""
         counts = self.model_dump(mode="json", exclude=_TEXTS)
         if self.inputs.every == 1:
             del counts["inputs"]["every"]  # studies made before it was there keep their fingerprint
+        if not self.inputs.leads:
+            del counts["inputs"]["leads"]  # as above
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
+        self.backbone.what_counts(counts["backbone"])
+        if self.data is None:
+            del counts["data"]  # as above
         if self.sampler.seed == 0:
             del counts["sampler"]["seed"]  # as above
         return counts
@@ -141,15 +173,22 @@ class StudySpec(Part):
             if here.get(key) != there.get(key)
         ]
 
+    @property
+    def _folds(self) -> int | None:
+        if self.data is not None and self.data.split.folds is not None:
+            return self.data.split.folds
+        return self.validation.k if self.validation.kind == "grouped_folds" else None
+
     def run_spec(self, configuration: Configuration) -> RunSpec:
         """Return the run that tries ``configuration`` in this study."""
         return RunSpec(
             inputs=InputSpec(
                 task=self.task,
-                folds=self.validation.k if self.validation.kind == "grouped_folds" else None,
+                folds=self._folds,
+                own=None if self.data is None else self.data.signals(),
                 **self.inputs.model_dump(),
             ),
-            backbone=BackboneSpec(self.backbone.name, self.backbone.weights),
+            backbone=self.backbone.spec(),
             mode=self.mode,
             recipe=RunRecipe(**self.recipe.model_dump()),
             lr=configuration.lr,
@@ -157,6 +196,13 @@ class StudySpec(Part):
             loss=configuration.loss,
             seed=configuration.seed,
         )
+
+
+def task_of(stored: Mapping[str, Any]) -> Task:
+    """Return the task of a study as a database holds it; raises what :func:`find_task` raises."""
+    data = stored.get("data")
+    own = None if data is None else OwnSignals.model_validate(data)
+    return find_task(stored["task"], None if own is None else own.signals())
 
 
 def _flat(value: Any, path: KeyPath = ()) -> dict[str, Any]:
@@ -170,6 +216,44 @@ def _flat(value: Any, path: KeyPath = ()) -> dict[str, Any]:
     else:
         return {dotted(path): value}
     return {key: leaf for name, part in parts for key, leaf in _flat(part, (*path, name)).items()}
+
+
+def stored_spec(name: str, stored: Mapping[str, Any]) -> StudySpec:
+    """Return the spec that a database holds of a study; raises :class:`MismatchError` for one not known here.
+
+    A version of the program that knows other tasks, encoders, losses or keys may have made it.
+    """
+    try:
+        return StudySpec.model_validate(stored)
+    except ValidationError as error:
+        reasons = "; ".join(dict.fromkeys(_reason(details) for details in error.errors()))
+        raise MismatchError(
+            f"study {name!r} was made by another version of this program ({reasons})",
+            "a study that this version knows",
+            "use the version that made it",
+        ) from error
+
+
+def _reason(details: Any) -> str:
+    where = dotted(details["loc"])
+    text = str(details["msg"])[:200]
+    return f"{where}: {text}" if where else text
+
+
+def keep_defaults(spec: StudySpec, stored: Mapping[str, Any]) -> StudySpec:
+    """Return ``spec`` with the sampler and pruner of a stored study where it leaves them to the default.
+
+    A default that changed since then is no wish of the user's: the study keeps what it was made with.
+    """
+    kept: dict[str, Any] = {}
+    for name in ("sampler", "pruner"):
+        part: Part = getattr(spec, name)
+        given = part.model_dump(exclude_unset=True) if name in spec.model_fields_set else {}
+        try:
+            kept[name] = type(part).model_validate({**stored.get(name, {}), **given})
+        except ValidationError:  # another version's: the differences will say so
+            continue
+    return spec.model_copy(update=kept)
 
 
 def studies_folder() -> Path:
@@ -251,16 +335,18 @@ def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:
     paths: list[KeyPath] = [("baseline",)]
     paths += [("known", place) for place in range(len(known) if isinstance(known, list) else 0)]
     read = {path: _part(NamedConfiguration, document.piece(*path)) for path in paths}
+    data = document.piece("data")
     return disagreements(
         document.piece("task"),
         _part(Backbone, document.piece("backbone")),
         [loss for loss in losses if isinstance(loss, str)] if isinstance(losses, list) else [],
         _part(Space, document.piece("space")),
         {path: part for path, part in read.items() if part is not None},
+        _part(OwnSignals, data) or data,
     )
 
 
-_AnyPart = TypeVar("_AnyPart", bound=Part)
+_AnyPart = TypeVar("_AnyPart", bound=BaseModel)
 
 
 def _part(model: type[_AnyPart], value: object) -> _AnyPart | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from finetune.api import (
@@ -14,14 +16,19 @@ from finetune.api import (
     LOSSES,
     TASKS,
     BackboneSpec,
+    Factory,
     FinetuneError,
     Normalisation,
     Precision,
+    Task,
     check_backbone,
+    find_task,
 )
+from hpo.study.own_signals import OwnSignals
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
 
+TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LAST_TUNING_SEED = 9999
 """Confirmation seeds start at 1,000,000, so the two never meet (Eimer et al. 2023, arXiv 2306.01324)."""
 
@@ -121,6 +128,11 @@ class NamedConfiguration(Part):
     source: str = ""
 
 
+def _all_leads(value: Any) -> Any:
+    """Take one name as a list, and ``all`` as the twelve."""
+    return TWELVE_LEADS if value == "all" else (value,) if isinstance(value, str) else value
+
+
 class Inputs(Part):
     """Which windows a trial sees."""
 
@@ -129,6 +141,8 @@ class Inputs(Part):
     train_subjects: int | None = Field(default=None, gt=0)
     every: int = Field(default=1, gt=0)
     """Every n-th training and validation window of each subject; the test split is always whole."""
+    leads: Annotated[tuple[str, ...], BeforeValidator(_all_leads)] = ()
+    """Of a set with several (PTB-XL, CSN), by name, or ``all``; empty: lead II, the reference protocol."""
     allow_partial: bool = False
     """Not part of the fingerprint: the hash of the data says which records were there."""
 
@@ -140,11 +154,72 @@ class Validation(Part):
     k: int = Field(default=5, ge=2)
 
 
+class EncoderInput(Part):
+    """What an encoder of a user's own takes; None: the prepared windows as they are."""
+
+    channels: int | None = Field(default=None, ge=1)
+    rate_hz: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    prepare: str | None = None
+
+
 class Backbone(Part):
-    """Which encoder; ``weights`` is ``builtin``, ``none`` or a path."""
+    """Which encoder; ``weights`` is ``builtin``, ``none`` or a path. With ``factory`` one of a user's own."""
 
     name: str
     weights: str = "builtin"
+    factory: str | None = None
+    """``file.py:function`` in the folder of ``--code``, or ``huggingface:AutoModel``."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    input: EncoderInput = EncoderInput()
+    groups: str | None = None
+    code: str = ""
+    """sha256 of the code, filled in when a study is made."""
+    weights_hash: str = ""
+    """sha256 of the file of weights of a factory, as above."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named(cls, given: Any) -> Any:
+        """Name an encoder of a user's own after its factory, without weights unless it has some."""
+        if not isinstance(given, dict) or not isinstance(given.get("factory"), str):
+            return given
+        file, _, function = given["factory"].partition(":")
+        name = f"{PurePath(file).stem}.{function}"
+        return {"name": name, "weights": "none", **given}
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        own = [key for key in ("options", "groups", "code") if getattr(self, key)]
+        own += ["input"] if self.input != EncoderInput() else []
+        if self.factory is None and own:
+            raise PydanticCustomError(
+                "file_fault", "{key} without a factory; expected factory: file.py:function", {"key": own[0]}
+            )
+        return self
+
+    def spec(self) -> BackboneSpec:
+        """Return the same as finetune takes it."""
+        if self.factory is None:
+            return BackboneSpec(self.name, self.weights)
+        options = json.dumps(self.options, sort_keys=True)
+        told = Factory(
+            entry=self.factory,
+            code_hash=self.code,
+            weights_hash=self.weights_hash,
+            options=options,
+            groups=self.groups,
+            **self.input.model_dump(),
+        )
+        return BackboneSpec(self.name, self.weights, told)
+
+    def what_counts(self, counts: dict[str, Any]) -> None:
+        """Take out of a dump what cannot change a number, or was not there before own encoders were."""
+        if self.factory is None:
+            for key in ("factory", "options", "input", "groups", "code", "weights_hash"):
+                del counts[key]
+        elif self.weights_hash:
+            del counts["weights"]  # the content is in the hash, wherever the file lies
 
 
 class Recipe(Part):
@@ -207,18 +282,36 @@ def disagreements(
     losses: Sequence[str],
     space: Space | None,
     configurations: Mapping[KeyPath, NamedConfiguration],
+    data: object = None,
 ) -> list[tuple[KeyPath, str]]:
-    """Return what does not fit together, as (key, text); parts that are None are faulty by themselves."""
-    wrong = _unknown(("task",), "task", task, list(TASKS))
+    """Return what does not fit together, as (key, text); parts that are None are faulty by themselves.
+
+    ``data``: a user's own signals, or (faulty by itself) something else that is not None.
+    """
+    wrong, what = _task_faults(task, data)
     if backbone is not None:
-        wrong += _backbone_faults(backbone, task)
+        wrong += _backbone_faults(backbone, what)
     for place, loss in enumerate(losses):
-        wrong += _loss_faults(("space", "loss", place), loss, task)
+        wrong += _loss_faults(("space", "loss", place), loss, what)
     for path, configuration in configurations.items():
-        wrong += _loss_faults((*path, "loss"), configuration.loss, task)
+        wrong += _loss_faults((*path, "loss"), configuration.loss, what)
         if space is not None:
             wrong += _outside(path, configuration, space)
     return wrong
+
+
+def _task_faults(task: object, data: object) -> tuple[list[tuple[KeyPath, str]], Task | None]:
+    """Return what is wrong with task and data together, and the task that they name (None: not known)."""
+    own = data.signals() if isinstance(data, OwnSignals) else None
+    if data is None and task in (None, ""):
+        return [(("task",), "missing key 'task'; expected task: (one of ours) or data: (your signals)")], None
+    if data is not None and task not in (None, "", own.name if own else task):
+        return [(("task",), "both task and data are given; expected one of them")], None
+    if own is not None:
+        return [], find_task(own.name, own)
+    if data is not None:
+        return [], None
+    return _unknown(("task",), "task", task, list(TASKS)), TASKS.get(task) if isinstance(task, str) else None
 
 
 def _unknown(path: KeyPath, kind: str, name: object, names: Sequence[str]) -> list[tuple[KeyPath, str]]:
@@ -227,21 +320,23 @@ def _unknown(path: KeyPath, kind: str, name: object, names: Sequence[str]) -> li
     return [(path, f"unknown {kind} {name!r}; expected one of {', '.join(names)}{nearest(name, names)}")]
 
 
-def _backbone_faults(backbone: Backbone, task: object) -> list[tuple[KeyPath, str]]:
-    if not isinstance(task, str) or task not in TASKS:
+def _backbone_faults(backbone: Backbone, task: Task | None) -> list[tuple[KeyPath, str]]:
+    if task is None:
         return _unknown(("backbone", "name"), "backbone", backbone.name, list(BACKBONES))
     try:
-        check_backbone(BackboneSpec(backbone.name, backbone.weights), TASKS[task])
+        check_backbone(backbone.spec(), task)
     except FinetuneError as error:
         key = "weights" if "weights" in error.what else "name"
         return [(("backbone", key), str(error))]
     return []
 
 
-def _loss_faults(path: KeyPath, loss: str, task: object) -> list[tuple[KeyPath, str]]:
-    fitting = TASKS[task].losses if isinstance(task, str) and task in TASKS else LOSSES
-    if loss in LOSSES and loss not in fitting:
-        return [(path, f"loss {loss!r} does not fit task {task!r}; expected one of {', '.join(fitting)}")]
+def _loss_faults(path: KeyPath, loss: str, task: Task | None) -> list[tuple[KeyPath, str]]:
+    fitting = LOSSES if task is None else task.losses
+    if task is not None and loss in LOSSES and loss not in fitting:
+        return [
+            (path, f"loss {loss!r} does not fit task {task.name!r}; expected one of {', '.join(fitting)}")
+        ]
     return _unknown(path, "loss", loss, fitting)
 
 

@@ -23,7 +23,7 @@ from hpo.worker.opening import check_fits, open_study
 from hpo.worker.roster import Roster
 from hpo.worker.session import Event, Session, Settings, checkpoint_folder, open_session, versions
 from hpo.worker.source import Recalled, Source
-from hpo.worker.stop import Stop, Stopped, within
+from hpo.worker.stop import Stop, Stopped
 from hpo.worker.trial import Broken, tell_reaped
 
 __all__ = [
@@ -166,4 +166,4 @@ def _giving_back(session: Session, roster: Roster) -> Iterator[None]:
         yield
     finally:
         with session.stop.silenced():
-            within(LEAVE_S, roster.give_back_all)
+            session.stop.last_words(LEAVE_S, roster.give_back_all)

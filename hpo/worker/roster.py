@@ -8,7 +8,7 @@ from functools import partial
 from finetune.api import FinetuneError
 from hpo.errors import HpoError
 from hpo.ledger.values import Claim, Counts, StudyRow
-from hpo.study import StudySpec
+from hpo.study import stored_spec
 from hpo.worker.opening import check_fits
 from hpo.worker.session import Event, Session, Settings, checkpoint_folder
 from hpo.worker.source import Source
@@ -149,8 +149,8 @@ class Roster:
         """Return the study's source, made at the first call; None for a study that is refused here."""
         key = _key(study)
         if key not in self._sources:
-            spec = StudySpec.model_validate(study.spec)
             try:
+                spec = stored_spec(study.name, study.spec)
                 check_fits(study, spec, self._settings)
             except (HpoError, FinetuneError) as error:
                 self._refuse(study, error)

@@ -23,7 +23,7 @@ from hpo.errors import StorageError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import ledger_on
 from hpo.storage import open_engine, patiently
-from hpo.worker.stop import Stop, within
+from hpo.worker.stop import Stop
 from hpo.worker.watch import Watch
 
 T = TypeVar("T")
@@ -59,8 +59,12 @@ class Trainer(Protocol):
         """Say what a search must know of the data."""
         ...
 
+    def check_model(self, spec: RunSpec) -> None:
+        """Raise what makes a run of that encoder and those weights impossible."""
+        ...
 
-TRAINER_CALLS = ("train", "recommend_slots", "describe_data")
+
+TRAINER_CALLS = ("train", "recommend_slots", "describe_data", "check_model")
 """The calls of :class:`Trainer`: all that is taken from a trainer's module, whatever else it can do."""
 
 
@@ -196,7 +200,7 @@ def open_session(
     finally:
         # A note for people: no reason to fail, or to wait, at the end.
         with stop.silenced(), suppress(SQLAlchemyError, StorageError):
-            within(1.0, partial(ledger.worker_gone, worker))
+            stop.last_words(1.0, partial(ledger.worker_gone, worker))
         engine.dispose()
 
 

@@ -14,7 +14,7 @@ from finetune.api import Report, Run, RunResult
 from hpo.errors import StorageError
 from hpo.ledger.values import Claim, StudyRow
 from hpo.search import Suggester
-from hpo.search.replicator import Replicator
+from hpo.search.race import Replicator
 from hpo.search.settled import Settler
 from hpo.study import StudySpec
 from hpo.worker.session import Event, Session

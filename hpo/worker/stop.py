@@ -98,6 +98,28 @@ class Stop:
         finally:
             self._raises = before
 
+    def last_words(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call, but once the end was asked for wait no longer than that for it to return.
+
+        Then it is left behind, to end with the process. Raises what the call raised in time.
+        """
+        if self.reason is None:
+            call()
+            return
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                call()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, name="last words", daemon=True)
+        thread.start()
+        thread.join(timeout=seconds)
+        if raised and not thread.is_alive():
+            raise raised[0]
+
     def check(self) -> None:
         """Raise :class:`Stopped` if the end was asked for (again, should an earlier one have been eaten)."""
         if self.reason is not None:
@@ -133,23 +155,3 @@ class Stop:
     @property
     def _is_overdue(self) -> bool:
         return self._asked_at is not None and time.monotonic() - self._asked_at >= HELD_S
-
-
-def within(seconds: float, call: Callable[[], object]) -> None:
-    """Call, but wait no longer than that for it to return: then it is left behind, to end with the process.
-
-    Raises what the call raised in time.
-    """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="last words", daemon=True)
-    thread.start()
-    thread.join(timeout=seconds)
-    if raised and not thread.is_alive():
-        raise raised[0]

@@ -27,8 +27,9 @@ from typing import Any, Literal, assert_never
 from finetune.api import EndReason, Report, Run, RunResult
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, NotBegun, Outcome, Point, StudyRow
-from hpo.search import Suggester, is_above_median
-from hpo.search.replicator import Replicator
+from hpo.search import Suggester
+from hpo.search.pruning import UnderWay, goes_on
+from hpo.search.race import Replicator
 from hpo.storage import patiently
 from hpo.study import StudySpec
 from hpo.worker.session import Event, EventKind, Session
@@ -130,42 +131,25 @@ class Trial:
             self._tell("epoch", epoch=report.epoch)
 
     def goes_on(self, report: Report) -> bool:
-        """Return whether the run is worth another epoch, and still ours.
-
-        Only trials that a search chose are pruned: the baseline, known configurations and replicates are
-        what everything else is compared with, and are therefore always complete.
-        """
-        if self.is_lost:
+        """Return whether the run is worth another epoch, and still ours."""
+        configuration = self.claim.configuration
+        if self.is_lost or configuration is None:
             return False
-        is_sought = self.claim.origin in {"search", "transferred"}
-        if not is_sought or not report.is_finite or report.epoch >= self.served.spec.recipe.epochs:
-            return True
-        pruner = self.served.spec.pruner
-        if report.epoch <= pruner.warmup_epochs:
-            return True
-        match pruner.kind:
-            case "none":
-                return True
-            case "median":
-                session = self.served.session
-                peers = session.patiently(lambda: session.ledger.peers_at(self.claim, report.epoch))
-                return not is_above_median(pruner, report.epoch, self.best, peers)
-            case "improvement":
-                return not self._is_hopeless(report.epoch)
-            case other:
-                assert_never(other)
-
-    def _is_hopeless(self, epoch: int) -> bool:
-        """Return whether it will hardly end better than the best configuration is expected to.
-
-        Never while there are too few complete curves to tell.
-        """
-        curve, configuration = self._lowest_by(epoch), self.claim.configuration
-        suggester = self.served.suggester
-        prospects = self.served.session.patiently(lambda: suggester.prospects(self.claim.fold))
-        if prospects is None or configuration is None or not curve:
-            return False
-        return prospects.is_hopeless(configuration, curve)
+        served, session = self.served, self.served.session
+        run = UnderWay(
+            self.claim.origin,
+            configuration,
+            report.epoch,
+            served.spec.recipe.epochs,
+            report.is_finite,
+            self._lowest_by(report.epoch),
+        )
+        return goes_on(
+            served.spec.pruner,
+            run,
+            peers=lambda: session.patiently(lambda: session.ledger.peers_at(self.claim, report.epoch)),
+            prospects=lambda: session.patiently(lambda: served.suggester.prospects(self.claim.fold)),
+        )
 
     # --- end
 
@@ -220,9 +204,9 @@ class Trial:
         fresh = enumerate(losses, start=first)
         self.losses |= {epoch: loss for epoch, loss in fresh if math.isfinite(loss)}
 
-    def _lowest_by(self, epoch: int) -> list[float]:
+    def _lowest_by(self, epoch: int) -> tuple[float, ...]:
         """Return the lowest loss up to each epoch that had a finite one, ``epoch`` the last."""
-        return list(accumulate((self.losses[at] for at in sorted(self.losses) if at <= epoch), min))
+        return tuple(accumulate((self.losses[at] for at in sorted(self.losses) if at <= epoch), min))
 
     @property
     def _folder(self) -> Path:

@@ -12,7 +12,7 @@ from hpo.report.wording.notes import said
 from hpo.report.wording.numbers import about, with_error
 
 YARDSTICKS_ZH = {"mae": "MAE", "cross_entropy": "交叉熵", "bce": "二元交叉熵"}
-_LABELS = {"synthetic signals": "模拟信号", "partial: ": "数据不完整："}
+_LABELS = {"synthetic signals": "模拟信号", "partial: ": "数据不完整：", "subjects not known": "受试者未知"}
 _READY = (
     (r"all (\d+) trials were pruned", r"全部 \1 次试验都被提前终止"),
     (r"all (\d+) trials diverged", r"全部 \1 次试验都发散"),

@@ -11,7 +11,7 @@ from small_study import NAME, Place, small_spec
 
 from hpo.fleet import run_local
 from hpo.reading.frames import trials_frame
-from hpo.search.replication import Tried, contenders, first_replicate, is_behind, next_replicate
+from hpo.search.race import Tried, contenders, first_replicate, is_behind, next_replicate
 from hpo.storage import open_engine
 from hpo.study import Configuration, StudySpec
 from hpo.study.setting import Setting
