@@ -58,8 +58,8 @@ class Fresh:
 
     def run(self, spec: StudySpec, wanted: Sequence[Setting], settings: Settings) -> None:
         """Train what is not known of the configurations."""
-        for setting in wanted:
-            for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + FRESH):
+        for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + FRESH):
+            for setting in wanted:
                 one = Configuration(setting.lr, setting.backbone_lr, setting.loss, seed)
                 if (setting, seed) not in self.losses:
                     self._wanted.append((setting, seed, Run(f"{setting}:{seed}", spec.run_spec(one))))
@@ -114,10 +114,10 @@ def pointed_at(found: Findings) -> dict[str, Setting]:
     complete = found.trials[found.trials["end"].isin(["finished", "early_stopped"])].sort_values("value")
     lowest = [Setting(row.lr, row.backbone_lr, row.loss) for row in complete.head(LEADERS).itertuples()]
     ranked = leaders(found.trials, found.curves, found.spec.space, LEADERS)
-    named = {f"lowest {place}": one for place, one in enumerate(lowest)}
-    named |= {f"leader {place}": one for place, one in enumerate(ranked)}
     choice = found.answer.choice
-    return named | ({"choice": Setting(choice.lr, choice.backbone_lr, choice.loss)} if choice else {})
+    named = {"choice": Setting(choice.lr, choice.backbone_lr, choice.loss)} if choice else {}
+    named |= {f"lowest {place}": one for place, one in enumerate(lowest)}
+    return named | {f"leader {place}": one for place, one in enumerate(ranked)}
 
 
 def judged(found: Findings, fresh: Fresh) -> dict[str, Any]:

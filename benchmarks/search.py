@@ -49,6 +49,8 @@ from hpo.search.warm import LEADERS
 from hpo.study import Configuration, Sampler, load_spec
 
 Floats = NDArray[np.float64]
+RECORDED = ("bidmc_hr", "bidmc_rr", "ptb-xl")
+NEAR = 0.5
 WARM_FROM = {"bidmc_hr": "bidmc_rr", "bidmc_rr": "bidmc_hr"}
 """The other task whose search of WARM_EPOCHS ours_warm begins with."""
 WARM_EPOCHS = 240
@@ -174,17 +176,19 @@ class Grid:
         lowest = ((mean + self.pool(row, column, loss)).min(axis=1).mean() for row, column, _ in corners)
         return float(sum(weight * low for (_, _, weight), low in zip(corners, lowest, strict=True)))
 
-    def best_ratio(self) -> tuple[float, float]:
-        """Return the best configuration's log10 ratio, on a lattice of 0.1 decades, and its expected loss."""
+    def best(self) -> tuple[float, float, float, int]:
+        """Return the lowest expected loss and its log10 rates and loss, on a lattice of 0.1 decades."""
         rates = (np.arange(round((axis[-1] - axis[0]) * 10) + 1) / 10 + axis[0] for axis in
                  (self.lr, self.backbone_lr))  # fmt: skip
-        found = (
-            (self.expected(lr, slow, loss), lr - slow)
-            for (lr, slow) in product(*rates)
-            for loss in range(len(self.losses))
-        )
-        lowest, ratio = min(found)
-        return float(ratio), lowest
+        places = product(*rates, range(len(self.losses)))
+        return min((self.expected(lr, slow, loss), lr, slow, loss) for lr, slow, loss in places)
+
+    def seed_sd(self, lr: float, backbone_lr: float, loss: int) -> float:
+        """Return the standard deviation of runs at log10 rates."""
+        corners = self.corners(lr, backbone_lr)
+        row, column, _ = max(corners, key=lambda corner: corner[2])
+        lowest = (self.mean_at(corners, loss) + self.pool(row, column, loss)).min(axis=1)
+        return float(lowest.std(ddof=1))
 
 
 def _smoothed(values: Floats, axis: int) -> Floats:
@@ -204,7 +208,8 @@ def _between(axis: Floats, at: float) -> tuple[int, float]:
 @cache
 def best_ratio_of(grid: Grid) -> float:
     """Return the log10 ratio of an emulator's best configuration, worked out once."""
-    return grid.best_ratio()[0]
+    _, lr, backbone_lr, _ = grid.best()
+    return lr - backbone_lr
 
 
 class Recorded:
@@ -567,6 +572,14 @@ def summary(file: Path) -> None:
             table = grouped[name].mean().unstack().round(3)
             print(f"\n{world}: mean {name} after so many epochs, n = {rows['repeat'].nunique()} at most")
             print(table.to_string())
+        if str(world).partition(":")[0] in RECORDED:
+            lowest, *place = recorded(str(world)).best()
+            bar = lowest + NEAR * recorded(str(world)).seed_sd(*place)
+            is_near = rows.assign(near=rows["loss"] <= bar).groupby(["way", "epochs"])["near"]
+            print(
+                f"\n{world}: share of choices within {NEAR} seed standard deviations of the best ({bar:.4f})"
+            )
+            print(is_near.mean().unstack().round(2).to_string())
         print(grouped["repeat"].nunique().unstack().max(axis=1).rename("n").to_string())
         tpe = rows[rows["way"] == "tpe_median"].groupby("epochs")["trials"].median()
         if (tpe >= 100).any():

@@ -27,6 +27,8 @@ from finetune.errors import (
 from finetune.own import Allowance, Filter, FilterKind, Modality, OwnData, OwnKind, OwnSplit
 from finetune.spec import (
     BackboneSpec,
+    Checked,
+    CheckFault,
     DataSummary,
     EndReason,
     Factory,
@@ -57,6 +59,8 @@ __all__ = [
     "BACKBONES",
     "BackboneCard",
     "BackboneSpec",
+    "CheckFault",
+    "Checked",
     "CheckpointError",
     "CodeError",
     "DataError",
@@ -92,6 +96,7 @@ __all__ = [
     "UnknownNameError",
     "check_backbone",
     "check_code",
+    "check_run",
     "data_status",
     "check_model",
     "describe_data",
@@ -223,6 +228,14 @@ def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:
     from finetune.backbones.code_folder import sealed
 
     return sealed(spec)
+
+
+def check_run(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Checked:
+    """Return what a few training steps of ``spec`` show, in seconds; raises as :func:`train`."""
+    from finetune.checking import check
+    from finetune.engine.devices import open_device
+
+    return check(spec, data_dir, cache_dir, open_device(device))
 
 
 def check_code(spec: BackboneSpec) -> None:

@@ -210,6 +210,38 @@ class DataSummary:
     """What was dropped and why (subjects without a valid window, broken records)."""
 
 
+CheckFault = Literal[
+    "not_repeatable",
+    "batch_mates_matter",
+    "constant_features",
+    "no_gradient_head",
+    "no_gradient_backbone",
+    "part_without_gradient",
+    "not_finite",
+    "loss_not_lowered",
+]
+"""What a look at an encoder may find; see :mod:`finetune.checking`."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the first steps of a run show."""
+
+    windows: tuple[int, ...]
+    """(N, T) or (N, C, T) of the training windows."""
+    embedding: int
+    backbone_parameters: int
+    head_parameters: int
+    trained_parameters: int
+    loss_before: float
+    """Training loss of a few windows, without dropout."""
+    loss_after: float
+    """The same after a few steps on them."""
+    epoch_s: float
+    memory_mib: float
+    faults: tuple[CheckFault, ...]
+
+
 @dataclass(frozen=True)
 class TestScores:
     """Predictions of one checkpoint on the test split, in label units."""

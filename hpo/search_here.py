@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from finetune.api import seal_backbone, settle_own_data
+from finetune.api import Checked, DataSummary, check_run, describe_data, seal_backbone, settle_own_data
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
@@ -21,7 +21,7 @@ from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.standing import best_trial, known_task
 from hpo.storage import open_engine
-from hpo.study import LONGEST_NAME, STUDY_NAME, StudySpec, load_spec
+from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
 from hpo.worker.progress import Display, Progress
@@ -91,6 +91,17 @@ def _found(engine: sa.Engine, name: str) -> Findings:
         ) from error
 
 
+def check_study(spec: StudySpec, settings: Settings) -> tuple[StudySpec, DataSummary, Checked]:
+    """Return the study with what its files say, its data, and what a few steps of its baseline show."""
+    spec = settled(spec, settings.data_dir)
+    base = spec.baseline
+    run = spec.run_spec(Configuration(base.lr, base.backbone_lr, base.loss, spec.space.seed.low))
+    data_dir, cache_dir = settings.data_dir, settings.cache_dir
+    summary = describe_data(run.inputs, data_dir=data_dir, cache_dir=cache_dir)
+    found = check_run(run, data_dir=data_dir, cache_dir=cache_dir, device=settings.device)
+    return spec, summary, found
+
+
 def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
     """Return the study with what only a user's own files say: classes, rate, hashes of code and weights.
 
@@ -137,7 +148,7 @@ def _progress(engine: sa.Engine, row: StudyRow, counts: Counts, total: int) -> P
 def read_specs(
     names: Sequence[str], as_name: str | None, *, allow_partial: bool, known_within: float | None
 ) -> list[StudySpec]:
-    """Return the studies of those names or files; raises as :func:`read_spec`, and for ``--as`` with several."""
+    """Return the studies of those names or files; raises as :func:`read_spec` does."""
     if as_name is not None and len(names) > 1:
         raise UsageError(f"--as {as_name} names {len(names)} studies", "one study")
     return [

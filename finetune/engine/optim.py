@@ -40,6 +40,8 @@ class AdamW(torch.optim.AdamW):
         self._count += 1
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue  # a detached encoder: the fused call takes no empty list
             states = [self.opened(parameter) for parameter in parameters]
             torch._fused_adamw_(  # what torch.optim.AdamW calls behind its counting
                 parameters,

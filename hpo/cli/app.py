@@ -23,6 +23,7 @@ from hpo.cli.model import export, predict
 from hpo.cli.report import compare, report
 from hpo.cli.run import run
 from hpo.cli.service import fleet_app, pause, resume, stop, submit, worker
+from hpo.cli.start import check, init
 from hpo.cli.terminal import (
     DataDir,
     Json,
@@ -58,6 +59,8 @@ app.command()(bench)
 app.command()(delete)
 app.command()(rename)
 app.command()(copy)
+app.command()(init)
+app.command()(check)
 
 
 @app.command()

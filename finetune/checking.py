@@ -1,0 +1,140 @@
+"""A look at data, encoder and recipe before the first trial: a few steps on a few windows, in seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.data.prepared import prepare
+from finetune.engine.device_data import DeviceData, place
+from finetune.engine.loop import Member, open_member, train_epoch
+from finetune.model import FineTunedModel
+from finetune.random import Noise
+from finetune.spec import Checked, CheckFault, Run, RunSpec
+from finetune.tasks import find_task
+
+LOOKED_AT = 32
+"""Windows of the steps that look for gradients and for a lower loss."""
+TIMED_STEPS = 4
+DESCENT_STEPS = 10
+SAME = 1e-4
+"""Relative difference up to which two outputs are the same."""
+
+
+def check(spec: RunSpec, data_dir: Path, cache_dir: Path, device: torch.device) -> Checked:
+    """Return what the first steps of a run show; raises as training would.
+
+    Learns on training windows alone; validates nothing and opens no test window.
+    """
+    task = find_task(spec.inputs.task, spec.inputs.own)
+    prepared = prepare(spec.inputs, data_dir, cache_dir, fold=spec.fold)
+    data = place(prepared, task, device)
+    member = open_member(Run("check", spec), _rows(data, LOOKED_AT), device)
+    faults = [*_mode_faults(member), *_gradient_faults(member)]
+    before = _loss(member)
+    for _ in range(DESCENT_STEPS):
+        train_epoch(member)
+        member.progress.epoch += 1
+    after = _loss(member)
+    if not np.isfinite([before, after]).all():
+        faults.append("not_finite")
+    elif not after < before:
+        faults.append("loss_not_lowered")
+    steps = -(-len(data.train_x) // spec.recipe.batch_size)
+    return Checked(
+        windows=tuple(data.train_x.shape),
+        embedding=member.model.head.hidden.in_features,
+        backbone_parameters=_count(member.model.backbone),
+        head_parameters=_count(member.model.head),
+        trained_parameters=sum(p.numel() for p in member.model.parameters() if p.requires_grad),
+        loss_before=before,
+        loss_after=after,
+        epoch_s=steps * _step_s(spec, data, device),
+        memory_mib=_memory_mib(device),
+        faults=tuple(faults),
+    )
+
+
+def _rows(data: DeviceData, count: int) -> DeviceData:
+    """Return the data with ``count`` training windows, evenly spread."""
+    rows = torch.linspace(0, len(data.train_x) - 1, min(count, len(data.train_x))).long()
+    return replace(data, train_x=data.train_x[rows], train_y=data.train_y[rows])
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _mode_faults(member: Member) -> list[CheckFault]:
+    """Look for outputs that are not repeatable, hang on other windows of the batch, or are all the same."""
+    model, x = member.model, member.data.train_x
+    with torch.no_grad():
+        first, again, alone = model(x, None), model(x, None), model(x[:1], None)
+        features = model.backbone(x, None)
+    faults: list[CheckFault] = []
+    if not _is_close(first, again):
+        faults.append("not_repeatable")
+    if not _is_close(first[:1], alone):
+        faults.append("batch_mates_matter")
+    if len(x) > 1 and float(features.std(dim=0).max()) <= SAME * float(features.abs().max()):
+        faults.append("constant_features")
+    return faults
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    scale = max(float(one.abs().max()), 1e-6)
+    return bool(torch.isfinite(one).all()) and float((one - other).abs().max()) <= 10 * SAME * scale
+
+
+def _gradient_faults(member: Member) -> list[CheckFault]:
+    """Look for parts that are to be trained and get no gradient."""
+    model, data, spec = member.model, member.data, member.run.spec
+    value = member.loss(model(data.train_x, Noise(spec.seed, 0, member.device)).float(), data.train_y).mean()
+    value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+    faults: list[CheckFault] = []
+    if not _has_gradient(list(model.head.parameters())):
+        faults.append("no_gradient_head")
+    trained = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+    if trained and not _has_gradient(trained):
+        faults.append("no_gradient_backbone")
+    elif trained and not all(_has_gradient([parameter]) for parameter in trained):
+        faults.append("part_without_gradient")
+    member.optimizer.zero_grad()
+    return faults
+
+
+def _has_gradient(parameters: Sequence[Tensor]) -> bool:
+    return any(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in parameters)
+
+
+@torch.no_grad()
+def _loss(member: Member) -> float:
+    """Return the training loss of the looked-at windows, without dropout."""
+    model: FineTunedModel = member.model
+    return float(member.loss(model(member.data.train_x, None).float(), member.data.train_y).mean())
+
+
+def _step_s(spec: RunSpec, data: DeviceData, device: torch.device) -> float:
+    """Return the seconds of a step, by a few at the recipe's batch size."""
+    few = _rows(data, TIMED_STEPS * spec.recipe.batch_size)
+    member = open_member(Run("check", spec), few, device)
+    one = _rows(few, min(spec.recipe.batch_size, len(few.train_x)))
+    train_epoch(replace(member, data=one))  # warms up: compiled loops, memory
+    began = time.perf_counter()
+    train_epoch(member)
+    return (time.perf_counter() - began) / -(-len(few.train_x) // spec.recipe.batch_size)
+
+
+def _memory_mib(device: torch.device) -> float:
+    """Return the peak of the device's memory (of the process, on a CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,81 @@
+"""``hpo init`` writes what runs; ``hpo check`` sees what a search would not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpo.cli.app import main
+from hpo.starter import ENCODER
+
+FAULTY = {
+    "not_repeatable": "return self.second(self.first(x)).mean(dim=-1) + torch.rand(1)",
+    "batch_mates_matter": "h = self.second(self.first(x)).mean(dim=-1); return h - h.mean(dim=0)",
+    "no_gradient_backbone": "return self.second(self.first(x)).mean(dim=-1).detach()",
+    "constant_features": "return self.second(self.first(0 * x)).mean(dim=-1)",
+    "part_without_gradient": "return self.first(x).mean(dim=-1)",
+    "not_finite": "return self.second(self.first(x)).mean(dim=-1) * float('nan')",
+}
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that ``hpo init`` has made, with its data."""
+    folder = tmp_path / "a place"
+    monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path}/hpo.db")
+    monkeypatch.setenv("HPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HPO_CODE", str(folder / "code"))
+    assert main(["init", str(folder), "--name", "first"]) == 0
+    subprocess.run([sys.executable, str(folder / "make_windows.py")], check=True)
+    return folder
+
+
+def test_what_init_writes_is_checked_and_searched(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = str(start / "study.yaml")
+    capsys.readouterr()
+
+    checked = main(["check", study])
+    said = capsys.readouterr().out
+    ran = main(["run", "--study", study, "--trials", "4", "--workers", "1"])
+
+    assert (checked, ran) == (0, 0)
+    assert "ready" in said.splitlines()[-1]
+    assert "trivial predictor: constant" in said
+    assert "s an epoch of" in said
+
+
+def test_init_replaces_nothing(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (start / "study.yaml").write_text("mine")
+
+    assert main(["init", str(start)]) == 2
+
+    assert "is there already" in capsys.readouterr().err
+    assert (start / "study.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_check_names_what_is_wrong_with_an_encoder(
+    fault: str, start: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = "return self.dropout(self.second(self.first(x)).mean(dim=-1))"
+    assert good in ENCODER
+    broken = "import torch\n" + ENCODER.replace(good, FAULTY[fault])
+    (start / "code" / "my_encoder.py").write_text(broken)
+    capsys.readouterr()
+
+    status = main(["check", str(start / "study.yaml"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+
+    assert fault in found["faults"]
+    assert status == (0 if fault == "part_without_gradient" else 2)
+    assert found["ready"] is (status == 0)
+
+
+def test_a_shipped_study_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "synthetic_hr", "--data", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 0
+
+    assert "cmssl_tiny_ppg" in capsys.readouterr().out
