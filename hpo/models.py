@@ -88,7 +88,8 @@ def _confirmed(
         runs = ConfirmationRuns(engine, url, findings, scored[-1].choice, settings).ended(only_arm=0)
     except UsageError:
         return None
-    ranked = sorted((run.validation_loss, run.seed) for run in runs if run.validation_loss is not None)
+    trained = [run for run in runs if run.weights is not None]
+    ranked = sorted((run.validation_loss, run.seed) for run in trained if run.validation_loss is not None)
     if not ranked:
         return None
     seed = ranked[(len(ranked) - 1) // 2][1]

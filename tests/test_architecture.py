@@ -71,26 +71,27 @@ def named_in(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", modules("hpo"), ids=placed)
-def test_only_a_confirmation_names_the_test_split(path: Path) -> None:
-    assert path.parent.name == "confirm" or not named_in(path) & TEST_SPLIT
+def test_only_a_confirmation_names_the_test_split() -> None:
+    named = {placed(path): named_in(path) & TEST_SPLIT for path in modules("hpo")}
+
+    assert {
+        place for place, names in named.items() if names and not place.startswith("hpo/confirm/")
+    } == set()
 
 
-@pytest.mark.parametrize("path", modules("hpo"), ids=placed)
-def test_a_module_is_opened_by_name_in_one_place_only(path: Path) -> None:
+def test_a_module_is_opened_by_name_in_one_place_only() -> None:
     by_name = {"importlib", "import_module", "__import__", "runpy", "modules", "exec", "eval", "pkgutil"}
-    allowed = {"hpo/worker/session.py": {"importlib", "import_module"}, "hpo/cli/app.py": {"importlib"}}
+    found = {}
+    for path in modules("hpo"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {name for node in ast.walk(tree) for name in _names_of(node)} & by_name
+        found |= {placed(path): used} if used else {}
 
-    used = {
-        name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        for name in _names_of(node)
-        if name in by_name
+    assert found == {
+        "hpo/worker/session.py": {"importlib", "import_module"},  # the trainer
+        "hpo/cli/app.py": {"importlib"},  # versions of packages
+        "hpo/__main__.py": {"modules"},  # whether torch is loaded
     }
-
-    if placed(path) == "hpo/__main__.py":
-        used -= {"modules"}  # looks whether torch is loaded
-    assert used <= allowed.get(placed(path), set())
 
 
 def _names_of(node: ast.AST) -> list[str]:
@@ -104,19 +105,17 @@ def _names_of(node: ast.AST) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("path", modules("hpo"), ids=placed)
-def test_hpo_imports_of_finetune_the_doorway_and_confirmation_the_second_one(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    whole = {n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names}
-    parts = {
-        name.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "finetune"
-        for name in node.names
-    }
+def test_hpo_imports_of_finetune_the_doorway_and_confirmation_the_second_one() -> None:
+    whole, parts = set(), set()
+    for path in modules("hpo"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                whole |= {placed(path) for name in node.names if name.name.split(".")[0] == "finetune"}
+            if isinstance(node, ast.ImportFrom) and node.module == "finetune":
+                parts |= {(placed(path), name.name) for name in node.names}
 
-    assert not {name for name in whole if name.split(".")[0] == "finetune"}
-    assert parts <= ({"api", "test_split"} if placed(path) == "hpo/confirm/__init__.py" else {"api"})
+    assert whole == set()
+    assert {one for one in parts if one[1] != "api"} == {("hpo/confirm/__init__.py", "test_split")}
 
 
 def test_in_finetune_only_scoring_opens_the_test_split() -> None:

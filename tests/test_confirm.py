@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import analytic_trainer
+import optuna
 import pytest
 import sqlalchemy as sa
 from rich.console import Console
 from small_study import NAME, Place, small_spec
 
 from hpo.confirm import confirm
-from hpo.confirm.arms import Request
-from hpo.confirm.confirmed import Confirmation, confirmation_of, newest_confirmation
+from hpo.confirm.arms import Request, arms, decide
+from hpo.confirm.confirmed import ArmResult, Confirmation, confirmation_of, newest_confirmation
+from hpo.confirm.verdicts import Doubt, Finding, Look
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
+from hpo.reading.findings import find_out
 from hpo.report.wording.confirmed import confirmation_lines, headline
 from hpo.storage import open_engine
 from hpo.storage.tables import slots
@@ -86,16 +91,59 @@ def looks(place: Place) -> int:
 Shared = tuple[Place, sa.Engine, Confirmation]
 
 
-def test_the_arms_are_the_leaders_the_default_the_diary_a_frozen_backbone_and_a_constant(
-    shared: Shared,
-) -> None:
+def arm_of(found: Confirmation, role: str) -> ArmResult:
+    return next(result for result in found.arms if result.arm.role == role)
+
+
+def test_the_arms_are_leaders_the_default_the_diary_and_what_knows_less(shared: Shared) -> None:
     _, _, found = shared
 
-    roles = [result.arm.role for result in found.arms]
+    roles = [result.arm.role for result in found.arms if result.arm.role != "luckiest"]
 
-    assert roles == ["choice", "choice", "baseline", "diary", "linear_probing", "trivial"]
-    assert found.arms[2].arm.ratio == pytest.approx(10)
-    assert found.arms[4].arm.ratio is None
+    assert roles == ["choice", "choice", "baseline", "diary", "from_scratch", "linear_probing", "trivial"]
+    assert arm_of(found, "baseline").arm.ratio == pytest.approx(10)
+    assert arm_of(found, "linear_probing").arm.ratio is None
+
+
+def test_from_scratch_is_the_same_encoder_without_weights_at_one_rate(shared: Shared) -> None:
+    place, _, found = shared
+    choice, scratch = found.arms[0].arm, arm_of(found, "from_scratch").arm
+
+    specs = [study.spec for study in place.ledger().studies() if study.kind == "confirm"]
+
+    assert (scratch.lr, scratch.backbone_lr, scratch.loss) == (choice.lr, choice.lr, choice.loss)
+    weights = {spec["backbone"]["weights"] for spec in specs}
+    assert weights == {"builtin", "none"}
+    (without,) = [spec for spec in specs if spec["backbone"]["weights"] == "none"]
+    assert without["mode"] == "full_finetuning"
+    assert without["backbone"]["name"] == "cmssl_tiny_ppg"
+
+
+def test_a_study_without_weights_has_no_arm_from_scratch(place: Place) -> None:
+    engine = search(place, backbone={"name": "cmssl_tiny_ppg", "weights": "none"})
+
+    roles = [arm.role for arm in arms(find_out(engine, NAME), top=1)]
+
+    assert "from_scratch" not in roles
+    assert "linear_probing" in roles
+    engine.dispose()
+
+
+@pytest.mark.parametrize("lucky", [True, False])
+def test_the_luckiest_trial_is_an_arm_unless_it_is_one_already(engine: sa.Engine, lucky: bool) -> None:
+    findings = find_out(engine, NAME)
+    choice = findings.answer.choice
+    assert choice is not None
+    trials = findings.trials.copy()
+    complete = trials.index[trials["state"] == "complete"]
+    trials.loc[complete[0], ["lr", "backbone_lr", "loss", "value"]] = (
+        [3e-6, 1e-7, "l1", 0.1] if lucky else [choice.lr, choice.backbone_lr, choice.loss, 0.1]
+    )
+
+    named = arms(replace(findings, trials=trials), top=1)
+
+    luckiest = [(arm.lr, arm.backbone_lr, arm.loss) for arm in named if arm.role == "luckiest"]
+    assert luckiest == ([(3e-6, 1e-7, "l1")] if lucky else [])
 
 
 def test_every_arm_runs_on_the_same_fresh_seeds(shared: Shared) -> None:
@@ -129,7 +177,8 @@ def test_the_differences_are_those_of_the_runs_on_the_same_seeds(shared: Shared)
     beside = found.arms[0].against_baseline
 
     assert beside is not None
-    gaps = [mae[0, seed] - mae[2, seed] for seed in found.seeds]
+    baseline = [result.arm.role for result in found.arms].index("baseline")
+    gaps = [mae[0, seed] - mae[baseline, seed] for seed in found.seeds]
     assert beside.difference == pytest.approx(sum(gaps) / len(gaps), abs=1e-6)
     assert beside.low < beside.difference < beside.high < 0
     assert beside.p_unadjusted == pytest.approx(2 / 2**6)
@@ -146,9 +195,15 @@ def test_the_json_has_what_was_promised(shared: Shared) -> None:
         assert keys | {"against_baseline"} <= set(arm)
         assert all(set(metric) == {"mean", "low", "high"} for metric in arm["metrics"].values())
     assert {"difference", "low", "high", "p", "verdict"} <= set(told["arms"][0]["against_baseline"])
-    assert told["arms"][2]["against_baseline"] is None
-    assert told["arms"][5]["seeds"] == 0
+    by_role = {arm["role"]: arm for arm in told["arms"]}
+    assert by_role["baseline"]["against_baseline"] is None
+    assert by_role["trivial"]["seeds"] == 0
     assert told["arms"][0]["subjects"] == 6
+    assert (told["look"], told["alpha"]) == (1, 0.025)
+    beside = told["arms"][0]["against_baseline"]
+    assert beside["verdict"] == told["verdict"] == found.finding.value
+    assert (beside["pairs"], beside["failed"], beside["baseline_failed"]) == (6, 0, 0)
+    assert beside["failure_rate_not_excluded"] == 0.5
 
 
 def test_the_words_name_the_looks_the_subjects_and_the_smallest_effect(shared: Shared) -> None:
@@ -159,7 +214,11 @@ def test_the_words_name_the_looks_the_subjects_and_the_smallest_effect(shared: S
     assert lines[0].startswith(f"{NAME} [synthetic signals]: on the test split the chosen configuration ")
     assert "6 paired seeds from 1000000, 6 test subjects" in "\n".join(lines)
     assert "would be called real four times in five" in "\n".join(lines)
-    assert lines[-1].endswith("the test split of this study has been looked at once")
+    assert "6 seeds cannot exclude failure rates under 50 %" in "\n".join(lines)
+    assert "look 2 needs p at most 0.025, so 7 seeds" in "\n".join(lines)
+    assert lines[-1].endswith(
+        "look 1 at the test split of this study and its data, which has been looked at once"
+    )
 
 
 def test_the_newest_confirmation_is_found_by_the_studys_name(shared: Shared) -> None:
@@ -188,6 +247,117 @@ def test_more_seeds_are_another_confirmation_and_the_look_is_counted(place: Plac
     assert first.choice.choice_hash != second.choice.choice_hash
     assert confirmation_of(engine, second).test_looks == looks(place) == 2
     assert "looked at 2 times" in confirmation_lines(confirmation_of(engine, second))[-1]
+    assert [confirmation_of(engine, one).look for one in (first, second)] == [Look(1), Look(2)]
+
+
+def rename(place: Place, engine: sa.Engine, name: str) -> None:
+    with engine.begin() as connection:
+        for table in ("hpo_study", "studies"):
+            column = "name" if table == "hpo_study" else "study_name"
+            query = sa.text(f"update {table} set {column} = :new where {column} = :old")
+            connection.execute(query, {"new": name, "old": NAME})
+
+
+def test_a_renamed_study_and_its_copy_spend_from_the_same_five_percent(
+    place: Place, engine: sa.Engine
+) -> None:
+    first = confirmation_of(engine, confirmed(place, engine, Request(top=1, seeds=1)))
+    rename(place, engine, "other")
+    search(place).dispose()  # the same spec and data again, under the old name
+
+    second = confirmation_of(engine, confirmed(place, engine, Request(top=1, seeds=2)))
+
+    assert first.look == Look(1)
+    assert (second.look, second.test_looks) == (Look(2), 2)
+
+
+def test_a_deleted_studys_looks_stay_spent(place: Place, engine: sa.Engine) -> None:
+    confirmed(place, engine, Request(top=1, seeds=1))
+    optuna.delete_study(study_name=NAME, storage=place.url)
+    again = search(place)
+
+    found = confirmation_of(again, confirmed(place, again, Request(top=1, seeds=2)))
+
+    assert (found.look, found.test_looks) == (Look(2), 2)
+    again.dispose()
+
+
+def test_other_data_have_looks_of_their_own(place: Place, engine: sa.Engine) -> None:
+    ledger, row = place.ledger(), place.ledger().study(NAME)
+
+    ledger.record_test_look(row.study_id, "a", "w", {})
+    ledger.record_test_look(row.study_id, "a", "w", {})
+    ledger.record_test_look(row.study_id, "b", "w", {})
+
+    data = row.data["data_hash"]
+    assert [ledger.look_number(row.fingerprint, data, choice) for choice in "abc"] == [1, 2, 3]
+    assert ledger.look_number(row.fingerprint, "other data", "c") == 1
+    assert ledger.look_number("other spec", data, "c") == 1
+    assert ledger.looks_spent(row.fingerprint, data) == 2
+
+
+def test_an_interrupted_look_is_one_look(
+    place: Place, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = analytic_trainer.score_test
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analytic_trainer, "score_test", broken)
+    with pytest.raises(KeyboardInterrupt):
+        confirmed(place, engine, Request(top=1, seeds=1))
+    monkeypatch.setattr(analytic_trainer, "score_test", honest)
+
+    found = confirmation_of(engine, confirmed(place, engine, Request(top=1, seeds=1)))
+
+    assert (found.look, found.test_looks) == (Look(1), 1)
+
+
+def test_a_diverged_run_is_a_failed_seed_whatever_weights_it_left(place: Place, engine: sa.Engine) -> None:
+    request = Request(top=1, seeds=6)
+    findings = find_out(engine, NAME)
+    frozen = decide(findings, request)
+    wild = replace(frozen.arms[0], lr=5e-2)  # the analytic loss is NaN from its second epoch
+    ChoiceBook(engine).freeze(
+        findings.row.study_id, replace(frozen, arms=(wild, *frozen.arms[1:])), request.key(findings)
+    )
+
+    found = confirmation_of(engine, confirmed(place, engine, request))
+
+    assert found.arms[0].arm.lr == 5e-2
+    assert (found.arms[0].seeds, found.arms[0].failed) == (0, 6)
+    assert found.finding == Finding.ALL_FAILED
+    assert "cannot be judged" in headline(found)
+    assert all(score.arm != 0 for score in found.scores.scores)
+
+
+def test_a_confirmation_of_before_opens_with_its_hash_and_its_look(tmp_path: Path) -> None:
+    """tests/data/confirmed_0002.sql.gz: made by the code of schema 0002, two confirmations of one study."""
+    dump = gzip.decompress((Path(__file__).parent / "data" / "confirmed_0002.sql.gz").read_bytes())
+    with sqlite3.connect(tmp_path / "hpo.db") as database:
+        database.executescript(dump.decode())
+    engine = open_engine(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+    found = newest_confirmation(engine, NAME)
+
+    assert found is not None
+    assert found.choice_hash == "db2199fb923dd444e49b5b9f6735e7fdf21d563c069878f3314d52ac637715d1"
+    assert (found.look, found.test_looks) == (Look(2), 2)
+    assert [result.arm.role for result in found.arms] == [
+        "choice",
+        "choice",
+        "baseline",
+        "diary",
+        "linear_probing",
+        "trivial",
+    ]
+    beside = found.arms[0].against_baseline
+    assert beside is not None
+    assert beside.difference == pytest.approx(-0.1818761626879374)
+    assert beside.p == 0.03125
+    assert beside.doubt == Doubt.FEW_SEEDS  # six seeds were enough for a first look
+    engine.dispose()
 
 
 def test_fewer_than_six_seeds_are_never_called_real(place: Place, engine: sa.Engine) -> None:

@@ -23,6 +23,7 @@ from hpo.cli.app import main
 from hpo.confirm import confirm
 from hpo.confirm.arms import Request
 from hpo.confirm.confirmed import Confirmation, judge, newest_confirmation
+from hpo.confirm.verdicts import Look
 from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import Score, Scores
 from hpo.reading.findings import Findings, find_out
@@ -32,7 +33,8 @@ from hpo.report.html import report_files, write_report
 from hpo.report.page import Language, report_page
 from hpo.report.side_by_side import differences, statement, table
 from hpo.report.wording import answer_lines
-from hpo.report.wording.zh import answer_lines_zh, ready_zh
+from hpo.report.wording.confirmed import verdict_words
+from hpo.report.wording.zh import answer_lines_zh, arm_verdict_zh, ready_zh
 from hpo.report.words import markdown
 from hpo.storage import open_engine
 from hpo.study import Space
@@ -101,9 +103,20 @@ def classified(kind: str, seeds: int = 6) -> Confirmation:
             said = sure * hot + (1 - sure) * rng.dirichlet(np.ones(task.outputs), 80)
             scores.append(Score(place, seed, dict.fromkeys(task.metrics, 0.5), said.astype(np.float32)))
     found = Scores(labels, np.repeat([f"r{n:02d}" for n in range(40)], 2), tuple(scores))
-    results = tuple(judge(task, arms, found))
+    results = tuple(judge(task, arms, found, range(seeds), Look(1)))
     return Confirmation(
-        "small", task, "0" * 64, 0.0, 1.0, tuple(range(seeds)), 1, results, (), ("synthetic signals",), found
+        "small",
+        task,
+        "0" * 64,
+        0.0,
+        1.0,
+        tuple(range(seeds)),
+        Look(1),
+        1,
+        results,
+        (),
+        ("synthetic signals",),
+        found,
     )
 
 
@@ -188,8 +201,6 @@ def test_the_chinese_report_is_chinese(findings: Findings) -> None:
         "only the loss l1 has complete trials: losses are not compared",
         "no baseline: nothing says whether the search was worth it",
         "all 12 complete trials have the same validation loss",
-        "cannot be told apart with 5 seeds and 6 subjects (at least 6 seeds are needed to say more)",
-        "better than the published default",
         "constant 18 breaths/min (training median)",
         "class prior of the training windows",
         "constant 18 breaths/min (training median) in the first of 5 folds; scores are means over them",
@@ -219,9 +230,9 @@ def test_a_confirmation_brings_its_pictures_and_its_arms(place: Place, tmp_path:
     assert "## Confirmation on the test split" in text
     assert "looks at the test split so far: 1" in text
     assert found is not None
-    assert f"| {found.verdict} |" in text
+    assert f"| {verdict_words(found, found.arms[0])} |" in text
     assert "## 测试集上的确认" in chinese
-    assert f"| {ready_zh(found.verdict)} |" in chinese
+    assert f"| {arm_verdict_zh(found, found.arms[0])} |" in chinese
     engine.dispose()
 
 

@@ -1,4 +1,6 @@
-"""Which arms a confirmation compares: leaders, the published default, the diary's best, a frozen backbone."""
+"""Which arms a confirmation compares: leaders, the luckiest trial, the published default, the diary's best,
+the same encoder from scratch, a frozen backbone, and a constant.
+"""
 
 from __future__ import annotations
 
@@ -75,14 +77,43 @@ def arms(findings: Findings, top: int) -> list[Arm]:
         Arm(f"choice {place}", "choice", spec.mode, s.lr, s.backbone_lr, s.loss)
         for place, s in enumerate(chosen, start=1)
     ]
+    luckiest = _luckiest(findings)
+    if luckiest is not None and luckiest not in chosen:
+        named.append(
+            Arm("luckiest trial", "luckiest", spec.mode, luckiest.lr, luckiest.backbone_lr, luckiest.loss)
+        )
     named.append(_named("baseline", spec.baseline, spec))
     best_known = _best_known(findings)
     if best_known is not None:
         named.append(_named("diary", best_known, spec))
     if spec.mode == "full_finetuning":
-        lr = min(max(PROBING_LR, spec.space.lr.low), spec.space.lr.high)
-        named.append(Arm("linear probing", "linear_probing", "linear_probing", lr=lr, loss=named[0].loss))
+        named += _without_the_backbones_knowledge(chosen[0], spec)
     return [*named, Arm(findings.trivial_name, "trivial", None)]
+
+
+def _without_the_backbones_knowledge(choice: Setting, spec: StudySpec) -> list[Arm]:
+    """Return the arms that ask what pretraining and fine-tuning are worth, with the choice's loss.
+
+    From scratch all weights learn at the choice's ``lr``: nothing is there that a lower rate could keep. It
+    is not tuned, so a worse result is no proof against training from scratch.
+    """
+    lr = min(max(PROBING_LR, spec.space.lr.low), spec.space.lr.high)
+    probing = Arm("linear probing", "linear_probing", "linear_probing", lr=lr, loss=choice.loss)
+    if spec.backbone.weights == "none":
+        return [probing]
+    scratch = Arm(
+        "from scratch", "from_scratch", spec.mode, choice.lr, choice.lr, choice.loss, weights="none"
+    )
+    return [scratch, probing]
+
+
+def _luckiest(findings: Findings) -> Setting | None:
+    """Return the configuration of the complete trial with the lowest validation loss, lucky or not."""
+    complete = findings.trials[findings.trials["state"] == "complete"].dropna(subset=["value"])
+    if complete.empty:
+        return None
+    best = complete.iloc[int(complete["value"].argmin())]
+    return Setting(float(best["lr"]), float(best["backbone_lr"]), str(best["loss"]))
 
 
 def _chosen(findings: Findings, top: int) -> list[Setting]:

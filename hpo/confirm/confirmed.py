@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from finetune.api import Task
-from hpo.confirm.paired import MIN_SEEDS, Comparison, Floats, adjust, compare, verdict
+from hpo.confirm.judging import Against, Losses, judge_arms, with_failed, worst_seed
 from hpo.confirm.unit_intervals import Estimate, Split, estimates
+from hpo.confirm.verdicts import Finding, Look
 from hpo.errors import UsageError
 from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
@@ -21,32 +21,21 @@ from hpo.study import PublishedResult, stored_spec
 
 
 @dataclass(frozen=True)
-class Against:
-    """An arm beside the baseline, on the yardstick: negative differences are better."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    """Sign-flip test over seeds, two-sided, Holm over the arms."""
-    p_unadjusted: float
-    detectable: float | None
-    """Smallest true difference that these seeds would find four times in five."""
-    verdict: str
-
-
-@dataclass(frozen=True)
 class ArmResult:
     """One arm on the test split."""
 
     arm: Arm
     seeds: int
+    """Of the runs that trained; 0 for the trivial predictor."""
     subjects: int
     metrics: Mapping[str, Estimate]
+    """A failed seed counts as the worst of those that trained; empty where all failed."""
     against_baseline: Against | None
-    """None for the baseline and the trivial predictor, and for an arm whose runs all diverged."""
+    """None for the baseline, the trivial predictor, and where all runs of the arm or the baseline failed."""
     per_unit: Mapping[str, float] = field(repr=False, default_factory=dict)
     """Mean loss of each subject (or record) over the seeds."""
+    failed: int = 0
+    """Seeds whose run diverged, or ended without weights."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +48,10 @@ class Confirmation:
     frozen_at: float
     scored_at: float
     seeds: tuple[int, ...]
+    look: Look
+    """Which look at this test split it was, of all studies of the same fingerprint and data."""
     test_looks: int
-    """At the test split of this study, by all its confirmations."""
+    """How many such looks there have been by now."""
     arms: tuple[ArmResult, ...]
     published: tuple[PublishedResult, ...]
     labels: tuple[str, ...]
@@ -69,10 +60,10 @@ class Confirmation:
     """Predictions and labels, for pictures."""
 
     @property
-    def verdict(self) -> str:
+    def finding(self) -> Finding:
         """What the answer's own choice is, beside the published default."""
         first = self.arms[0].against_baseline
-        return "nothing: its runs diverged" if first is None else first.verdict
+        return Finding.ALL_FAILED if first is None else first.finding
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; see docs/confirmation.md."""
@@ -87,7 +78,9 @@ class Confirmation:
             "labels": list(self.labels),
             "seeds": list(self.seeds),
             "test_looks": self.test_looks,
-            "verdict": self.verdict,
+            "look": self.look.number,
+            "alpha": self.look.alpha,
+            "verdict": self.finding.value,
             "arms": [_arm_json(arm) for arm in self.arms],
             "published": [published.model_dump() for published in self.published],
         }
@@ -105,11 +98,25 @@ def _arm_json(found: ArmResult) -> dict[str, Any]:
         "backbone_lr": arm.backbone_lr,
         "ratio": arm.ratio,
         "loss": arm.loss,
+        "weights": arm.weights,
         "seeds": found.seeds,
         "subjects": found.subjects,
         "metrics": {name: asdict(estimate) for name, estimate in found.metrics.items()},
-        "against_baseline": None if found.against_baseline is None else asdict(found.against_baseline),
+        "failed": found.failed,
+        "against_baseline": None if found.against_baseline is None else _against_json(found.against_baseline),
         "per_unit": dict(found.per_unit),
+    }
+
+
+def _against_json(found: Against) -> dict[str, Any]:
+    failures = found.failures
+    own = {name: value for name, value in asdict(found).items() if name not in {"finding", "failures"}}
+    return own | {
+        "verdict": found.finding.value,
+        "seeds": failures.seeds,
+        "failed": failures.arm,
+        "baseline_failed": failures.baseline,
+        "failure_rate_not_excluded": failures.not_excluded,
     }
 
 
@@ -131,6 +138,7 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
     spec = stored_spec(row.name, row.spec)
     task = spec.what
     found = ChoiceBook(engine).scores(row.study_id, choice.choice_hash)
+    look = Look(ledger.look_number(choice.fingerprint, choice.data_hash, choice.choice_hash))
     partial = row.data.get("partial", "")
     labels = [*(["synthetic signals"] * task.synthetic), *([f"partial: {partial}"] * bool(partial))]
     labels += ["subjects not known"] * (not task.knows_subjects)
@@ -141,80 +149,59 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
         stored.frozen_at,
         stored.scored_at,
         choice.seeds,
-        len(ledger.test_looks(row.study_id)),
-        tuple(judge(task, choice.arms, found)),
+        look,
+        ledger.looks_spent(choice.fingerprint, choice.data_hash),
+        tuple(judge(task, choice.arms, found, choice.seeds, look)),
         spec.published,
         tuple(labels),
         found,
     )
 
 
-def judge(task: Task, arms: Sequence[Arm], found: Scores) -> list[ArmResult]:
-    """Return every arm's metrics, and its difference to the baseline with a verdict. Pure."""
+def judge(
+    task: Task, arms: Sequence[Arm], found: Scores, seeds: Sequence[int], look: Look
+) -> list[ArmResult]:
+    """Return every arm's metrics, and its difference to the baseline with a finding. Pure."""
     split = Split.of(task, found.labels, found.groups)
-    by_arm = [[score for score in found.scores if score.arm == place] for place in range(len(arms))]
-    losses = [_losses(split, scores) for scores in by_arm]
+    by_arm = [
+        {score.seed: score for score in found.scores if score.arm == place} for place in range(len(arms))
+    ]
+    losses = [
+        {seed: split.losses([score.predictions])[0] for seed, score in scores.items()} for scores in by_arm
+    ]
     roles = [arm.role for arm in arms]
-    baseline, trivial = roles.index("baseline"), roles.index("trivial")
-    rivals = [p for p, role in enumerate(roles) if role not in {"baseline", "trivial"} and by_arm[p]]
-    against = {p: _paired(split, losses[p], losses[baseline]) for p in rivals}
-    compared = {p: one for p, one in against.items() if one is not None}
-    first = compared[0].p if 0 in compared else 1.0  # a choice whose runs all diverged is not real
-    others = [one.p for place, one in compared.items() if place]
-    adjusted = dict(zip(sorted({0, *compared}), adjust([first, *others]), strict=True))
-    results = []
-    for place, (arm, scores) in enumerate(zip(arms, by_arm, strict=True)):
-        beside = None
-        if place in compared:
-            constant = _paired(split, losses[place], losses[trivial])
-            beside = _against(task, compared[place], adjusted[place], constant)
-        results.append(_result(split, arm, scores, losses[place], beside, found))
-    return results
-
-
-def _losses(split: Split, scores: Sequence[Score]) -> dict[int, Floats]:
-    """Return seed -> loss summed over each unit's windows (U,)."""
-    return {score.seed: split.losses([score.predictions])[0] for score in scores}
-
-
-def _paired(split: Split, mine: Mapping[int, Floats], other: Mapping[int, Floats]) -> Comparison | None:
-    """Return the comparison over the seeds that both have; None without any."""
-    seeds = sorted(mine.keys() & other.keys())
-    if not seeds:
-        return None
-    return compare(np.stack([mine[s] for s in seeds]), np.stack([other[s] for s in seeds]), split.windows)
-
-
-def _against(task: Task, found: Comparison, p: float, constant: Comparison | None) -> Against:
-    said = verdict(found, p)
-    if constant is not None and constant.difference >= 0:
-        words = "no better than a constant"
-    elif said == "cannot be told apart":
-        words = f"cannot be told apart with {found.seeds} seeds and {found.units} {_units(task)}"
-        if found.seeds < MIN_SEEDS:
-            words += f" (at least {MIN_SEEDS} seeds are needed to say more)"
-    else:
-        words = f"{said} than the published default"
-    return Against(found.difference, found.low, found.high, p, found.p, found.detectable, words)
-
-
-def _units(task: Task) -> str:
-    return f"{task.unit_of_independence}s"
+    baseline, trivial = (losses[roles.index(role)] for role in ("baseline", "trivial"))
+    rivals = [place for place, role in enumerate(roles) if role not in {"baseline", "trivial"}]
+    judged = judge_arms(
+        [losses[place] for place in rivals],
+        baseline,
+        trivial,
+        seeds=seeds,
+        windows=split.windows,
+        look=look,
+    )
+    beside = dict(zip(rivals, judged, strict=True))
+    return [
+        _result(split, arm, by_arm[place], losses[place], seeds, beside.get(place))
+        for place, arm in enumerate(arms)
+    ]
 
 
 def _result(
     split: Split,
     arm: Arm,
-    scores: Sequence[Score],
-    losses: Mapping[int, Floats],
+    scores: Mapping[int, Score],
+    losses: Losses,
+    seeds: Sequence[int],
     beside: Against | None,
-    found: Scores,
 ) -> ArmResult:
+    """Return an arm's metrics over all its seeds, a failed one counted as the worst of those that trained."""
+    subjects, failed = len(split.windows), len(seeds) - len(scores)
     if not scores:
-        return ArmResult(arm, 0, len(split.windows), {}, None)
-    metrics = estimates(split, [one.predictions for one in scores], [dict(one.metrics) for one in scores])
-    per_unit = np.mean(list(losses.values()), axis=0) / split.windows
-    names = np.unique(found.groups).tolist()
-    seeds = 0 if arm.mode is None else len(scores)
-    spread = {str(name): float(loss) for name, loss in zip(names, per_unit, strict=True)}
-    return ArmResult(arm, seeds, len(split.windows), metrics, beside, spread)
+        return ArmResult(arm, 0, subjects, {}, None, failed=failed)
+    worst = scores[worst_seed(losses)]
+    counted = [scores.get(seed, worst) for seed in seeds]
+    metrics = estimates(split, [one.predictions for one in counted], [dict(one.metrics) for one in counted])
+    per_unit = with_failed(losses, seeds).mean(axis=0) / split.windows
+    spread = {name: float(loss) for name, loss in zip(split.names, per_unit, strict=True)}
+    return ArmResult(arm, 0 if arm.mode is None else len(scores), subjects, metrics, beside, spread, failed)

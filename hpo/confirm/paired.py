@@ -1,6 +1,6 @@
 """Is one arm better than another? Paired on seeds and on subjects; pure functions on arrays.
 
-Notation: S seeds, U independent units (subjects, patients or records), B bootstrap draws.
+Notation: S seeds, U independent units (subjects, patients or records), B bootstrap draws (of one arm).
     loss      (S, U)  sum of a run's loss over the windows of one unit
     windows   (U,)    windows of one unit
 A run's loss on a set of units is sum(loss) / sum(windows), as if it had been measured on them alone.
@@ -11,20 +11,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
+
+from hpo.confirm.verdicts import Doubt, Look
 
 Floats = NDArray[np.float64]
-Verdict = Literal["better", "worse", "cannot be told apart"]
 
 DRAWS = 4000
 CHUNK = 200
 LEVEL = 0.05
-MIN_SEEDS = 6
-"""With n seeds the smallest two-sided sign-flip p is 2 / 2^n: 0.0625 at 5, 0.031 at 6."""
+FIRST_LOOK = Look(1)
+"""Two-sided 5 %: half of what all looks may spend on a false "better"."""
 EXACT_FLIPS = 14
 """Up to so many seeds all 2^n sign flips are counted; beyond, RANDOM_FLIPS of them."""
 RANDOM_FLIPS = 20_000
@@ -39,6 +40,9 @@ class Comparison:
     low: float
     high: float
     """Ends of the 95 % interval over seeds and units."""
+    strict_low: float
+    strict_high: float
+    """The same at the level of the look: 95 % at the first, then wider."""
     p: float
     """Two-sided, of the sign-flip test over seeds, as it is before Holm."""
     seeds: int
@@ -48,25 +52,29 @@ class Comparison:
     or as the first arm; None with too few seeds to call any difference real."""
 
 
-def compare(loss: Floats, other: Floats, windows: Floats) -> Comparison:
+def compare(loss: Floats, other: Floats, windows: Floats, look: Look = FIRST_LOOK) -> Comparison:
     """Return the paired difference of two arms, (S, U) each with the same seeds and units.
 
-    The interval resamples seeds and units, each as a whole, is corrected for bias and acceleration (BCa,
-    Efron 1987, JASA 82:171; the acceleration from the jackknife over both), and widened for how few they
-    are (:attr:`Influence.reach`). Deterministic.
+    The interval is over seeds and units together (:meth:`Influence.half_width`). Deterministic.
     """
     gap = loss - other
     by_seed = gap.sum(axis=1) / windows.sum()
     influence = Influence.of(gap, windows)
-    low, high = _bca(float(by_seed.mean()), _two_way_draws(gap, windows), influence)
-    return Comparison(
+    mean, half, strict = (
         float(by_seed.mean()),
-        low,
-        high,
+        influence.half_width(LEVEL),
+        influence.half_width(look.level),
+    )
+    return Comparison(
+        mean,
+        mean - half,
+        mean + half,
+        mean - strict,
+        mean + strict,
         sign_flip_p(by_seed),
         len(gap),
         len(windows),
-        detectable(by_seed, influence),
+        detectable(by_seed, influence, look),
     )
 
 
@@ -107,17 +115,26 @@ class Influence:
         ]
         return float(self.variances.sum() ** 2 / sum(shares)) if sum(shares) > 0 else np.inf
 
-    @property
-    def reach(self) -> float:
-        """How many standard deviations of the bootstrap the ends of the interval lie from its middle.
+    def half_width(self, level: float) -> float:
+        """Return how far the interval's ends lie from the mean; ``level``: its two-sided chance to miss.
 
-        With few seeds and units a bootstrap is too narrow: its variance by (n - 1) / n, and its quantiles
-        are the normal's, not Student's (Hesterberg 2015, American Statistician 69:371, expanded intervals).
+        Between two known ones: Satterthwaite's, which trusts the variances as they are estimated, so that two
+        people who happen to be alike make it far too narrow, and Banerjee's (1960, Sankhya 22:357), which
+        holds whatever they are, and is too wide where there are many. The second has the weight 2 / n, n the
+        smaller of seeds and units: chosen by us on simulated nulls (docs/confirmation.md).
         """
-        sizes = np.array([max(len(self.seeds), 2), max(len(self.units), 2)])
-        drawn = float(np.sum(self.variances * (sizes - 1) / sizes))
-        narrow = np.sqrt(self.variances.sum() / drawn) if drawn > 0 else 1.0
-        return float(narrow * stats.t.ppf(1 - LEVEL / 2, self.degrees))
+        sizes = [len(part) for part in (self.seeds, self.units) if len(part) > 1]
+        if not sizes or self.variances.sum() == 0:
+            return 0.0
+        reached = [stdtrit(max(len(part) - 1, 1), 1 - level / 2) for part in (self.seeds, self.units)]
+        safe = np.sqrt(np.sum(np.square(reached) * self.variances))
+        weight = min(1.0, 2 / min(sizes))
+        return float(weight * safe + (1 - weight) * stdtrit(self.degrees, 1 - level / 2) * self.spread)
+
+    @property
+    def spread(self) -> float:
+        """Standard error of the mean."""
+        return float(np.sqrt(self.variances.sum()))
 
 
 def interval(loss: Floats, windows: Floats) -> tuple[float, float]:
@@ -128,51 +145,34 @@ def interval(loss: Floats, windows: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def unit_weights(units: int) -> list[Floats]:
+def unit_weights(units: int) -> tuple[Floats, ...]:
     """Return how often a bootstrap draws each unit, (B, U) in chunks; the same draws for every arm."""
     return _weights(units, 1)
 
 
-def _weights(size: int, seed: int) -> list[Floats]:
-    """Return how often each of ``size`` things is drawn, (B, size) in chunks that fit in memory."""
+@lru_cache(maxsize=8)
+def _weights(size: int, seed: int) -> tuple[Floats, ...]:
+    """Return how often each of ``size`` is drawn, (B, size), in chunks that fit in memory. Read only."""
     rng = np.random.default_rng(seed)
     each = np.full(size, 1 / size)
-    return [rng.multinomial(size, each, CHUNK).astype(np.float64) for _ in range(DRAWS // CHUNK)]
-
-
-def _two_way_draws(gap: Floats, windows: Floats) -> Floats:
-    seeds, units = _weights(len(gap), 2), _weights(len(windows), 3)
-    draws = [
-        np.einsum("bs,su,bu->b", s, gap, u, optimize=True) / (len(gap) * (u @ windows))
-        for s, u in zip(seeds, units, strict=True)
-    ]
-    return np.concatenate(draws)
-
-
-def _bca(estimate: float, draws: Floats, influence: Influence) -> tuple[float, float]:
-    if np.ptp(draws) == 0:
-        return float(draws[0]), float(draws[0])
-    below = np.clip(np.mean(draws < estimate), 1 / len(draws), 1 - 1 / len(draws))
-    bias = stats.norm.ppf(below)
-    every = np.concatenate([influence.seeds, influence.units])
-    spread = float(np.sum(every**2))
-    acceleration = float(np.sum(every**3)) / (6 * spread**1.5) if spread > 0 else 0.0
-    ends = bias + influence.reach * np.array([-1.0, 1.0])
-    places = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
-    low, high = np.quantile(draws, places)
-    return float(low), float(high)
+    return tuple(rng.multinomial(size, each, CHUNK).astype(np.float64) for _ in range(DRAWS // CHUNK))
 
 
 def sign_flip_p(differences: Floats) -> float:
     """Return the two-sided p of the mean of paired differences (S,) under random signs."""
     size = len(differences)
-    if size <= EXACT_FLIPS:
-        signs = np.array(list(itertools.product([-1.0, 1.0], repeat=size)))
-    else:
-        signs = np.random.default_rng(4).choice([-1.0, 1.0], (RANDOM_FLIPS, size))
-        signs[0] = 1.0
-    means = np.abs(signs @ differences)
+    means = np.abs(_signs(size) @ differences)
     return float(np.mean(means >= abs(differences.sum()) * (1 - 1e-12)))
+
+
+@lru_cache(maxsize=4)
+def _signs(size: int) -> Floats:
+    """Return all signs of so many differences, or RANDOM_FLIPS of them with the observed first; read only."""
+    if size <= EXACT_FLIPS:
+        return np.array(list(itertools.product([-1.0, 1.0], repeat=size)))
+    signs = np.random.default_rng(4).choice([-1.0, 1.0], (RANDOM_FLIPS, size))
+    signs[0] = 1.0
+    return signs
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -185,37 +185,28 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def adjust(p: Sequence[float]) -> list[float]:
-    """Return the p-values of several arms so that the chance of any false claim stays at the level.
+def detectable(
+    differences: Floats, influence: Influence | None = None, look: Look = FIRST_LOOK
+) -> float | None:
+    """Return the true difference that this look calls real with a power of 80 %; None with too few seeds.
 
-    The first arm, the search's choice, is the question of a confirmation and is tested first, alone; the
-    others count only if it is real too, and among themselves by Holm (fixed sequence: Dmitrienko and Tamhane
-    2007, Pharmaceutical Statistics 6:171). Holm over all alike would cost the choice power: docs/answer.md.
+    Two conditions of :func:`doubt` have to be met: the test over seeds (as a paired t-test), and the interval
+    over seeds and units, whose spread follows from ``influence``.
     """
-    return [*p[:1], *(max(p[0], other) for other in holm(p[1:]))]
-
-
-def detectable(differences: Floats, influence: Influence | None = None) -> float | None:
-    """Return the true difference that is called real with a power of 80 %; None below ``MIN_SEEDS`` seeds.
-
-    Both conditions of :func:`verdict` have to be met: the test over seeds (as a paired t-test at 5 %), and
-    the interval over seeds and units, whose spread follows from ``influence``.
-    """
-    if len(differences) < MIN_SEEDS:
+    if len(differences) < look.min_seeds:
         return None
-    found = _found(float(differences.var(ddof=1)) / len(differences), len(differences) - 1)
+    degrees, error = len(differences) - 1, float(differences.std(ddof=1)) / np.sqrt(len(differences))
+    found = float((stdtrit(degrees, 1 - look.level / 2) + stdtrit(degrees, POWER)) * error)
     if influence is None:
         return found
-    return max(found, _found(float(influence.variances.sum()), influence.degrees))
+    reach = influence.half_width(look.level) + stdtrit(influence.degrees, POWER) * influence.spread
+    return max(found, float(reach))
 
 
-def _found(variance: float, degrees: float) -> float:
-    """Return the shift of a mean with this variance that is found four times in five."""
-    return float((stats.t.ppf(1 - LEVEL / 2, degrees) + stats.t.ppf(POWER, degrees)) * np.sqrt(variance))
-
-
-def verdict(found: Comparison, adjusted_p: float) -> Verdict:
-    """Return what may be said: a difference needs 6 seeds, the sign-flip test, and the interval."""
-    if found.seeds < MIN_SEEDS or adjusted_p > LEVEL or found.low <= 0 <= found.high:
-        return "cannot be told apart"
-    return "better" if found.difference < 0 else "worse"
+def doubt(found: Comparison, adjusted_p: float, look: Look = FIRST_LOOK) -> Doubt | None:
+    """Return why a difference is not real (too few seeds, chance, its interval); None where it is."""
+    if found.seeds < look.min_seeds:
+        return Doubt.FEW_SEEDS
+    if adjusted_p > look.level:
+        return Doubt.CHANCE
+    return Doubt.INTERVAL if found.strict_low <= 0 <= found.strict_high else None

@@ -1,4 +1,7 @@
-"""The runs of a frozen choice: every arm on every seed, by the same workers as a search; a study a mode."""
+"""The runs of a frozen choice: every arm on every seed, by the same workers as a search.
+
+A spec has one mode and one backbone, so the arms of each mode and weights are a study of the ledger.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,18 @@ class ArmRun:
     spec: RunSpec
     slot: int
     validation_loss: float | None
-    """None for a run that diverged or failed."""
+    """None for a run that failed; one that diverged may have had finite epochs."""
     weights: Path | None
-    """Of its best epoch; None for a run without a finite one."""
+    """Of its best epoch; None for a run that diverged or failed, whatever it had learned before."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the runs of one ledger study have in common."""
+
+    mode: Mode
+    weights: str | None
+    """Of the backbone; None: the study's own."""
 
 
 class ConfirmationRuns:
@@ -54,9 +66,9 @@ class ConfirmationRuns:
 
     def run(self, workers: int | None, console: Console) -> None:
         """Run every arm on every seed that has not been run; raises when some could not be finished."""
-        for mode in self._modes():
-            row = self._study(mode)
-            wanted = [("fixed", configuration) for _, _, configuration in self._wanted(mode)]
+        for variant in self._variants():
+            row = self._study(variant)
+            wanted = [("fixed", configuration) for _, _, configuration in self._wanted(variant)]
             total = max(self._ledger.append_slots(row.study_id, wanted)) + 1
             before = self._ledger.counts(row.study_id, total)
             progress = Progress(
@@ -76,49 +88,57 @@ class ConfirmationRuns:
     def ended(self, *, only_arm: int | None = None) -> list[ArmRun]:
         """Return every run (of one arm); raises :class:`UsageError` when weights are not on this machine."""
         found = []
-        for mode in self._modes():
-            spec, rows = self._spec(mode), self._rows(mode)
-            for arm, seed, configuration in self._wanted(mode):
+        for variant in self._variants():
+            spec, rows = self._spec(variant), self._rows(variant)
+            for arm, seed, configuration in self._wanted(variant):
                 if only_arm not in {None, arm}:
                     continue
                 row = rows[configuration]
-                weights = None if row.checkpoint is None else self._weights(mode, row.slot, row.checkpoint)
+                has_weights = row.checkpoint is not None and row.end != "diverged"
+                weights = self._weights(variant, row.slot, row.checkpoint) if has_weights else None
                 run = spec.run_spec(configuration)
                 found.append(ArmRun(arm, seed, run, row.slot, row.value, weights))
         return found
 
     def clear(self) -> None:
         """Delete all weights but those of the first arm, which ``hpo export`` takes."""
-        for mode in self._modes():
-            rows = self._rows(mode)
-            kept = {str(rows[wanted].slot) for arm, _, wanted in self._wanted(mode) if arm == 0}
-            folder = self._folder(mode)
+        for variant in self._variants():
+            rows = self._rows(variant)
+            kept = {str(rows[wanted].slot) for arm, _, wanted in self._wanted(variant) if arm == 0}
+            folder = self._folder(variant)
             for left in folder.iterdir() if folder.is_dir() else ():
                 if left.name not in kept:
                     shutil.rmtree(left, ignore_errors=True)
 
-    def _modes(self) -> list[Mode]:
-        return list(dict.fromkeys(arm.mode for arm in self._choice.arms if arm.mode is not None))
+    def _variants(self) -> list[Variant]:
+        arms = [arm for arm in self._choice.arms if arm.mode is not None]
+        return list(dict.fromkeys(Variant(arm.mode, arm.weights) for arm in arms if arm.mode is not None))
 
-    def _spec(self, mode: Mode) -> StudySpec:
-        """Return the variant of the study's spec that runs the arms of ``mode``."""
+    def _spec(self, variant: Variant) -> StudySpec:
+        """Return the study's spec as the arms of ``variant`` run it."""
         spec = self._findings.spec
-        name = self._choice.study_name(mode, spec.mode)
-        title = f"Confirmation of {spec.name}"
-        return spec.model_copy(update={"name": name, "title": title, "mode": mode, "replicate": None})
+        changed: dict[str, Any] = {
+            "name": self._choice.study_name(variant.mode, variant.weights, spec.mode),
+            "title": f"Confirmation of {spec.name}",
+            "mode": variant.mode,
+            "replicate": None,
+        }
+        if variant.weights is not None:
+            changed["backbone"] = spec.backbone.model_copy(update={"weights": variant.weights})
+        return spec.model_copy(update=changed)
 
-    def _study(self, mode: Mode) -> StudyRow:
+    def _study(self, variant: Variant) -> StudyRow:
         row = self._findings.row
         return self._ledger.create_study(
-            self._spec(mode), kind="confirm", data=row.data, versions=row.versions, priority=row.priority
+            self._spec(variant), kind="confirm", data=row.data, versions=row.versions, priority=row.priority
         )
 
-    def _wanted(self, mode: Mode) -> Iterator[tuple[int, int, Configuration]]:
+    def _wanted(self, variant: Variant) -> Iterator[tuple[int, int, Configuration]]:
         """Give (place of the arm, seed, configuration), all arms of a seed before the next seed."""
         frozen_rate = self._findings.spec.baseline.backbone_lr
         for seed in self._choice.seeds:
             for place, arm in enumerate(self._choice.arms):
-                if arm.mode == mode:
+                if (arm.mode, arm.weights) == (variant.mode, variant.weights):
                     yield place, seed, arm.configuration(seed, frozen_rate)
 
     def _refuse_unfinished(self, row: StudyRow, total: int) -> None:
@@ -130,16 +150,16 @@ class ConfirmationRuns:
                 "type the same command again",
             )
 
-    def _rows(self, mode: Mode) -> dict[Configuration, sa.Row[*tuple[Any, ...]]]:
-        """Return the slots of one mode, by configuration."""
-        query = sa.select(slots.c.config, slots.c.value, slots.c.checkpoint, slots.c.slot)
+    def _rows(self, variant: Variant) -> dict[Configuration, sa.Row[*tuple[Any, ...]]]:
+        """Return the slots of one variant, by configuration."""
+        query = sa.select(slots.c.config, slots.c.value, slots.c.checkpoint, slots.c.slot, slots.c.end)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.where(slots.c.study_id == self._study(mode).study_id)).all()
+            rows = connection.execute(query.where(slots.c.study_id == self._study(variant).study_id)).all()
         return {Configuration(**row.config): row for row in rows}
 
-    def _weights(self, mode: Mode, slot: int, stored: str) -> Path:
+    def _weights(self, variant: Variant, slot: int, stored: str) -> Path:
         """Return where the weights of a run lie: as its worker wrote them, or in this machine's folder."""
-        for candidate in (Path(stored), self._folder(mode) / str(slot) / Path(stored).name):
+        for candidate in (Path(stored), self._folder(variant) / str(slot) / Path(stored).name):
             if candidate.exists():
                 return candidate
         raise UsageError(
@@ -148,5 +168,5 @@ class ConfirmationRuns:
             "type the command on the machine that ran it",
         )
 
-    def _folder(self, mode: Mode) -> Path:
-        return checkpoint_folder(self._url, self._spec(mode).name, self._settings)
+    def _folder(self, variant: Variant) -> Path:
+        return checkpoint_folder(self._url, self._spec(variant).name, self._settings)

@@ -52,8 +52,10 @@ def score_once(
     """Record a look at the test split, then score every run that has weights, and the trivial predictor."""
     what = {"arms": [arm.name for arm in choice.arms], "seeds": list(choice.seeds)}
     looker = f"{socket.gethostname()}-{os.getpid()}"
-    looks = ledger.record_test_look(row.study_id, choice.choice_hash, looker, what)
-    notify(f"{row.name}: opening the test split, look {looks} of this study; {len(runs)} runs to score")
+    look = ledger.record_test_look(row.study_id, choice.choice_hash, looker, what)
+    notify(
+        f"{row.name}: opening the test split, look {look} of this study and data; {len(runs)} runs to score"
+    )
     data, cache, device = settings.data_dir, settings.cache_dir, settings.device
     found = [
         (

@@ -30,18 +30,20 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Split:
-    """The test windows: labels (N, outputs), the unit of each window (N,), windows per unit (U,)."""
+    """The test windows: labels (N, outputs) and unit (N,) of each; names and windows of units (U,)."""
 
     task: Task
     labels: Floats
     unit: NDArray[np.intp]
+    names: tuple[str, ...]
     windows: Floats
 
     @classmethod
     def of(cls, task: Task, labels: Floats, groups: NDArray[np.str_]) -> Split:
         """Return the split whose units are the distinct ``groups``."""
         names, unit = np.unique(groups, return_inverse=True)
-        return cls(task, labels, unit, np.bincount(unit, minlength=len(names)).astype(np.float64))
+        windows = np.bincount(unit, minlength=len(names)).astype(np.float64)
+        return cls(task, labels, unit, tuple(map(str, names)), windows)
 
     def sums(self, values: Floats) -> Floats:
         """Return the sum over each unit's windows (U,) of ``values`` (N,)."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from finetune.api import Mode
 from hpo.study import Configuration
 
-Role = Literal["choice", "baseline", "diary", "linear_probing", "trivial"]
+Role = Literal["choice", "luckiest", "baseline", "diary", "from_scratch", "linear_probing", "trivial"]
 FIRST_CONFIRMATION_SEED = 1_000_000
 
 
@@ -27,11 +27,20 @@ class Arm:
     backbone_lr: float | None = None
     """None also where the backbone is frozen."""
     loss: str | None = None
+    weights: str | None = None
+    """Of the backbone; None: as the study says."""
 
     @property
     def ratio(self) -> float | None:
         """``lr / backbone_lr``, where both exist."""
         return self.lr / self.backbone_lr if self.lr and self.backbone_lr else None
+
+    def what_counts(self) -> dict[str, Any]:
+        """Return what can change its numbers, as plain values; choices of before keep their hash."""
+        told = {key: value for key, value in asdict(self).items() if key != "name"}
+        if self.weights is None:
+            del told["weights"]
+        return told
 
     def configuration(self, seed: int, frozen_backbone_lr: float) -> Configuration:
         """Return the run of one seed; a frozen backbone's rate only fills its column."""
@@ -54,13 +63,15 @@ class FrozenChoice:
     @property
     def choice_hash(self) -> str:
         """The sha256 (hex) of study fingerprint, arms' configurations, seeds and data hash."""
-        arms = [{key: value for key, value in asdict(arm).items() if key != "name"} for arm in self.arms]
+        arms = [arm.what_counts() for arm in self.arms]
         parts = {"study": self.fingerprint, "data": self.data_hash, "arms": arms, "seeds": list(self.seeds)}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def study_name(self, mode: Mode, own_mode: Mode) -> str:
-        """Return the ledger study that runs the arms of ``mode``: one a mode, since a spec has one."""
+    def study_name(self, mode: Mode, weights: str | None, own_mode: Mode) -> str:
+        """Return the ledger study that runs the arms of a mode and weights: a spec has one of each."""
         variant = "" if mode == own_mode else f".{mode}"
+        if weights is not None:
+            variant += f".weights-{weights}"
         return f"{self.study[:60]}.confirm-{self.choice_hash[:8]}{variant}"
 
     def to_json(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from hpo.ledger import optuna_rows
 from hpo.ledger.claims import count_slots, note_worker
 from hpo.ledger.values import Kind, StudyRow, StudyState, TestLook
 from hpo.storage import reading, writing
-from hpo.storage.tables import choices, now_s, slots, studies, test_looks, workers
+from hpo.storage.tables import choices, now_s, openings, slots, studies, test_looks, workers
 from hpo.study import StudySpec
 
 _LOCK_KEY = zlib.crc32(b"hpo study")
@@ -152,14 +152,31 @@ class StudyLedger:
     def record_test_look(
         self, study_id: int, choice_hash: str, worker_id: str, what: Mapping[str, Any]
     ) -> int:
-        """Record a look at the test split before it is taken; return how many the study has had by now."""
+        """Record a look at the test split before it is taken; return its number, as :meth:`look_number`."""
         look = {"study_id": study_id, "choice_hash": choice_hash, "worker_id": worker_id}
-        mine = test_looks.c.study_id == study_id
         with self._write() as connection:
             connection.execute(sa.insert(test_looks).values(**look, what=optuna_rows.plain(what), at=now_s()))
-            return connection.execute(
-                sa.select(sa.func.count()).select_from(test_looks).where(mine)
-            ).scalar_one()
+            return _open(connection, study_id, choice_hash)
+
+    def look_number(self, fingerprint: str, data_hash: str, choice_hash: str) -> int:
+        """Return the how-manieth look a choice was at the test split of this spec and data, from 1.
+
+        Whatever the studies were called, and whether they are still there: the same choice is always the
+        same look. The next number for a choice that has not looked.
+        """
+        this = (openings.c.fingerprint == fingerprint) & (openings.c.data_hash == data_hash)
+        mine = sa.select(openings.c.number).where(this, openings.c.choice_hash == choice_hash)
+        with self._read() as connection:
+            number = connection.execute(mine).scalar_one_or_none()
+            if number is None:
+                number = _count_looks(connection, this) + 1
+        return int(number)
+
+    def looks_spent(self, fingerprint: str, data_hash: str) -> int:
+        """Return how many choices have looked at the test split of this spec and data."""
+        this = (openings.c.fingerprint == fingerprint) & (openings.c.data_hash == data_hash)
+        with self._read() as connection:
+            return _count_looks(connection, this)
 
     def test_looks(self, study_id: int) -> list[TestLook]:
         """Return every look at the test split, oldest first."""
@@ -170,6 +187,27 @@ class StudyLedger:
         )
         with self._read() as connection:
             return [TestLook(*row) for row in connection.execute(query)]
+
+
+def _open(connection: sa.Connection, study_id: int, choice_hash: str) -> int:
+    """Note that a choice opens the test split, unless it has; return the number of its look."""
+    _one_at_a_time(connection)
+    of_study = sa.select(studies.c.fingerprint, studies.c.data).where(studies.c.study_id == study_id)
+    fingerprint, data = connection.execute(of_study).one()
+    data_hash = str(data["data_hash"])
+    this = (openings.c.fingerprint == fingerprint) & (openings.c.data_hash == data_hash)
+    mine = sa.select(openings.c.number).where(this, openings.c.choice_hash == choice_hash)
+    known = connection.execute(mine).scalar_one_or_none()
+    if known is not None:
+        return int(known)
+    number = _count_looks(connection, this) + 1
+    row = {"fingerprint": fingerprint, "data_hash": data_hash, "choice_hash": choice_hash, "number": number}
+    connection.execute(sa.insert(openings).values(**row, at=now_s()))
+    return number
+
+
+def _count_looks(connection: sa.Connection, these: sa.ColumnElement[bool]) -> int:
+    return connection.execute(sa.select(sa.func.count()).select_from(openings).where(these)).scalar_one()
 
 
 def _one_at_a_time(connection: sa.Connection) -> None:

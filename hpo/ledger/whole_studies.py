@@ -23,6 +23,7 @@ from hpo.storage.tables import (
     choices,
     curve,
     now_s,
+    openings,
     scores,
     slots,
     studies,
@@ -142,6 +143,7 @@ def _copy_rows(reader: sa.Connection, writer: sa.Connection, row: StudyRow, name
     for table in (*optuna_rows.OF_STUDY, *_OURS):
         _copy(reader, writer, table, row.study_id, {"study_id": study_id}, ids)
     _copy_workers(reader, writer, row.study_id)
+    _copy_openings(reader, writer, row)
     _interrupt(writer, study_id)
     for table in (*_OURS, _trials):
         here, there = _count(reader, table, row.study_id), _count(writer, table, study_id)
@@ -190,6 +192,17 @@ def _copy_workers(reader: sa.Connection, writer: sa.Connection, study_id: int) -
         fresh = [{**row, "state": "gone"} for row in rows if row["worker_id"] not in known]
         if fresh:
             writer.execute(sa.insert(workers), fresh)
+
+
+def _copy_openings(reader: sa.Connection, writer: sa.Connection, row: StudyRow) -> None:
+    """Copy the looks at the test split of the study's spec and data that are not known there, as later ones."""
+    these = openings.c.fingerprint == row.fingerprint
+    these &= openings.c.data_hash == str(row.data.get("data_hash"))
+    there = set(writer.execute(sa.select(openings.c.choice_hash).where(these)).scalars())
+    found = reader.execute(sa.select(openings).where(these).order_by(openings.c.number)).mappings().all()
+    fresh = [dict(one) for one in found if one["choice_hash"] not in there]
+    for number, one in enumerate(fresh, start=len(there) + 1):
+        writer.execute(sa.insert(openings).values({**one, "number": number}))
 
 
 def _interrupt(writer: sa.Connection, study_id: int) -> None:

@@ -129,6 +129,8 @@ def _ours(engine: sa.Engine, findings: Findings, names: Sequence[str]) -> tuple[
         choice = confirmed[-1]
         arm = next(place for place, arm in enumerate(choice.arms) if arm.role == "choice")
         scored = [one for one in book.scores(study_id, choice.choice_hash).scores if one.arm == arm]
+        if not scored:  # all of them failed
+            return {}, ""
         means = {
             n: float(np.mean([one.metrics[n] for one in scored])) for n in names if n in scored[0].metrics
         }

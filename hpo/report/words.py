@@ -14,8 +14,14 @@ from hpo.reading.standing import budget
 from hpo.report.page import Language
 from hpo.report.texts import CAPTIONS, TEXTS, WORDS
 from hpo.report.wording import YARDSTICKS, answer_lines, run_command
-from hpo.report.wording.confirmed import confirmation_lines
-from hpo.report.wording.zh import YARDSTICKS_ZH, answer_lines_zh, confirmed_zh, ready_zh
+from hpo.report.wording.confirmed import basis_lines, frozen_line, headline, verdict_words
+from hpo.report.wording.zh import (
+    YARDSTICKS_ZH,
+    answer_lines_zh,
+    arm_verdict_zh,
+    confirmed_zh,
+    ready_zh,
+)
 
 _IN_SEARCH = ("ratio", "rates", "curves", "seeds", "importances")
 
@@ -55,10 +61,8 @@ def _pictured(name: str, shown: str, language: Language) -> str:
 def _confirmed(found: Confirmation, shown: dict[str, str], language: Language) -> list[str]:
     """Return what the test split showed: the arms in a table, what limits them, the pictures."""
     texts = TEXTS[language]
-    lines = confirmation_lines(found) if language == "en" else confirmed_zh(found)
-    kept = [line for line in lines if not line.startswith("published: ")]
-    arms = len(found.arms) if language == "en" else 0
-    said = [kept[0], *kept[1 + arms :]]
+    english = [headline(found), *basis_lines(found), frozen_line(found)]
+    said = english if language == "en" else confirmed_zh(found)
     tests = [_pictured(name, picture, language) for name, picture in shown.items() if name not in _IN_SEARCH]
     return [
         f"## {texts['confirmed']}",
@@ -69,13 +73,14 @@ def _confirmed(found: Confirmation, shown: dict[str, str], language: Language) -
 
 
 def _arms(found: Confirmation, language: Language) -> str:
-    texts, yardstick = TEXTS[language], found.task.yardstick
+    texts = TEXTS[language]
     heads = ["arm", "test_loss", "metrics", "difference", "said"]
     rows = [f"| {' | '.join(texts[head] for head in heads)} |", "|---|---|---|---|---|"]
-    return "\n".join([*rows, *(_arm(one, yardstick, language) for one in found.arms)])
+    return "\n".join([*rows, *(_arm(found, one, language) for one in found.arms)])
 
 
-def _arm(one: ArmResult, yardstick: str, language: Language) -> str:
+def _arm(found: Confirmation, one: ArmResult, language: Language) -> str:
+    yardstick = found.task.yardstick
     ratio = "" if one.arm.ratio is None else f" (ratio {one.arm.ratio:.3g}, {one.arm.loss})"
     if not one.metrics:
         return f"| {one.arm.name}{ratio} | {TEXTS[language]['diverged']} | | | |"
@@ -84,7 +89,7 @@ def _arm(one: ArmResult, yardstick: str, language: Language) -> str:
     gap, said = "", ""
     if against is not None:
         gap = f"{against.difference:+.3g} [{against.low:+.3g}, {against.high:+.3g}], p {against.p:.2g}"
-        said = against.verdict if language == "en" else ready_zh(against.verdict)
+        said = verdict_words(found, one) if language == "en" else arm_verdict_zh(found, one)
     estimate = f"{loss.mean:.4g} [{loss.low:.4g}, {loss.high:.4g}]"
     return f"| {one.arm.name}{ratio} | {estimate} | {others} | {gap} | {said} |"
 

@@ -140,6 +140,15 @@ test_looks = sa.Table(
     sa.Column("worker_id", sa.String(128), nullable=False),
     sa.Column("what", JSON, nullable=False),
 )
+openings = sa.Table(
+    "hpo_opening",  # of no study: a look is spent whatever is renamed, copied or deleted later
+    metadata,
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    sa.Column("data_hash", sa.String(128), primary_key=True),
+    sa.Column("choice_hash", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+)
 choices = sa.Table(
     "hpo_choice",
     metadata,

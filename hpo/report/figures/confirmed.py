@@ -55,7 +55,7 @@ def _mean_predictions(found: Confirmation, place: int) -> Floats:
 
 
 def _titled(figure: Figure, found: Confirmation, what: str) -> None:
-    text = f"{found.study}: {what}, test split, mean of {len(found.seeds)} seeds"
+    text = f"{found.study}: {what}, test split, mean of {found.arms[0].seeds} seeds"
     figure.suptitle("\n".join([text, *found.labels]), fontsize=10)
 
 

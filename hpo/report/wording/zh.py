@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hpo.confirm.confirmed import Confirmation
-from hpo.confirm.paired import MIN_SEEDS
+from hpo.confirm.confirmed import ArmResult, Confirmation
+from hpo.confirm.verdicts import Doubt, Finding, Look
 from hpo.reading.findings import Findings
+from hpo.report.wording.confirmed import figures_of
 from hpo.report.wording.notes import said
 from hpo.report.wording.numbers import about, with_error
 
@@ -48,20 +49,8 @@ _READY = (
         r"class prior of the training windows in the first of (\d+) folds; scores are means over them",
         r"\1 折中第一折训练窗口的类别先验；分数为各折的均值",
     ),
-    (r"better than the published default", "优于已发表的默认设置"),
-    (r"worse than the published default", "劣于已发表的默认设置"),
-    (r"no better than a constant", "不优于常数预测"),
-    (r"nothing: its runs diverged", "无法判断：其运行全部发散"),
-    (
-        r"cannot be told apart with (\d+) seeds and (\d+) \w+",
-        r"用 \1 个随机种子和 \2 个独立单位无法与默认设置区分",
-    ),
-    (
-        r"cannot be told apart with (\d+) seeds and (\d+) \w+ \(at least (\d+) seeds.*\)",
-        r"用 \1 个随机种子和 \2 个独立单位无法与默认设置区分（至少需要 \3 个随机种子）",
-    ),
 )
-"""Phrases that come ready-made (notes of the analysis, trivial predictors, verdicts), as patterns."""
+"""Phrases that come ready-made (notes of the analysis, trivial predictors), as patterns."""
 
 
 def ready_zh(sentence: str) -> str:
@@ -73,17 +62,61 @@ def ready_zh(sentence: str) -> str:
     return sentence
 
 
+_VERDICTS = {
+    Finding.BETTER: "优于已发表的默认设置",
+    Finding.BETTER_UNLESS_IT_FAILS: "只要训练不失败，优于已发表的默认设置（失败率达到 {undone} 即抵消）",
+    Finding.WORSE: "劣于已发表的默认设置",
+    Finding.CANNOT_BE_TOLD: "用 {seeds} 个随机种子和 {subjects} 个独立单位无法与默认设置区分",
+    Finding.NO_BETTER_THAN_CONSTANT: "不优于常数预测",
+    Finding.SEEDS_FAILED: "{seeds} 个种子中有 {failed} 个失败，默认设置有 {others} 个失败",
+    Finding.ALL_FAILED: "无法判断：其运行或默认设置的运行全部失败",
+}
+_DOUBTS = {
+    Doubt.FEW_SEEDS: "（至少需要 {least} 个随机种子）",
+    Doubt.CHANCE: "（仅随机种子就可能造成）",
+    Doubt.INTERVAL: "（换一批人可能没有差异）",
+    Doubt.FIRST_ARM: "（先检验所选配置，而它未能区分）",
+}
+
+
+def arm_verdict_zh(found: Confirmation, result: ArmResult) -> str:
+    """Return what an arm is beside the published default, in Chinese."""
+    against = result.against_baseline
+    given = figures_of(found, result) | {"subjects": result.subjects}
+    said = _VERDICTS[Finding.ALL_FAILED if against is None else against.finding].format(**given)
+    doubt = None if against is None else against.doubt
+    return said if doubt is None else said + _DOUBTS[doubt].format(**given)
+
+
 def confirmed_zh(found: Confirmation) -> list[str]:
     """Return the verdict of a confirmation and what limits it, in Chinese."""
-    looked = f"测试集至今被查看 {found.test_looks} 次；选择 {found.choice_hash[:16]} 在运行前已冻结"
-    many = f"{len(found.seeds)} 个配对随机种子，{found.arms[0].subjects} 个独立测试单位"
-    lines = [f"在测试集上，所选配置{ready_zh(found.verdict)}（{many}；{looked}）"]
-    first = found.arms[0].against_baseline
+    first, look = found.arms[0].against_baseline, found.look
+    looked = (
+        f"第 {look.number} 次查看此研究与数据的测试集，至今共 {found.test_looks} 次；"
+        f"选择 {found.choice_hash[:16]} 在运行前已冻结"
+    )
+    pairs = len(found.seeds) if first is None else first.pairs
+    many = f"{pairs} 个配对随机种子，{found.arms[0].subjects} 个独立测试单位"
+    lines = [f"在测试集上，所选配置{arm_verdict_zh(found, found.arms[0])}（{many}；{looked}）"]
+    if first is not None and first.failures.any:
+        lines.append("失败的种子按该组中最差的种子计算")
+    if first is not None and not first.failures.any:
+        rate = f"{100 * first.failures.not_excluded:.0f} %"
+        lines.append(f"没有种子失败；{len(found.seeds)} 个种子不能排除低于 {rate} 的失败率")
     if first is not None and first.detectable is not None:
         size = f"{first.detectable:.3g} {found.task.unit}".rstrip()
         lines.append(f"若真实差异为 {size}，五次中约有四次能被发现")
-    if len(found.seeds) < MIN_SEEDS:
-        lines.append(f"{len(found.seeds)} 个种子的 p 值不会低于 {2 / 2 ** len(found.seeds):.3g}：不下结论")
+    if len(found.seeds) < look.min_seeds:
+        smallest = f"{2 / 2 ** len(found.seeds):.3g}"
+        lines.append(
+            f"{len(found.seeds)} 个种子的 p 值不会低于 {smallest}：不下结论；"
+            f"第 {look.number} 次查看至少需要 {look.min_seeds} 个种子"
+        )
+    following = Look(found.test_looks + 1)
+    lines.append(
+        f"第 {look.number} 次查看误称“优于”的概率至多 {100 * look.alpha:.2g} %，所有查看合计 5 %；"
+        f"第 {following.number} 次要求 p 不超过 {following.level:.2g}，即至少 {following.min_seeds} 个种子"
+    )
     if found.task.unit_of_independence == "block":
         lines.append("该数据集没有受试者编号：不同数据块可能来自同一人")
     return lines
