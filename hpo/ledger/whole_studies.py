@@ -195,7 +195,7 @@ def _copy_workers(reader: sa.Connection, writer: sa.Connection, study_id: int) -
 
 
 def _copy_openings(reader: sa.Connection, writer: sa.Connection, row: StudyRow) -> None:
-    """Copy the looks at the test split of the study's spec and data that are not known there, as later ones."""
+    """Copy the looks at the test split of the spec and data that are not known there, as later ones."""
     these = openings.c.fingerprint == row.fingerprint
     these &= openings.c.data_hash == str(row.data.get("data_hash"))
     there = set(writer.execute(sa.select(openings.c.choice_hash).where(these)).scalars())
