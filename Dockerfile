@@ -5,13 +5,13 @@
 #                   default one carries its own CUDA libraries and also runs on a CPU, only larger.
 FROM python:3.11-slim AS package
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY hpo hpo
 COPY finetune finetune
 COPY studies studies
 ARG TORCH_INDEX_URL=
 RUN python -m venv /opt/hpo \
- && /opt/hpo/bin/pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} .
+ && /opt/hpo/bin/pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} .
 
 FROM python:3.11-slim AS cpu
 COPY --from=package /opt/hpo /opt/hpo

@@ -1,27 +1,41 @@
-# make run    an answer on simulated signals, from nothing but Python 3.11 and pip
-# make test   set up and run every test (real data too where HPO_DATA is set)
-# make check  format, lint, types, import contracts, tests
+# make run     an answer on simulated signals, from nothing but Python 3.11 and pip
+# make test    set up and run every test (real data too where HPO_DATA is set)
+# make check   format, lint, types, import contracts, tests
+# make hooks   the same checks before every commit
+# make wheel   what is released: one wheel, in dist/
 #
 # PYTHON            the interpreter that makes the virtual environment
+# CONSTRAINTS       the versions to install; empty takes the newest that pyproject.toml allows
 # TORCH_INDEX_URL   one more package index, for a build of torch other than your default index gives
 # TRIALS, TIME      size of `make run`
 # JOBS              test processes
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 TRIALS ?= 30
 TIME ?= 6m
 JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
+PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
-.PHONY: run test check static format clean
+# Other processors and libraries give other last bits, and a law holds on all of them: the tests of the model,
+# the sampler and the engine again with the matrix products of two older processors.
+CORES := Haswell Prescott
+ON_OTHER_CORES := tests/test_analysis.py tests/test_ratio_sampler.py tests/test_search.py tests/test_population.py
+
+.PHONY: run test cores check static format hooks wheel clean
 
 run: $(VENV)/.installed
-	$(BIN)/hpo run --study synthetic_rr --trials $(TRIALS) --timeout $(TIME)
+	$(BIN)/hpo run synthetic_rr --trials $(TRIALS) --timeout $(TIME)
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+cores: $(VENV)/.installed-dev
+	for core in $(CORES); do \
+	  OMP_NUM_THREADS=1 OPENBLAS_CORETYPE=$$core $(BIN)/python -m pytest -q -n $(JOBS) $(ON_OTHER_CORES) || exit 1; \
+	done
 
 check: static test
 
@@ -35,8 +49,14 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# A stamp, so that a second `make` installs nothing; pyproject.toml is all that an install depends on.
-$(VENV)/.installed: pyproject.toml
+hooks: $(VENV)/.installed-dev
+	$(BIN)/pre-commit install
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# A stamp, so that a second `make` installs nothing: an install depends on these two files alone.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --quiet --editable .
 	touch $@

@@ -13,9 +13,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import Field, asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from finetune.api import (
     BACKBONES,
@@ -35,6 +35,16 @@ from finetune.api import (
     train,
 )
 from finetune.test_split import score_test
+
+_RECIPE_HELP = {
+    "epochs": "at most so many epochs",
+    "batch_size": "windows a step",
+    "patience": "epochs without a better validation loss before the run ends",
+    "weight_decay": "of AdamW",
+    "dropout": "probability; the backbone's own without it",
+    "max_grad_norm": "no clipping without it",
+    "precision": "of training",
+}
 
 
 class OneRun:
@@ -85,11 +95,12 @@ def _run(options: argparse.Namespace) -> None:
             options.normalisation,
             options.samples,
             train_subjects=options.train_subjects,
+            every=options.every,
             allow_partial=options.allow_partial,
         ),
         BackboneSpec(backbone, options.weights),
         options.mode,
-        Recipe(options.epochs, options.batch_size, options.patience),
+        Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)}),
         options.lr,
         options.backbone_lr,
         loss,
@@ -172,12 +183,26 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone-lr", type=float, default=1e-5, help="learning rate of the backbone")
     parser.add_argument("--loss", help=f"one of {', '.join(LOSSES)}; the task's published default without it")
     parser.add_argument("--seed", type=int, default=0, help="head initialisation, data order and dropout")
-    parser.add_argument("--epochs", type=int, default=20, help="at most so many epochs")
-    parser.add_argument("--batch-size", type=int, default=64, help="windows a step")
-    parser.add_argument("--patience", type=int, default=5, help="epochs without a better validation loss")
+    for field in fields(Recipe):
+        _add_recipe_option(parser, field)
+    parser.add_argument("--every", type=int, default=1, help="only every n-th window of a subject")
     parser.add_argument("--train-subjects", type=int, help="only the first so many training subjects")
     parser.add_argument("--allow-partial", action="store_true", help="accept a data set with records missing")
     parser.add_argument("--test", action="store_true", help="score the test split too, after the run")
+
+
+def _add_recipe_option(parser: argparse.ArgumentParser, field: Field[Any]) -> None:
+    """Add the option of one key of a recipe, with its type and default."""
+    kind = get_type_hints(Recipe)[field.name]
+    choices = next((get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)
+    plain = {part for part in (kind, *get_args(kind)) if isinstance(part, type)} - {type(None)}
+    parser.add_argument(
+        f"--{field.name.replace('_', '-')}",
+        type=str if choices else next(iter(plain)),
+        choices=choices,
+        default=field.default,
+        help=f"{_RECIPE_HELP.get(field.name, 'see docs/studies.md')} [{field.default}]",
+    )
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:

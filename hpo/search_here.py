@@ -19,9 +19,9 @@ from hpo.fleet import run_local
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings, find_out
-from hpo.reading.standing import best_trial, known_task
+from hpo.reading.standing import best_trial, is_there, known_task
 from hpo.storage import open_engine
-from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec
+from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
 from hpo.worker.progress import Display, Progress
@@ -145,14 +145,22 @@ def _progress(engine: sa.Engine, row: StudyRow, counts: Counts, total: int) -> P
     )
 
 
-def read_specs(
-    names: Sequence[str], as_name: str | None, *, allow_partial: bool, known_within: float | None
-) -> list[StudySpec]:
+@dataclass(frozen=True)
+class SpecOptions:
+    """What a command line changes of a study's file."""
+
+    as_name: str | None = None
+    allow_partial: bool = False
+    known_within: float | None = None
+
+
+def read_specs(names: Sequence[str], url: str, options: SpecOptions) -> list[StudySpec]:
     """Return the studies of those names or files; raises as :func:`read_spec` does."""
-    if as_name is not None and len(names) > 1:
-        raise UsageError(f"--as {as_name} names {len(names)} studies", "one study")
+    if options.as_name is not None and len(names) > 1:
+        raise UsageError(f"--as {options.as_name} names {len(names)} studies", "one study")
+    partial, within = options.allow_partial, options.known_within
     return [
-        read_spec(name, name=as_name, allow_partial=allow_partial, known_within=known_within)
+        read_spec(name, url=url, name=options.as_name, allow_partial=partial, known_within=within)
         for name in names
     ]
 
@@ -160,15 +168,17 @@ def read_specs(
 def read_spec(
     name_or_file: str,
     *,
+    url: str | None = None,
     name: str | None = None,
     allow_partial: bool = False,
     known_within: float | None = None,
 ) -> StudySpec:
     """Return the study of that name or file, as another study ``name`` if that is given.
 
-    Raises UsageError, and what ``load_spec`` raises.
+    One that is not shipped is looked for in the database ``url``. Raises UsageError, and what ``load_spec``
+    raises.
     """
-    spec = load_spec(name_or_file)
+    spec = _found_spec(name_or_file, url)
     if name is not None:
         spec = _renamed(spec, name)
     if allow_partial:
@@ -193,6 +203,29 @@ def check_name(option: str, name: str) -> None:
     if not re.fullmatch(STUDY_NAME, name) or len(name) > LONGEST_NAME:
         expected = f"up to {LONGEST_NAME} letters, digits, _, . and -, the first a letter or a digit"
         raise UsageError(f"{option} is {name!r}", expected)
+
+
+def _found_spec(name_or_file: str, url: str | None) -> StudySpec:
+    """Return the study of a file, a shipped one, or one of the database, as next commands name it."""
+    try:
+        return load_spec(name_or_file)
+    except UnknownStudyError:
+        stored = None if url is None else _stored_spec(url, name_or_file)
+        if stored is None:
+            raise
+        return stored
+
+
+def _stored_spec(url: str, name: str) -> StudySpec | None:
+    """Return the search of that name in the database; None where there is none, or no database."""
+    if not is_there(url):
+        return None
+    engine = open_engine(url, create=False)
+    try:
+        rows = {row.name: row for row in Ledger(engine).studies() if row.kind == "search"}
+    finally:
+        engine.dispose()
+    return stored_spec(name, rows[name].spec) if name in rows else None
 
 
 def make_settings(
@@ -227,12 +260,17 @@ def parse_slots(text: str) -> int | Literal["auto"]:
 
 
 def parse_duration(text: str, name: str = "--timeout") -> float:
-    """Return the seconds of ``90s``, ``30m``, ``2h`` or ``90``; :class:`UsageError` says ``name``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    """Return the seconds of ``90s``, ``30m``, ``2h`` or ``1d``; :class:`UsageError` says ``name``.
+
+    A number without its unit is refused: whoever types 4 may mean minutes or hours.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]] if found else 0.0
     if seconds <= 0:
-        next_step = f"type: {name}{'=' if name.isupper() else ' '}30m"
-        raise UsageError(f"{name} is {text!r}", "a time such as 90s, 30m or 2h", next_step)
+        is_bare = re.fullmatch(r"\d+(\.\d+)?", text.strip()) and float(text) > 0
+        meant = f"{text.strip()}m" if is_bare else "30m"
+        next_step = f"type: {name}{'=' if name.isupper() else ' '}{meant}"
+        raise UsageError(f"{name} is {text!r}", "a time with its unit, such as 90s, 30m or 2h", next_step)
     return seconds
 
 

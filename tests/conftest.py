@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from fixtures_db import (  # noqa: F401 - fixtures
     database_url,
@@ -18,6 +19,12 @@ from fixtures_db import (  # noqa: F401 - fixtures
     ready_sqlite_url,
     sqlite_url,
 )
+
+# No law hangs on how fast a machine is.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +17,11 @@ import pytest
 from optuna.trial import TrialState
 from small_study import NAME, Place
 
+from hpo import __version__
 from hpo.cli.app import main
+from hpo.cli.terminal import options_again
 from hpo.ledger.values import Point
+from hpo.search_here import read_spec
 from hpo.study import shipped_studies
 from hpo.worker import work
 
@@ -187,15 +191,25 @@ def test_missing_data_is_told_and_no_database_is_made(
         (["run", "--study", "bidmc_rr", "--trials", "0"], "--trials is 0; expected a whole number"),
         (["run", "--study", "bidmc_rr", "--trials", "many"], "Invalid value for '--trials'"),
         (["run", "--study", "bidmc_rr", "--workers", "0"], "--workers is 0; expected a whole number"),
-        (["run", "--study", "bidmc_rr", "--timeout", "soon"], "--timeout is 'soon'; expected a time such as"),
+        (
+            ["run", "--study", "bidmc_rr", "--timeout", "soon"],
+            "--timeout is 'soon'; expected a time with its unit",
+        ),
         (["run", "--study", "bidmc_rr", "--device", "gpu"], "unknown device 'gpu'; expected cpu, cuda"),
         (["run", "--study", "bidmc_rr", "--trails", "5"], "No such option: --trails"),
-        (["run"], "Missing option '--study'"),
+        (["run"], "no study is named; type: hpo run NAME"),
+        (["report"], "no study is named; type: hpo report NAME"),
+        (["stop", "a", "--study", "b"], "two studies are named, 'a' and 'b'; expected one"),
+        (
+            ["run", "bidmc_rr", "--timeout", "4"],
+            "expected a time with its unit, such as 90s, 30m or 2h; type: --timeout 4m",
+        ),
         (["rnu"], "Did you mean 'run'?"),
         (["data"], "Missing command. Type: hpo data --help"),
         (["data", "get", "bidmc_xx"], "unknown data set"),
         (["status", "--storage", "sqlite:////nowhere/at/all.db"], "does not exist"),
-        (["status", "--storage", "nonsense"], "is no database URL"),
+        (["status", "--storage", "nonsense"], "is no database URL; expected a file such as hpo.db, or a URL"),
+        (["status", "--storage", "no/such.db"], "does not exist"),
         (["status", "--storage", "mysql://host/name"], "is not supported"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
@@ -352,6 +366,72 @@ def test_data_status_sees_the_complete_bidmc(hpo_data: Path, capsys: pytest.Capt
 
 
 # --- what holds for every command
+
+
+def test_a_study_is_a_word_or_an_option_and_a_database_a_file_or_a_url(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.open(3)
+    file = place.url.removeprefix("sqlite:///")
+    told = []
+    for words in (["status", NAME, "--storage", file], ["status", "--study", NAME, "--storage", place.url]):
+        assert main([*words, "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+
+    assert told[0]["storage"] == told[1]["storage"] == place.url
+    assert told[0]["study"] == told[1]["study"] == NAME
+
+
+def test_a_study_that_came_from_a_file_is_found_in_the_database_by_its_name(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.open(3)
+    assert NAME not in shipped_studies()
+
+    found = read_spec(NAME, url=place.url)
+
+    assert found.fingerprint() == place.ledger().study(NAME).fingerprint
+    assert f"unknown study '{NAME}'" in complaint(
+        capsys, "submit", NAME, "--storage", f"{place.folder}/other.db"
+    )
+
+
+def test_the_version_is_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hpo {__version__}\n"
+
+
+def test_the_shell_completes_commands_and_studies(tmp_path: Path) -> None:
+    def completed(words: str) -> list[str]:
+        asked = {"_HPO_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        command = [sys.executable, "-m", "hpo"]
+        where = environment(tmp_path, tmp_path) | asked
+        return subprocess.run(command, env=where, capture_output=True, text=True, cwd=tmp_path).stdout.split()
+
+    assert completed("hpo conf") == ["confirm"]
+    assert completed("hpo run synthetic_") == ["synthetic_hr", "synthetic_rr"]
+
+
+def test_the_next_command_names_the_database_and_works_as_it_stands(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.open(3)
+    main(["pause", NAME, "--storage", place.url])
+
+    told = capsys.readouterr().out
+    main(shlex.split(told.partition("to go on: ")[2])[1:])
+
+    assert f"{NAME} was paused and is open" in capsys.readouterr().out
+
+
+def test_options_that_differ_from_the_environments_are_part_of_the_next_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HPO_DATA", "/d")
+
+    assert options_again("sqlite:///hpo.db", Path("/d"), None) == ""
+    told = options_again("sqlite:///other.db", Path("my data"), Path("/c"), "cpu")
+    assert told == " --storage sqlite:///other.db --data 'my data' --cache /c --device cpu"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from typing import Any, get_args
 
 import pytest
 import typer
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from hpo.cli.app import app
@@ -50,6 +53,11 @@ def test_every_option_has_help_and_is_documented(path: str, option: Any) -> None
     assert option.help
     if option.param_type_name == "option":
         assert f"`{option.opts[0]}" in section(path)
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_takes_json(path: str) -> None:
+    assert "--json" in [name for option in COMMANDS[path].params for name in option.opts]
 
 
 def test_no_documented_option_is_gone() -> None:
@@ -111,3 +119,56 @@ def test_every_dependency_has_its_reason() -> None:
     text = (DOCS / "dependencies.md").read_text(encoding="utf-8")
 
     assert [name for name in names if f"| {name} |" not in text] == []
+
+
+# --- the house's papers
+
+
+def test_the_hooks_are_the_tools_of_make_static() -> None:
+    recipe = re.search(
+        r"^static:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert recipe is not None
+    tools = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+
+    assert [hook["entry"] for hook in hooks[0]["hooks"]] == tools
+
+
+def test_every_dependency_has_a_tested_version_in_its_range() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    tested = {canonicalize_name(name): number for name, number in tested.items()}
+    extras = [package for extra in project["optional-dependencies"].values() for package in extra]
+    wrong = [
+        text
+        for text in (*project["dependencies"], *extras)
+        if (one := Requirement(text))
+        and not one.specifier.contains(tested.get(canonicalize_name(one.name), "0"))
+    ]
+
+    assert wrong == []
+
+
+PAPERS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_somewhere(paper: Path) -> None:
+    text = paper.read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+
+    assert [link for link in links if link and "://" not in link and not (paper.parent / link).exists()] == []
+
+
+NOT_FILES = re.compile(r"[<>*$ ]|^(docs|hpo|finetune)/?$")
+
+
+@pytest.mark.parametrize("paper", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_that_a_page_names_is_there(paper: str) -> None:
+    named = re.findall(
+        r"`((?:hpo|finetune|tests|docs|benchmarks|studies)/[^`]+)`", (ROOT / paper).read_text("utf-8")
+    )
+
+    assert [name for name in named if not NOT_FILES.search(name) and not (ROOT / name).exists()] == []

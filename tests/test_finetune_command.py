@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from bidmc_files import write_bidmc
 from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
 from finetune.__main__ import main
+from finetune.spec import Recipe, RunSpec
 from finetune.tasks import find_task
 from hpo.study import load_spec
 
@@ -127,3 +129,23 @@ def test_a_partial_data_set_has_to_be_allowed(
     assert json.loads(printed.out)["epochs"] == 1
     assert json.loads(printed.out)["labels"] == ["partial: 500 of 21799 records"]
     assert printed.err.startswith("partial: 500 of 21799 records\n")
+
+
+def test_every_key_of_a_recipe_is_an_option_that_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RunSpec] = []
+    monkeypatch.setattr("finetune.__main__.train", lambda source, **_: seen.append(source.next_run().spec))
+    given = {"weight_decay": 0.3, "dropout": 0.25, "max_grad_norm": 2.0, "precision": "bf16", "epochs": 2}
+    words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+    with pytest.raises(AssertionError):  # the run is looked at, not made
+        main(["run", "--task", "synthetic_hr", *words, "--every", "3", *places(tmp_path)])
+
+    (spec,) = seen
+    assert {key: getattr(spec.recipe, key) for key in given} == given
+    assert spec.inputs.every == 3
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    told = capsys.readouterr().out
+    assert [field.name for field in fields(Recipe) if f"--{field.name.replace('_', '-')} " not in told] == []

@@ -334,3 +334,55 @@ def test_reading_a_study_loads_neither_torch_nor_optuna_nor_pandas(tmp_path: Pat
     )
 
     assert (done.stdout, done.stderr, done.returncode) == ("\n", "", 0)
+
+
+# --- a rate that is fixed, or one of a few
+
+
+def with_rates(lr: str, backbone_lr: str) -> str:
+    text = GOOD.replace("lr: {low: 1e-5, high: 1e-2}", f"lr: {lr}", 1)
+    return text.replace("backbone_lr: {low: 1e-6, high: 1e-2}", f"backbone_lr: {backbone_lr}", 1)
+
+
+def test_a_rate_may_be_a_number_or_a_list() -> None:
+    spec, faults = parse_spec(with_rates("1e-4", "[3e-5, 1e-5]"))
+
+    assert spec is not None, faults
+    assert (spec.space.lr.values, spec.space.backbone_lr.values) == ((1e-4,), (1e-5, 3e-5))
+    assert StudySpec.model_validate_json(spec.model_dump_json()) == spec
+    assert spec.fingerprint() != good_spec().fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("lr", "told"),
+    [
+        ("fast", "5: space.lr: it is 'fast'; expected a rate, a list of rates, or {low: ..., high: ...}"),
+        ("[]", "5: space.lr: it is []; expected a rate, a list of rates, or {low: ..., high: ...}"),
+        ("[1e-4, quick]", "5: space.lr: [0.0001, 'quick']; expected numbers alone"),
+        ("true", "5: space.lr: it is True; expected a rate, a list of rates, or {low: ..., high: ...}"),
+        ("0", "5: space.lr: low is 0.0; expected a number above 0 (the range is logarithmic)"),
+        ("1e-3", "8: baseline.lr 0.0001 is outside the space; expected 0.001"),
+    ],
+)
+def test_a_wrong_rate_is_told_in_the_users_words(lr: str, told: str) -> None:
+    text = GOOD.replace("lr: {low: 1e-5, high: 1e-2}", f"lr: {lr}", 1)
+
+    assert told in faults_of(text)
+
+
+@pytest.mark.parametrize("kind", ["ratio", "gp", "tpe", "random"])
+def test_every_sampler_keeps_to_the_rates_that_a_study_lists(kind: str) -> None:
+    from hpo.search import PastTrial, suggest
+
+    spec, _ = parse_spec(
+        with_rates("1e-4", "[1e-5, 1e-4, 1e-3]") + f"sampler: {{kind: {kind}, startup_trials: 6}}\n"
+    )
+    assert spec is not None
+    past: list[PastTrial] = []
+    for slot in range(10):
+        found = suggest(spec, slot, past)
+        past.append(PastTrial(slot, found, "finished", 2.0 + slot % 3, 3, curve=(3.0, 2.5, 2.0 + slot % 3)))
+
+    assert {trial.configuration.lr for trial in past} == {1e-4}
+    assert {trial.configuration.backbone_lr for trial in past} <= {1e-5, 1e-4, 1e-3}
+    assert len({trial.configuration.backbone_lr for trial in past}) > 1

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 STEP_DECADES = 0.1
+HAIR_DECADES = 0.01
+"""A fixed rate is a range that ends this far from it: a width of its own would divide by zero."""
 
 
 class Bounds(Protocol):
@@ -49,9 +51,7 @@ class Box:
     @classmethod
     def of(cls, space: SearchSpace) -> Box:
         """Return the box of a spec's space."""
-        low, high = np.log10([space.lr.low, space.lr.high])
-        slow, fast = np.log10([space.backbone_lr.low, space.backbone_lr.high])
-        return cls((float(low), float(high)), (float(slow), float(fast)), tuple(space.loss))
+        return cls(_ends(space.lr), _ends(space.backbone_lr), tuple(space.loss))
 
     @property
     def ratio(self) -> tuple[float, float]:
@@ -62,6 +62,12 @@ class Box:
     def narrower_decades(self) -> float:
         """Width of the narrower of the two searched ranges."""
         return min(self.lr[1] - self.lr[0], self.backbone_lr[1] - self.backbone_lr[0])
+
+
+def _ends(bounds: Bounds) -> tuple[float, float]:
+    low, high = np.log10([bounds.low, bounds.high])
+    hair = HAIR_DECADES if low == high else 0.0
+    return float(low) - hair, float(high) + hair
 
 
 @dataclass(frozen=True)

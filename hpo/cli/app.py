@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from finetune.api import FinetuneError
+from hpo import __version__
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
 from hpo.cli.keep import copy, delete, rename
@@ -26,12 +27,16 @@ from hpo.cli.service import fleet_app, pause, resume, stop, submit, worker
 from hpo.cli.start import check, init
 from hpo.cli.terminal import (
     DataDir,
+    Given,
     Json,
+    Named,
     Storage,
     database,
+    options_again,
     print_json,
     print_lines,
     shown,
+    the_study,
     url_of,
 )
 from hpo.errors import HpoError, Interrupted
@@ -40,7 +45,6 @@ app = typer.Typer(
     name="hpo",
     help="Bayesian hyperparameter search for fine-tuning pretrained ECG/PPG encoders: which head/backbone "
     "learning-rate ratio is best, how sure that is, and whether it is real.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -50,6 +54,24 @@ app.add_typer(fleet_app, name="fleet")
 
 _WRONG_WORDS: Any = typer.BadParameter.__base__
 """What typer raises for every wrong word (UsageError; typer 0.29 has click inside, without a public name)."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hpo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Do what is asked before any command."""
 
 
 app.command()(run)
@@ -65,7 +87,8 @@ app.command()(check)
 
 @app.command()
 def status(
-    study: Annotated[str | None, typer.Option("--study", metavar="NAME", help="Only this study.")] = None,
+    given: Given = None,
+    study: Named = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
@@ -74,6 +97,7 @@ def status(
     from hpo.reading.standing import attached_workers, overview
 
     url = url_of(storage)
+    study = the_study(given, study, "status") if given or study else None
     with database(url) as engine:
         found, workers = overview(engine, url, study), attached_workers(engine, study)
     if as_json:
@@ -81,7 +105,7 @@ def status(
         print_json((found[0] if study else storage_and_studies) | {"workers": workers})
         return
     if not found:
-        print_lines([f"no study in {shown(url)}; type: hpo run --study synthetic_rr"])
+        print_lines([f"no study in {shown(url)}; type: hpo run synthetic_rr{options_again(url)}"])
     if found:
         print_lines(status_lines(found))
     failures = [line for one in found for line in failure_lines(one, whole=study is not None)]
@@ -89,8 +113,15 @@ def status(
         print_lines(["", *failures])
     if workers:
         print_lines(["", *worker_lines(workers)])
-    elif any(one["state"] == "open" and one["finished"] + one["failed"] < one["budget"] for one in found):
-        print_lines(["no worker is attached; next: hpo worker, or hpo run --study NAME"], is_result=False)
+    elif waiting := [one["study"] for one in found if _waits(one)]:
+        option = options_again(url)
+        next_step = f"hpo worker{option}, or hpo run {waiting[0]}{option}"
+        print_lines([f"no worker is attached; next: {next_step}"], is_result=False)
+
+
+def _waits(study: dict[str, Any]) -> bool:
+    """Return whether a study has trials that a worker could run."""
+    return bool(study["state"] == "open" and study["finished"] + study["failed"] < study["budget"])
 
 
 app.command()(report)
@@ -134,12 +165,21 @@ def dashboard(
     artifacts: Annotated[
         Path | None, typer.Option("--artifacts", metavar="DIR", help="Folder of Optuna's file artifacts.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Serve the studies of a database to a browser, with their answers; Ctrl-C ends it."""
     from hpo.dashboard import make_access, serve
 
     access = make_access(host, port, allowed_host or (), allow_writes=allow_writes)
-    serve(url_of(storage), access, artifacts, lambda address: typer.echo(f"dashboard: {address}"))
+    url = url_of(storage)
+
+    def tell(address: str) -> None:
+        if as_json:
+            print_json({"address": address, "storage": shown(url)})
+        else:
+            typer.echo(f"dashboard: {address}")
+
+    serve(url, access, artifacts, tell)
 
 
 app.command()(confirm)
@@ -187,8 +227,8 @@ def version(as_json: Json = False) -> None:
     import platform
     from importlib import metadata
 
-    found = {"python": platform.python_version()}
-    for name in ("hpo", "torch", "numpy", "numba", "optuna", "SQLAlchemy"):
+    found = {"python": platform.python_version(), "hpo": __version__}
+    for name in ("torch", "numpy", "numba", "optuna", "SQLAlchemy"):
         there = next(iter(metadata.distributions(name=name)), None)
         found[name] = there.version if there else "not installed"
     if as_json:

@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.terminal import CacheDir, DataDir, Device, Json, print_json, print_lines
+from hpo.cli.terminal import (
+    CacheDir,
+    DataDir,
+    Device,
+    GivenOrFile,
+    Json,
+    Named,
+    print_json,
+    print_lines,
+    the_study,
+)
 
 
 def bench(
-    study: Annotated[
-        str, typer.Option("--study", metavar="NAME_OR_FILE", help="Shipped study or YAML file.")
-    ] = "synthetic_rr",
+    given: GivenOrFile = None,
+    study: Named = None,
     seconds: Annotated[
         float, typer.Option("--seconds", min=5, metavar="S", help="For each number of workers.")
     ] = 15,
@@ -27,7 +36,7 @@ def bench(
     from hpo.search_here import make_settings, read_spec
 
     found = measure(
-        read_spec(study, allow_partial=False),
+        read_spec(the_study(given or study or "synthetic_rr", study, "bench"), allow_partial=False),
         make_settings(data, cache, device, None, "auto"),
         seconds=seconds,
         notify=lambda text: print_lines([text], is_result=False),

@@ -13,21 +13,24 @@ from hpo.cli.terminal import (
     Code,
     DataDir,
     Device,
+    Given,
+    GivenOrFile,
     Json,
+    Named,
     Storage,
     Workers,
     database,
     print_json,
     print_lines,
     shown,
+    the_study,
     url_of,
 )
 
-Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
-
 
 def confirm(
-    study: Study,
+    given: Given = None,
+    study: Named = None,
     top: Annotated[
         int, typer.Option("--top", metavar="K", help="Configurations of the search, its answer first.")
     ] = 3,
@@ -54,6 +57,7 @@ def confirm(
 
     for option, value in (("--top", top), ("--seeds", seeds), ("--workers", workers)):
         check_at_least_one(option, value)
+    study = the_study(given, study, "confirm")
     url, settings = url_of(storage), make_settings(data, cache, device, None)
     with database(url) as engine:
         request = Request(top, seeds, first_seed)
@@ -67,10 +71,9 @@ def confirm(
 
 
 def import_diary(
-    study: Annotated[
-        str, typer.Option("--study", metavar="NAME_OR_FILE", help="A study, made if it is not there yet.")
-    ],
     csv: Annotated[Path, typer.Option("--csv", metavar="FILE", help="One run a line; see docs/models.md.")],
+    given: GivenOrFile = None,
+    study: Named = None,
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
@@ -83,7 +86,7 @@ def import_diary(
     from hpo.search_here import make_settings
 
     url = url_of(storage)
-    name = find_or_open(url, study, make_settings(data, cache, "cpu", None))
+    name = find_or_open(url, the_study(given, study, "import"), make_settings(data, cache, "cpu", None))
     with database(url) as engine:
         deeds = import_diary(engine, name, csv)
     counts = Counter(deed.did for deed in deeds)

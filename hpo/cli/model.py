@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,18 +14,22 @@ from hpo.cli.terminal import (
     Code,
     DataDir,
     Device,
+    Given,
     Json,
+    Named,
     Storage,
     database,
     print_json,
     print_lines,
+    the_study,
     url_of,
 )
 
 
 def export(
-    study: Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to be made.")],
+    given: Given = None,
+    study: Named = None,
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
@@ -38,6 +43,7 @@ def export(
     from hpo.models import export_best
     from hpo.search_here import make_settings
 
+    study = the_study(given, study, "export --out DIR")
     url, settings = url_of(storage), make_settings(data, cache, device, None)
     with database(url) as engine:
         made = export_best(engine, url, study, out, settings, Console(stderr=True))
@@ -45,7 +51,7 @@ def export(
         print_json(made.to_json())
         return
     print_lines([f"{made.said}; written: {', '.join(str(file) for file in made.files)}"])
-    print_lines([f"next: hpo predict --model {out} --input FILE --rate HZ"])
+    print_lines([f"next: hpo predict --model {shlex.quote(str(out))} --input FILE --rate HZ"])
 
 
 def predict(
@@ -68,6 +74,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     code: Code = None,
+    as_json: Json = False,
 ) -> None:
     """Print a model's predictions for a signal as CSV, one line a window."""
     import csv
@@ -76,6 +83,13 @@ def predict(
     from finetune.api import predict_signal
 
     said = predict_signal(model, file, rate_hz=rate, column=column, stride_s=stride, device=device)
+    if as_json:
+        rows = [[None if math.isnan(value) else float(value) for value in row] for row in said.values]
+        starts = [float(start) for start in said.start_s]
+        print_json(
+            {"columns": list(said.columns), "window_s": said.window_s, "start_s": starts, "values": rows}
+        )
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["start_s", "end_s", *said.columns])

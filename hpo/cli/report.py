@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.terminal import Json, Storage, database, print_json, print_lines, shown, url_of
+from hpo.cli.terminal import (
+    Given,
+    Json,
+    Named,
+    Storage,
+    database,
+    print_json,
+    print_lines,
+    shown,
+    the_study,
+    url_of,
+)
 from hpo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,9 +26,8 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Annotated[
-        str | None, typer.Option("--study", metavar="NAME", help="A study in the database.")
-    ] = None,
+    given: Given = None,
+    study: Named = None,
     every: Annotated[bool, typer.Option("--all", help="One table of all searches, a row each.")] = False,
     storage: Storage = None,
     out: Annotated[
@@ -36,12 +46,13 @@ def report(
     from hpo.report.wording import answer_lines
     from hpo.report.wording.zh import answer_lines_zh
 
-    if (study is None) != every:
-        raise UsageError("hpo report needs one of --study NAME and --all", next_step="type: hpo report --all")
+    if every and (given or study):
+        raise UsageError("a study and --all are named", "one of them", "type: hpo report --all")
     url, language = url_of(storage), _language(lang)
-    if study is None:
+    if every:
         _report_all(url, out or Path("reports"), as_json)
         return
+    study = the_study(given, study, "report")
     with database(url) as engine:
         findings, confirmation = find_out(engine, study), newest_confirmation(engine, study)
     folder = out or Path("reports") / study

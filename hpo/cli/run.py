@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,13 +19,18 @@ from hpo.cli.terminal import (
     Device,
     Json,
     KnownWithin,
+    SomeOrFiles,
     Storage,
+    Timeout,
     Trials,
     WarmStart,
     Workers,
+    options_again,
     print_json,
     print_lines,
+    print_where_hpo_is,
     shown,
+    some_studies,
     url_of,
 )
 from hpo.errors import HpoError, UsageError
@@ -43,20 +47,15 @@ AsName = Annotated[
 
 
 def run(
+    studies: SomeOrFiles = None,
     study: Annotated[
-        list[str],
-        typer.Option(
-            "--study",
-            metavar="NAME_OR_FILE",
-            help="Shipped study, YAML file, all, all-ppg or all-ecg; may be repeated.",
-        ),
-    ],
+        list[str] | None,
+        typer.Option("--study", metavar="NAME_OR_FILE", help="The same as STUDY; may be repeated."),
+    ] = None,
     trials: Trials = None,
     storage: Storage = None,
     workers: Workers = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m or 2h.")
-    ] = None,
+    timeout: Timeout = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
     code: Code = None,
@@ -75,12 +74,14 @@ def run(
 
     from hpo.cli.groups import expand
     from hpo.report.told import to_json
-    from hpo.search_here import check_at_least_one, launch, make_settings, read_specs
+    from hpo.search_here import SpecOptions, check_at_least_one, launch, make_settings, read_specs
 
-    specs = read_specs(expand(study), as_name, allow_partial=allow_partial, known_within=known_within)
     check_at_least_one("--trials", trials)
     check_at_least_one("--workers", workers)
     url, console = url_of(storage), Console(stderr=True)
+    names = expand(some_studies(studies, study, "run"))
+    options = SpecOptions(as_name, allow_partial, known_within)
+    specs = read_specs(names, url, options)
     settings = make_settings(data, cache, device, timeout, slots)
     deadline = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
 
@@ -91,7 +92,7 @@ def run(
         launched = launch(
             spec, url, total=total, workers=workers, settings=mine, console=console, warm_start=warm
         )
-        _print_outcome(launched, url, as_json)
+        _print_outcome(launched, options_again(url, data, cache, device), as_json)
         return to_json(launched.findings, url)
 
     _search_all(specs, search, as_json)
@@ -124,7 +125,7 @@ def _each(specs: Sequence[StudySpec], search: Any) -> tuple[list[dict[str, Any]]
     return studies, failed
 
 
-def _print_outcome(launched: Launched, url: str, as_json: bool) -> None:
+def _print_outcome(launched: Launched, option: str, as_json: bool) -> None:
     """Print the answer of one study and what to type next; with ``as_json`` only that nothing was done."""
     from hpo.report.wording import answer_lines, next_steps, run_command
     from hpo.search.settled import known_words
@@ -139,7 +140,6 @@ def _print_outcome(launched: Launched, url: str, as_json: bool) -> None:
         print_lines([said], is_result=not as_json)
     if as_json:
         return
-    option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
     print_lines(answer_lines(findings))
     if finished < total and launched.known_within is None:
         failed = findings.counts.failed
@@ -148,3 +148,4 @@ def _print_outcome(launched: Launched, url: str, as_json: bool) -> None:
         why = f" ({failed} failed for good)" if is_over else ""
         print_lines([f"stopped at {finished} of {total} trials{why}; to go on: {again}"])
     print_lines(next_steps(findings, option))
+    print_where_hpo_is()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,16 +18,22 @@ from hpo.cli.terminal import (
     Code,
     DataDir,
     Device,
+    Given,
+    GivenOrFile,
     Json,
     KnownWithin,
+    Named,
     Storage,
+    Timeout,
     Trials,
     WarmStart,
     check_file_is_there,
     database,
+    options_again,
     print_json,
     print_lines,
     shown,
+    the_study,
     url_of,
 )
 
@@ -36,22 +43,24 @@ if TYPE_CHECKING:
 
 fleet_app = typer.Typer(help="Workers on other machines.")
 
+GivenStudies = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="STUDY...", help="Serve only these studies [all open ones].", show_default=False),
+]
 Studies = Annotated[
     list[str] | None,
-    typer.Option("--study", metavar="NAME", help="Serve only this study; may be repeated [all open ones]."),
+    typer.Option("--study", metavar="NAME", help="The same as STUDY; may be repeated."),
 ]
-Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
 
 
 def worker(
+    given: GivenStudies = None,
     study: Studies = None,
     storage: Storage = None,
     forever: Annotated[
         bool, typer.Option("--forever", help="Stay when there is no work, and wait for new studies.")
     ] = False,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m or 2h.")
-    ] = None,
+    timeout: Timeout = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
     code: Code = None,
@@ -66,13 +75,14 @@ def worker(
 
     settings, url = make_settings(data, cache, device, timeout), url_of(storage)
     check_file_is_there(url)
-    served = f"serves {', '.join(study) if study else 'every open study'} of {shown(url)}"
+    names = [*(given or ()), *(study or ())]
+    served = f"serves {', '.join(names) if names else 'every open study'} of {shown(url)}"
     until = "until it is stopped" if forever else "until there is no work"
     with own_device(device, settings.cache_dir / "seats") as mine:
         here = replace(settings, device=mine)
         summary = work(
             url,
-            study or (),
+            names,
             forever=forever,
             settings=here,
             on_event=partial(_print_event, f"{served} {until}"),
@@ -99,9 +109,8 @@ def _print_event(does: str, event: Event) -> None:
 
 
 def submit(
-    study: Annotated[
-        str, typer.Option("--study", metavar="NAME_OR_FILE", help="A shipped study or a YAML file.")
-    ],
+    given: GivenOrFile = None,
+    study: Named = None,
     trials: Trials = None,
     priority: Annotated[int, typer.Option("--priority", metavar="P", help="Higher is served earlier.")] = 0,
     storage: Storage = None,
@@ -120,8 +129,8 @@ def submit(
     from hpo.worker import open_study
 
     check_at_least_one("--trials", trials)
-    spec = read_spec(study, allow_partial=allow_partial, known_within=known_within)
-    url = url_of(storage)
+    url, name = url_of(storage), the_study(given, study, "submit")
+    spec = read_spec(name, url=url, allow_partial=allow_partial, known_within=known_within)
     total = trials or spec.budget.trials
     settings = make_settings(data, cache, "auto", None)
     spec = settled(spec, settings.data_dir)
@@ -136,43 +145,49 @@ def submit(
         found["partial"] = row.data.get("partial", "")
         print_json(found | {"finished": counts.finished, "failed": counts.failed, "workers": attached})
         return
-    here = f"{attached} worker{'s are' if attached > 1 else ' is'} attached; next: hpo status"
-    nobody = f"next: hpo worker --storage {shown(url)}   (on each machine; several are fine)"
+    workers = f"{attached} worker{'s are' if attached > 1 else ' is'} attached"
+    here = f"{workers}; next: hpo status{options_again(url)}"
+    nobody = f"next: hpo worker --storage {shlex.quote(shown(url))}   (on each machine; several are fine)"
     failed = f", {counts.failed} failed for good" if counts.failed else ""
-    name = row.name + (f" [partial: {row.data['partial']}]" if row.data.get("partial") else "")
-    standing = f"{name}: {counts.finished} of {total} trials are finished{failed}; priority {priority}"
+    label = row.name + (f" [partial: {row.data['partial']}]" if row.data.get("partial") else "")
+    standing = f"{label}: {counts.finished} of {total} trials are finished{failed}; priority {priority}"
     print_lines([standing, here if attached else nobody])
 
 
-def stop(study: Study, storage: Storage = None) -> None:
+def stop(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
     """End a study: no slot is given out, and running trials are given back at their next epoch."""
-    _set_state(study, storage, "stopped")
+    _set_state(the_study(given, study, "stop"), storage, "stopped", as_json)
 
 
-def pause(study: Study, storage: Storage = None) -> None:
+def pause(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
     """Give out no slots of a study until it is resumed; running trials end."""
-    _set_state(study, storage, "paused")
+    _set_state(the_study(given, study, "pause"), storage, "paused", as_json)
 
 
-def resume(study: Study, storage: Storage = None) -> None:
+def resume(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
     """Give out slots of a study that was paused or stopped again."""
-    _set_state(study, storage, "open")
+    _set_state(the_study(given, study, "resume"), storage, "open", as_json)
 
 
-def _set_state(name: str, storage: str | None, state: StudyState) -> None:
+def _set_state(name: str, storage: str | None, state: StudyState, as_json: bool) -> None:
     from hpo.ledger.ledger import Ledger
 
-    with database(url_of(storage)) as engine:
+    url = url_of(storage)
+    with database(url) as engine:
         ledger = Ledger(engine)
         row = ledger.study(name)
         ledger.set_state(row.study_id, state)
-    again = "" if state == "open" else f"; to go on: hpo resume --study {name}"
+    if as_json:
+        print_json({"study": name, "storage": shown(url), "was": row.state, "state": state})
+        return
+    again = "" if state == "open" else f"; to go on: hpo resume {name}{options_again(url)}"
     print_lines([f"{name} was {row.state} and is {state}{again}"])
 
 
 @fleet_app.command("slurm")
 def slurm(
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Jobs of one worker each.")],
+    given: GivenStudies = None,
     study: Studies = None,
     storage: Storage = None,
     gpus_per_worker: Annotated[
@@ -202,8 +217,13 @@ def slurm(
         workers, logs, gpus_per_worker, cpus_per_worker, memory_gib, hours, partition, account
     )
     settings = make_settings(data.absolute(), cache, device, None)
-    jobs: Sequence[str] = submit_workers(url_of(storage), study or (), settings, request)
+    jobs: Sequence[str] = submit_workers(url_of(storage), [*(given or ()), *(study or ())], settings, request)
     if as_json:
         print_json({"jobs": list(jobs)})
     else:
-        print_lines([f"submitted {len(jobs)} workers: {', '.join(jobs)}", "next: hpo status"])
+        print_lines(
+            [
+                f"submitted {len(jobs)} workers: {', '.join(jobs)}",
+                f"next: hpo status{options_again(url_of(storage))}",
+            ]
+        )

@@ -26,11 +26,15 @@ from hpo.errors import UsageError
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one without these files.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the study.")] = "my_study",
+    as_json: Json = False,
 ) -> None:
     """Write a study file, an encoder and a data stub that run as they are."""
     from hpo.starter import write_starter
 
     written = write_starter(folder, name)
+    if as_json:
+        print_json({"study": name, "files": [str(file) for file in written]})
+        return
     study, data, code = (
         shlex.quote(str(folder / part)) for part in ("study.yaml", "make_windows.py", "code")
     )
@@ -39,7 +43,7 @@ def init(
         [
             f"next: python {data}",
             f"      hpo check {study} --code {code}",
-            f"      hpo run --study {study} --code {code} --trials 8",
+            f"      hpo run {study} --code {code} --trials 8",
         ]
     )
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +17,42 @@ import typer
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+
+def shipped(incomplete: str) -> list[str]:
+    """Complete a word to the names of the shipped studies, for the shell."""
+    from hpo.study import shipped_studies
+
+    return [name for name in shipped_studies() if name.startswith(incomplete)]
+
+
+Given = Annotated[
+    str | None,
+    typer.Argument(metavar="STUDY", help="A study in the database.", show_default=False),
+]
+GivenOrFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="STUDY",
+        help="A shipped study, a YAML file, or a study in the database.",
+        show_default=False,
+        autocompletion=shipped,
+    ),
+]
+SomeOrFiles = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="STUDY...",
+        help="Shipped studies, YAML files, studies in the database; all, all-ppg or all-ecg.",
+        show_default=False,
+        autocompletion=shipped,
+    ),
+]
+Named = Annotated[str | None, typer.Option("--study", metavar="NAME", help="The same as STUDY.")]
 Storage = Annotated[
     str | None,
-    typer.Option("--storage", envvar="HPO_STORAGE", metavar="URL", help="Database [sqlite:///hpo.db]."),
+    typer.Option(
+        "--storage", envvar="HPO_STORAGE", metavar="FILE|URL", help="Database: a file, or a URL [hpo.db]."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 DataDir = Annotated[
@@ -56,6 +92,9 @@ Trials = Annotated[
     int | None,
     typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
 ]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="End after 90s, 30m, 2h or 1d.")
+]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Accept a data set of which only some records are there.")
 ]
@@ -75,11 +114,54 @@ WarmStart = Annotated[
 ]
 
 
-def url_of(storage: str | None) -> str:
-    """Return the database's URL: the option's, or the default."""
-    from hpo.storage import default_url
+def the_study(given: str | None, named: str | None, command: str) -> str:
+    """Return the one study that a person named, as a word or with ``--study``; raises :class:`UsageError`."""
+    from hpo.errors import UsageError
 
-    return storage or default_url()
+    names = some_studies([given] if given else (), [named] if named else (), command)
+    if len(names) > 1:
+        raise UsageError(f"two studies are named, {names[0]!r} and {names[1]!r}", "one")
+    return names[0]
+
+
+def some_studies(given: Sequence[str] | None, named: Sequence[str] | None, command: str) -> list[str]:
+    """Return all studies that a person named, each once; raises :class:`UsageError` when there is none."""
+    from hpo.errors import UsageError
+
+    names = list(dict.fromkeys([*(given or ()), *(named or ())]))
+    if not names:
+        raise UsageError("no study is named", next_step=f"type: hpo {command} NAME; hpo studies lists them")
+    return names
+
+
+def url_of(storage: str | None) -> str:
+    """Return the database's URL: of the option (a URL or an SQLite file), or the default."""
+    from hpo.storage import default_url, url_of_word
+
+    return url_of_word(storage) if storage else default_url()
+
+
+def options_again(url: str, data: Path | None = None, cache: Path | None = None, device: str = "auto") -> str:
+    """Return the options, each after a blank, that a next command needs to work where this one did.
+
+    A password is never shown: whoever typed one has to type it again.
+    """
+    option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
+    for name, value, usual in (
+        ("data", data, os.environ.get("HPO_DATA", "data")),
+        ("cache", cache, os.environ.get("HPO_CACHE", "")),
+    ):
+        if value is not None and str(value) != usual:
+            option += f" --{name} {shlex.quote(str(value))}"
+    return option + ("" if device == "auto" else f" --device {device}")
+
+
+def print_where_hpo_is() -> None:
+    """Say by which path ``hpo`` was started, if the printed commands would not find it by its name."""
+    if shutil.which("hpo") is None:
+        started = Path(sys.argv[0])
+        path = shlex.quote(sys.argv[0]) if started.name == "hpo" else f"{shlex.quote(sys.executable)} -m hpo"
+        print_lines([f"(hpo is not on this shell's PATH: for hpo, type {path})"], is_result=False)
 
 
 def shown(text: str) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import sqlalchemy as sa
 
 from finetune.api import Task
 from hpo.analysis import answer
-from hpo.analysis.values import Answer
+from hpo.analysis.values import Answer, Choice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import StudySpec, stored_spec
+from hpo.study import Space, StudySpec, stored_spec
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,19 @@ def find_out(engine: sa.Engine, study: str) -> Findings:
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
     found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)
-    return Findings(row, spec, ledger.counts(row.study_id), trials, curves, found)
+    return Findings(row, spec, ledger.counts(row.study_id), trials, curves, _listed(found, spec.space))
+
+
+def _listed(found: Answer, space: Space) -> Answer:
+    """Return the answer with its places at rates that the study allows, where it lists or fixes some."""
+    if space.lr.values is None and space.backbone_lr.values is None:
+        return found
+    choice, other = (_allowed(place, space) for place in (found.choice, found.worth_trying))
+    return replace(found, choice=choice, worth_trying=other)
+
+
+def _allowed(place: Choice | None, space: Space) -> Choice | None:
+    if place is None:
+        return None
+    lr, backbone_lr = space.lr.nearest(place.lr), space.backbone_lr.nearest(place.backbone_lr)
+    return replace(place, lr=lr, backbone_lr=backbone_lr, ratio=lr / backbone_lr)

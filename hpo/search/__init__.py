@@ -93,7 +93,8 @@ def suggest(
             found[name] = distribution.to_external_repr(_only_value(distribution))
         elif name not in found:
             found[name] = sampler.sample_independent(study, trial, name, distribution)
-    setting = Setting(float(found["lr"]), float(found["backbone_lr"]), str(found["loss"]))
+    rates = (spec.space.lr.nearest(found["lr"]), spec.space.backbone_lr.nearest(found["backbone_lr"]))
+    setting = Setting(*rates, str(found["loss"]))
     taken = _seeds_met(setting, past) if spec.space.seed.count else ()
     return Configuration(setting.lr, setting.backbone_lr, setting.loss, tuning_seed(spec, slot, taken))
 
@@ -149,8 +150,8 @@ def _number_from(spec: StudySpec, slot: int, purpose: str, below: int) -> int:
 def distributions(space: Space) -> dict[str, BaseDistribution]:
     """Return the modelled parameters (the seed is not) as Optuna's distributions."""
     return {
-        "lr": FloatDistribution(space.lr.low, space.lr.high, log=True),
-        "backbone_lr": FloatDistribution(space.backbone_lr.low, space.backbone_lr.high, log=True),
+        "lr": FloatDistribution(*space.lr.searched, log=True),
+        "backbone_lr": FloatDistribution(*space.backbone_lr.searched, log=True),
         "loss": CategoricalDistribution(space.loss),
     }
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import sqlalchemy as sa
 
 from hpo.analysis.leaders import leaders
 from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import Range, Space, stored_spec
+from hpo.study import Space, stored_spec
 from hpo.study.setting import Setting
 
 LEADERS = 3
@@ -49,10 +48,4 @@ def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list
 
 
 def _inside(setting: Setting, space: Space) -> Setting:
-    return Setting(
-        _nearest(setting.lr, space.lr), _nearest(setting.backbone_lr, space.backbone_lr), setting.loss
-    )
-
-
-def _nearest(rate: float, bounds: Range) -> float:
-    return float(np.clip(rate, bounds.low, bounds.high))
+    return Setting(space.lr.nearest(setting.lr), space.backbone_lr.nearest(setting.backbone_lr), setting.loss)

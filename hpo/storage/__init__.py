@@ -39,10 +39,12 @@ __all__ = [
     "reading",
     "redact",
     "sqlite_file",
+    "url_of_word",
     "writing",
 ]
 
 _EXAMPLES = "sqlite:///hpo.db or postgresql://user:password@host/database"
+_DATABASE_FILES = {".db", ".db3", ".sqlite", ".sqlite3"}
 _BUSY_TIMEOUT_S = 60.0
 """How long a transaction waits for a lock without a word."""
 _PING_AFTER_S = 5.0
@@ -59,8 +61,20 @@ _AS_KEYWORD = re.compile(
 
 
 def default_url() -> str:
-    """Return HPO_STORAGE, or ``sqlite:///hpo.db`` in the working folder."""
-    return os.environ.get("HPO_STORAGE") or "sqlite:///hpo.db"
+    """Return HPO_STORAGE (a URL or an SQLite file), or ``sqlite:///hpo.db`` in the working folder."""
+    return url_of_word(os.environ.get("HPO_STORAGE") or "sqlite:///hpo.db")
+
+
+def url_of_word(word: str) -> str:
+    """Return the URL that a person means: a file's path is an SQLite database, a URL is itself.
+
+    A path is what has a folder in it, ends as database files do, or names a file that is there; a word with a
+    scheme (``postgresql:...``) never is one. Anything else is given back: :func:`parse_url` refuses it.
+    """
+    file = Path(word).expanduser()
+    looks_like_one = len(file.parts) > 1 or file.suffix in _DATABASE_FILES or file.is_file()
+    is_path = looks_like_one and not re.match(r"[a-z][\w+.-]+:", word, re.IGNORECASE)
+    return f"sqlite:///{file}" if is_path else word
 
 
 def redact(text: str) -> str:
@@ -101,7 +115,9 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
-        raise StorageError(f"{redact(url)!r} is no database URL", f"a URL such as {_EXAMPLES}") from error
+        raise StorageError(
+            f"{redact(url)!r} is no database URL", f"a file such as hpo.db, or a URL such as {_EXAMPLES}"
+        ) from error
     if url.split("?", 1)[0].count("@") > 1:
         raise StorageError(
             f"the database URL {redact(url)!r} has more than one @", "%40 for each @ of a user or a password"

@@ -155,6 +155,9 @@ class StudySpec(Part):
         self.backbone.what_counts(counts["backbone"])
         if self.data is None:
             del counts["data"]  # as above
+        for rate in ("lr", "backbone_lr"):
+            if counts["space"][rate]["values"] is None:
+                del counts["space"][rate]["values"]  # as above
         if self.sampler.seed == 0:
             del counts["sampler"]["seed"]  # as above
         return counts

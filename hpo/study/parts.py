@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -28,6 +29,8 @@ from hpo.study.own_signals import OwnSignals
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
 
+HAIR = 1.02
+"""A fixed rate is searched as a range that ends this factor away from it, and then taken as it is."""
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LAST_TUNING_SEED = 9999
 """Confirmation seeds start at 1,000,000, so the two never meet (Eimer et al. 2023, arXiv 2306.01324)."""
@@ -55,12 +58,35 @@ class Part(BaseModel):
 
 
 class Range(Part):
-    """A log-uniform range of learning rates, both ends included."""
+    """A log-uniform range of learning rates, both ends included, or a few listed ones.
+
+    A file may say a number or a list instead: one fixed rate, or those to choose from.
+    """
 
     low: float
     high: float
     source: str = ""
     """Where the bounds come from; a text, not part of the fingerprint."""
+    values: tuple[float, ...] | None = None
+    """The only rates to be tried, ascending; None: any from ``low`` to ``high``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_rates(cls, given: Any) -> Any:
+        listed = [given] if isinstance(given, int | float) and not isinstance(given, bool) else given
+        if isinstance(listed, list) and listed:
+            if not all(isinstance(rate, int | float) and not isinstance(rate, bool) for rate in listed):
+                raise PydanticCustomError("file_fault", "{rates}; expected numbers alone", {"rates": listed})
+            rates = sorted({float(rate) for rate in listed})
+            return {"low": rates[0], "high": rates[-1], "values": rates}
+        if not isinstance(given, dict | Range):
+            expected = "a rate, a list of rates, or {low: ..., high: ...}"
+            raise PydanticCustomError(
+                "file_fault",
+                "it is {given}; expected {expected}",
+                {"given": repr(given), "expected": expected},
+            )
+        return given
 
     @model_validator(mode="after")
     def _is_a_log_range(self) -> Self:
@@ -70,6 +96,8 @@ class Range(Part):
                 "low is {low}; expected a number above 0 (the range is logarithmic)",
                 {"low": self.low},
             )
+        if self.values is not None:
+            return self._with_ends_of_its_values()
         if self.low >= self.high:
             raise PydanticCustomError(
                 "file_fault",
@@ -78,9 +106,32 @@ class Range(Part):
             )
         return self
 
+    def _with_ends_of_its_values(self) -> Self:
+        rates = self.values or ()
+        if list(rates) != sorted(set(rates)) or (self.low, self.high) != (rates[0], rates[-1]):
+            raise PydanticCustomError(
+                "file_fault",
+                "values {rates} from {low} to {high}; expected ascending ones whose ends these are",
+                {"rates": list(rates), "low": self.low, "high": self.high},
+            )
+        return self
+
     def contains(self, value: float) -> bool:
         """Return whether ``value`` lies in the range, its ends included."""
         return self.low <= value <= self.high
+
+    def nearest(self, value: float) -> float:
+        """Return the rate of the range that is nearest to ``value`` on a logarithmic scale."""
+        if self.values is not None:
+            return min(self.values, key=lambda rate: abs(math.log(rate / value)))
+        return min(max(value, self.low), self.high)
+
+    @property
+    def searched(self) -> tuple[float, float]:
+        """The ends between which samplers and the model move: of a fixed rate a hair on either side of it."""
+        if self.low < self.high:
+            return self.low, self.high
+        return self.low / HAIR, self.high * HAIR
 
 
 class SeedRange(Part):
@@ -346,9 +397,8 @@ def _outside(path: KeyPath, configuration: NamedConfiguration, space: Space) -> 
         value = getattr(configuration, name)
         if not bounds.contains(value):
             key = (*path, name)
-            wrong.append(
-                (key, f"{dotted(key)} {value} is outside the space; expected {bounds.low} to {bounds.high}")
-            )
+            allowed = f"{bounds.low} to {bounds.high}" if bounds.low < bounds.high else f"{bounds.low}"
+            wrong.append((key, f"{dotted(key)} {value} is outside the space; expected {allowed}"))
     if configuration.loss in LOSSES and configuration.loss not in space.loss:
         wrong.append(
             (
