@@ -45,7 +45,7 @@ from finetune.spec import (
     RunSpec,
     TestScores,
 )
-from finetune.tasks import LOSSES, TASKS, Task, find_task
+from finetune.tasks import LOSSES, METRIC_RANGES, TASKS, Task, find_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +74,7 @@ __all__ = [
     "FinetuneError",
     "InputSpec",
     "LOSSES",
+    "METRIC_RANGES",
     "MissingDataError",
     "Modality",
     "Mode",
@@ -104,6 +105,7 @@ __all__ = [
     "export_model",
     "find_task",
     "get_data",
+    "gpu_count",
     "recommend_slots",
     "predict_signal",
     "seal_backbone",
@@ -138,6 +140,13 @@ def train(
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
     chosen = open_device(device)
     run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch can use here; takes as long as loading torch does."""
+    from finetune.engine.devices import gpu_count
+
+    return gpu_count()
 
 
 def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> int:

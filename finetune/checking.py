@@ -14,8 +14,8 @@ from torch import Tensor
 from finetune.data.prepared import prepare
 from finetune.engine.device_data import DeviceData, place
 from finetune.engine.loop import Member, open_member, train_epoch
+from finetune.fast.sheet import epoch_noise
 from finetune.model import FineTunedModel
-from finetune.random import Noise
 from finetune.spec import Checked, CheckFault, Run, RunSpec
 from finetune.tasks import find_task
 
@@ -95,7 +95,8 @@ def _is_close(one: Tensor, other: Tensor) -> bool:
 def _gradient_faults(member: Member) -> list[CheckFault]:
     """Look for parts that are to be trained and get no gradient."""
     model, data, spec = member.model, member.data, member.run.spec
-    value = member.loss(model(data.train_x, Noise(spec.seed, 0, member.device)).float(), data.train_y).mean()
+    noise = epoch_noise(spec.seed, 0, 1, member.device)
+    value = member.loss(model(data.train_x, noise(0)).float(), data.train_y).mean()
     value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
     faults: list[CheckFault] = []
     if not _has_gradient(list(model.head.parameters())):

@@ -27,11 +27,16 @@ class FinetuneError(Exception):
     def __init__(self, what: str, expected: str = "", next_step: str = "") -> None:
         self.what, self.expected, self.next_step = what, expected, next_step
         parts = [what, f"expected {expected}" if expected else "", next_step]
-        super().__init__("; ".join(part for part in parts if part))
+        super().__init__(_printable("; ".join(part for part in parts if part)))
 
     def __reduce__(self) -> tuple[type[FinetuneError], tuple[str, str, str]]:
         """Survive the way between two processes (the default would pass the joined line only)."""
         return type(self), (self.what, self.expected, self.next_step)
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` on one line, with what could steer a terminal escaped: names come out of files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class DataError(FinetuneError):

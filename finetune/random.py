@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from finetune.errors import SettingError
+
+if TYPE_CHECKING:
+    from finetune.fast.sheet import Sheet
 
 
 class Purpose(IntEnum):
@@ -62,9 +66,13 @@ class Mask:
     dropped: int
     scale: float
     """Of what is kept, so that the mean stays."""
+    made: Tensor | None = None
+    """What :meth:`values` returns, where it was made for a whole step already."""
 
     def values(self) -> Tensor:
         """Return the mask as float32: zeros and ``scale``."""
+        if self.made is not None:
+            return self.made
         if self.draws.device.type != "cpu":
             return (self.draws >= self.dropped).float() * self.scale
         # numpy compares and converts bytes with SIMD, torch 2.13 does not (measured: 6 us against 58 us
@@ -75,15 +83,14 @@ class Mask:
 class Noise:
     """The dropout of one training step: its n-th call is a pure function of (seed, step, n).
 
-    On the CPU the bytes come from :mod:`finetune.fast.philox`; on CUDA from torch's Philox on that device,
-    whose numbers are others.
+    The bytes are those of :mod:`finetune.fast.philox` on every device. ``sheet`` has them for a device that
+    is no CPU: the step's in one go (:class:`finetune.fast.sheet.Sheet`).
     """
 
-    def __init__(self, seed: int, step: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, seed: int, step: int, sheet: Sheet | None = None) -> None:
         self.seed, self.step = seed, step
         self._seed, self._step, self._call = seed, step, 0
-        is_cpu = torch.device(device).type == "cpu"
-        self._generator = None if is_cpu else torch_generator(seed, Purpose.DROPOUT, step, device)
+        self._sheet = sheet
 
     def dropout(self, x: Tensor, p: float, fraction_bits: int = 8) -> Tensor:
         """Return ``x`` with each element zeroed with probability ``p``, the others scaled to keep the mean.
@@ -106,7 +113,10 @@ class Noise:
             raise SettingError(f"dropout {p}", "0 <= dropout < 1")
         if dropped == 0:
             return None
-        return Mask(self._draw(tuple(shape), fraction_bits), dropped, levels / (levels - dropped))
+        scale = levels / (levels - dropped)
+        if self._sheet is not None:
+            return self._sheet.mask(shape, dropped, scale, fraction_bits)
+        return Mask(self._draw(tuple(shape), fraction_bits), dropped, scale)
 
     def drop_rows(self, x: Tensor, p: float) -> Tensor:
         """Return ``x`` (B, ...) with whole rows zeroed: StochasticDepth in row mode (Huang et al. 2016)."""
@@ -115,10 +125,6 @@ class Noise:
 
     def _draw(self, shape: tuple[int, ...], bits: int) -> Tensor:
         """Return uniform integers of so many bits."""
-        if self._generator is not None:
-            kind = torch.uint8 if bits == 8 else torch.int32
-            drawn = torch.empty(shape, dtype=kind, device=self._generator.device)
-            return drawn.random_(0, 1 << bits, generator=self._generator)
         from finetune.fast.philox import random_bytes  # with numba: not for a GPU
 
         taken = random_bytes(self._seed, self._call, self._step, prod(shape) * bits // 8)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError, SettingError
+from finetune.file_kinds import why_unreadable
 from finetune.signals import Float32s
+from finetune.tables import TableFault, open_table
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat", "")
 
@@ -19,8 +21,8 @@ def read_signal(file: Path, rate_hz: float | None, column: str | None = None) ->
 
     ``file`` is a .csv (or .csv.gz) with a header line, a .npy, or a WFDB record (its header, its signal
     file, or the name without suffix), which knows its own rate. ``column`` names a column or a lead, or is
-    the number of a column (from 0) of a .npy; it may be left out where there is only one. Raises
-    :class:`DataError` naming file and column.
+    the number (from 0) of a column of a .npy, or of a lead without a name; it may be left out where there is
+    only one. Raises :class:`DataError` naming file and column.
     """
     if file.suffix in {".csv", ".gz"}:
         return _from_csv(file, column), _needed(rate_hz)
@@ -38,22 +40,22 @@ def _needed(rate_hz: float | None) -> float:
 
 
 def _from_csv(file: Path, column: str | None) -> Float32s:
-    import pandas as pd
-
     try:
-        header = [str(name) for name in pd.read_csv(file, nrows=0, skipinitialspace=True).columns]
-        place = _place(file, [name.strip() for name in header], column)
-        frame = pd.read_csv(file, usecols=[place], dtype=np.float32, skipinitialspace=True)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file} cannot be read ({' '.join(str(error).split())})", "numbers") from error
-    return _checked(file, frame.iloc[:, 0].to_numpy())
+        with open_table(file) as table:
+            (values,) = table.numbers([table.names[_place(file, table.names, column)]])
+    except TableFault as error:
+        raise DataError(f"{file} cannot be read ({error.what})", error.expected) from error
+    return _checked(file, values)
 
 
 def _from_npy(file: Path, column: str | None) -> Float32s:
     try:
         stored = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file} cannot be read ({error})", "an array of numbers") from error
+        reason = why_unreadable(file, error, "NumPy")
+        if "pickle" in reason:  # NumPy's own words advise to unpickle it
+            reason = "it holds objects"
+        raise DataError(f"{file} cannot be read ({reason})", "an array of numbers") from error
     if stored.ndim == 1:
         return _checked(file, stored)
     if stored.ndim != 2:
@@ -74,8 +76,11 @@ def _from_wfdb(record: Path, rate_hz: float | None, column: str | None) -> tuple
         raise SettingError(
             f"rate {rate_hz:g} Hz", f"{rate:g} Hz, which the record states", "leave --rate out"
         )
-    place = _place(record, [name.strip() for name in read.sig_name], column)
-    return _checked(record, read.p_signal[:, place]), rate
+    if read.p_signal is None or read.p_signal.ndim != 2:
+        raise DataError(f"{record}.hea describes no signal", "one or more, all at one rate")
+    given = read.sig_name or [None] * read.p_signal.shape[1]
+    names = [(name or "").strip() or str(number) for number, name in enumerate(given)]
+    return _checked(record, read.p_signal[:, _place(record, names, column)]), rate
 
 
 def _place(file: Path, names: Sequence[str], column: str | None) -> int:
@@ -85,6 +90,8 @@ def _place(file: Path, names: Sequence[str], column: str | None) -> int:
     if column is None or column.strip() not in names:
         what = "no column named" if column is None else f"no column {column!r}"
         raise DataError(f"{file}: {what}", f"one of {', '.join(names)}", "type: --column NAME")
+    if list(names).count(column.strip()) > 1:
+        raise DataError(f"{file}: {list(names).count(column.strip())} columns are named {column!r}", "one")
     return list(names).index(column.strip())
 
 

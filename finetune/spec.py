@@ -208,6 +208,8 @@ class DataSummary:
     """Empty, or ``n of N records``: every output must then say so."""
     notes: tuple[str, ...] = ()
     """What was dropped and why (subjects without a valid window, broken records)."""
+    trivial_constant: tuple[float, ...] = ()
+    """What the trivial predictor of a regression always says, in label units (with folds: in the first)."""
 
 
 CheckFault = Literal[

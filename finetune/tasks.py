@@ -7,6 +7,7 @@ learning, repository ximosss/CM-SSL) for the nine reference tasks; ``bidmc_rr_30
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,6 +85,16 @@ class Task:
             "multilabel": ("bce", "auroc", "auc_pr", "accuracy", "f1_weighted", "f1_macro"),
         }[self.kind]
 
+
+METRIC_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("mae", "rmse", "cross_entropy", "bce"), (0.0, math.inf)),
+    **dict.fromkeys(
+        ("auroc", "auc_pr", "accuracy", "balanced_accuracy", "f1_weighted", "f1_macro"), (0.0, 1.0)
+    ),
+    "r2": (-math.inf, 1.0),
+    "kappa": (-1.0, 1.0),
+}
+"""Lowest and highest value that each metric can have, whatever the predictions."""
 
 PTB_XL_CLASSES = ("CD", "HYP", "MI", "NORM", "STTC")
 PHYSIONET2017_CLASSES = ("N", "A", "O", "~")

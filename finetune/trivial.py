@@ -28,6 +28,13 @@ def trivial_metrics(task: Task, training: Labels, labels: Labels) -> dict[str, f
     return {"validation_loss": metrics[task.yardstick], **metrics}
 
 
+def trivial_constant(task: Task, training: Labels) -> tuple[float, ...]:
+    """Return what the predictor of a regression always says, one value an output; empty for classes."""
+    if task.kind != "regression":
+        return ()
+    return tuple(float(f"{median:.4g}") for median in np.median(training, axis=0))
+
+
 def trivial_name(task: Task, training: Labels) -> str:
     """Return the predictor in words, such as ``constant 18 breaths/min (training median)``."""
     if task.kind == "regression":

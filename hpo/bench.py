@@ -5,7 +5,6 @@ Everything is measured on the real parts (ledger, source, engine) with a throw-a
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.api import Report, Run, RunResult, RunSource
-from hpo.fleet import gpus, run_local
+from hpo.fleet import places, run_local
+from hpo.fleet.machine import cores
 from hpo.study import StudySpec
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Event, Settings, open_session
@@ -119,17 +119,16 @@ def measure(
 
     Raises what opening the study raises: data that are not there, a broken file.
     """
-    cores = len(os.sched_getaffinity(0))
-    places = len(gpus(settings.device)) or cores
+    room = places(settings.device)
     with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
         notify("one trial, to see what the service costs")
         overhead = measure_overhead(spec, settings, Path(folder), trials=1)
         rates = []
-        for workers in sorted({1, places}):
+        for workers in sorted({1, room}):
             notify(f"{workers} worker{'s' * (workers > 1)} for {seconds:g} s")
             rates.append(measure_rate(spec, settings, Path(folder), workers, seconds))
     slots = recommended_slots(spec, settings)
-    return Benchmark(spec.name, settings.device, cores, spec.recipe.epochs, overhead, tuple(rates), slots)
+    return Benchmark(spec.name, settings.device, cores(), spec.recipe.epochs, overhead, tuple(rates), slots)
 
 
 def measure_overhead(spec: StudySpec, settings: Settings, folder: Path, *, trials: int) -> Overhead:

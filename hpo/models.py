@@ -16,7 +16,9 @@ from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.reading.findings import Findings, find_out
-from hpo.report.wording import answer_lines
+from hpo.report.answer import answer_lines
+from hpo.report.language import SPOKEN
+from hpo.report.naming import label_words
 from hpo.study import Configuration
 from hpo.worker import Settings, check_fits
 
@@ -167,7 +169,7 @@ def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence
     task, data, backbone = findings.task, findings.row.data, check_backbone(run.backbone, findings.task)
     subjects = {split: len(names) for split, names in data["subjects"].items()}
     units = f"{task.unit_of_independence}s"
-    labels = [f"Trained on {label}." for label in findings.labels]
+    labels = [f"Trained on {label}." for label in label_words(findings.labels, SPOKEN["en"])]
     lines = [
         f"# {findings.row.name}: {findings.spec.title or task.name}",
         "",

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from finetune.api import Checked, DataSummary, check_run, describe_data, seal_backbone, settle_own_data
 from hpo.errors import UnknownStudyError, UsageError
-from hpo.fleet import run_local
+from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings, find_out
@@ -234,14 +234,23 @@ def make_settings(
     """Return the settings of this machine; raises :class:`UsageError` for a word that is none."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UsageError(f"unknown device {device!r}", "cpu, cuda, cuda:N or auto", "type: --device auto")
+    check_device(device)
     return Settings(
         data,
-        cache or user_cache_path("hpo"),
+        cache or _usual_cache(),
         device,
         parse_slots(slots),
         timeout_s=None if timeout is None else parse_duration(timeout),
         patience_s=patience_s(),
     )
+
+
+def _usual_cache() -> Path:
+    """Return the user's own folder for caches; raises :class:`UsageError` for a user without a home."""
+    if os.path.expanduser("~").startswith("~"):  # noqa: PTH111 - Path.expanduser raises RuntimeError instead
+        what = "there is no home folder for the prepared windows (HOME is not set)"
+        raise UsageError(what, "a folder that can be written", "type: --cache DIR, or set HPO_CACHE")
+    return user_cache_path("hpo")
 
 
 def patience_s() -> float:

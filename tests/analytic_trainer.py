@@ -30,7 +30,14 @@ def describe_data(inputs: InputSpec, *, data_dir: Path, cache_dir: Path, **_: ob
     data_hash = str(_behaviour(data_dir).get("data_hash", "analytic"))
     partial = str(_behaviour(data_dir).get("partial", ""))
     return DataSummary(
-        inputs.task, data_hash, windows, subjects, {"validation_loss": 5.0}, "constant 5", partial
+        inputs.task,
+        data_hash,
+        windows,
+        subjects,
+        {"validation_loss": 5.0},
+        "constant 5",
+        partial,
+        trivial_constant=(5.0,),
     )
 
 

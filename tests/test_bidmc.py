@@ -241,7 +241,8 @@ def nan_filled(text: str) -> str:
 
 
 SIGNAL_FAULTS = {
-    "truncated": (lambda text: text[: len(text) // 2], "rows"),
+    "truncated": (lambda text: text[: len(text) // 2], "is the file truncated?"),
+    "row names": (lambda text: text.replace("\n", "\nr,").removesuffix("r,"), "line 2 has 5 fields"),
     "empty": (lambda text: "", "cannot be read"),
     "only a header": (lambda text: text.splitlines()[0] + "\n", "has 0 rows"),
     "NaN-filled": (nan_filled, "holds no number"),

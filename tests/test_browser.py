@@ -106,7 +106,7 @@ def test_a_study_shows_its_answer_as_a_note_that_leads_to_the_report(
 ) -> None:
     page.goto(f"{address}/dashboard/studies/1/note")
     page.get_by_role("heading", name="The answer so far").wait_for()
-    page.get_by_text("trivial predictor").first.wait_for()
+    page.get_by_text("Published default").first.wait_for()
     page.get_by_role("link", name="The whole answer").click()
     page.get_by_role("heading", name="The answer", exact=False).first.wait_for()
 

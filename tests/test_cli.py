@@ -100,9 +100,9 @@ def test_a_run_ends_with_an_answer_and_the_same_command_again_does_nothing(
 
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("tiny [synthetic signals]: ")
-    assert "the trivial predictor (constant" in first.stdout.splitlines()[0]
-    assert "best configuration: lr" in first.stdout
-    assert "baseline (published default: lr 0.0001, backbone_lr 1e-05, mse)" in first.stdout
+    assert "published default: with new seeds expect MAE " in first.stdout.splitlines()[0]
+    assert "Use lr " in first.stdout
+    assert "Published default (published default: lr 1e-4, backbone_lr 1e-5, mse): " in first.stdout
     assert "next: hpo " in first.stdout
     assert "4/4 finished" in first.stderr
     assert again.returncode == 0, again.stderr

@@ -24,7 +24,8 @@ from hpo.confirm.verdicts import Doubt, Finding, Look
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.reading.findings import find_out
-from hpo.report.wording.confirmed import confirmation_lines, headline
+from hpo.report.confirmed import confirmation_lines, headline
+from hpo.report.language import SPOKEN
 from hpo.storage import open_engine
 from hpo.storage.tables import slots
 from hpo.study import Configuration
@@ -211,13 +212,13 @@ def test_the_words_name_the_looks_the_subjects_and_the_smallest_effect(shared: S
 
     lines = confirmation_lines(found)
 
-    assert lines[0].startswith(f"{NAME} [synthetic signals]: on the test split the chosen configuration ")
-    assert "6 paired seeds from 1000000, 6 test subjects" in "\n".join(lines)
+    assert lines[0].startswith(f"{NAME} [synthetic signals]: on the test split the choice ")
+    assert "6 seeds in pairs, from 1000000 on, and 6 subjects of the test split" in "\n".join(lines)
     assert "would be called real four times in five" in "\n".join(lines)
     assert "6 seeds cannot exclude failure rates under 50 %" in "\n".join(lines)
     assert "look 2 needs p at most 0.025, so 7 seeds" in "\n".join(lines)
     assert lines[-1].endswith(
-        "look 1 at the test split of this study and its data, which has been looked at once"
+        "look 1 at the test split of this study and its data, which has been looked at once."
     )
 
 
@@ -363,8 +364,8 @@ def test_a_confirmation_of_before_opens_with_its_hash_and_its_look(tmp_path: Pat
 def test_fewer_than_six_seeds_are_never_called_real(place: Place, engine: sa.Engine) -> None:
     found = confirmation_of(engine, confirmed(place, engine, Request(top=1, seeds=2)))
 
-    assert "cannot be told apart from the published default with 2 seeds and 6 subjects" in headline(found)
-    assert any("with 2 seeds no p can be under 0.5" in line for line in confirmation_lines(found))
+    assert "the choice cannot be told from the published default" in headline(found, SPOKEN["en"])
+    assert any("With 2 seeds no p can be under 0.5" in line for line in confirmation_lines(found))
 
 
 def test_the_choice_is_stored_before_anything_runs(place: Place, engine: sa.Engine) -> None:

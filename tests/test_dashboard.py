@@ -420,7 +420,7 @@ def test_a_study_without_a_trial_has_a_page_that_says_so(tmp_path: Path) -> None
 def test_the_answer_is_a_page_of_its_own(private: WSGIApplication) -> None:
     page = ask(private, f"/answer/{NAME}").body.decode()
 
-    assert "trivial predictor" in page
+    assert "always guessing 5 breaths/min" in page
     assert 'src="data:image/svg+xml;base64,' in page
     assert f'href="/answer/{NAME}"' in ask(private, "/answer").body.decode()
     assert ask(private, "/answer/<script>").status == 404

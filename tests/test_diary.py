@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import optuna
 import pytest
 from small_study import NAME, Place
 
+from finetune.api import METRIC_RANGES, find_task
 from hpo.cli.app import main
 from hpo.diary import find_or_open
+from hpo.diary.file import read_diary
+from hpo.errors import UsageError
 from hpo.reading.findings import find_out
+from hpo.report.answer import answer_lines
 from hpo.report.told import to_json
-from hpo.report.wording import answer_lines
 from hpo.storage import open_engine
+from hpo.study import load_spec, shipped_studies
 from hpo.worker import work
 
 DIARY = """\
@@ -131,8 +136,45 @@ def test_metrics_of_another_split_are_no_evidence(tmp_path: Path, capsys: pytest
             "lr,ratio,loss,validation_mae\n1e-4,10,l1,2.0\n",
             ["runs.csv:2: column seed: nothing; expected a whole number"],
         ),
+        (
+            "lr,ratio,loss,seed,validation_mae,validation_rmse,test_r2\n"
+            "1e-4,10,l1,1,-2.0,3,0\n1e-4,10,l1,1,2.0,-3,0\n1e-4,10,l1,1,2.0,3,1.5\n1e-4,10,l1,1,2.0,1.5,0\n"
+            "1e-4,10,l1,1,0,0,-9\n",
+            [
+                "runs.csv:2: column validation_mae: -2; expected 0 or more (has its sign been turned?)",
+                "runs.csv:3: column validation_rmse: -3; expected 0 or more",
+                "runs.csv:4: column test_r2: 1.5; expected 1 or less (is it in percent?)",
+                "runs.csv:5: validation mae 2 with rmse 1.5; expected rmse at least as large",
+            ],
+        ),
+        (
+            "lr,ratio,loss,seed,validation_loss\n1e-4,10,l1,1,-2.0\n",
+            ["runs.csv:2: column validation_loss: -2; expected 0 or more"],
+        ),
+        (
+            "lr,ratio,loss,seed,test_mae\n0,0001,10,l1,1,2,5\n1e-4,10,l1\nx,1e-4,10,l1,1,2\n",
+            [
+                "runs.csv:2: 7 cells; expected 5, as in the header (are there decimal commas?)",
+                "runs.csv:3: 3 cells; expected 5, as in the header",
+                "runs.csv:4: 6 cells; expected 5, as in the header",
+            ],
+        ),
+        ("lr;ratio;loss;seed;mae\n1e-4;10;l1;1;2,5\n", ["runs.csv:1: fields are parted by semicolons"]),
+        ('lr,ratio,loss\n1e-4,10,"l1\n', ["runs.csv:2: unexpected end of data"]),
     ],
-    ids=["empty", "a column missing", "no row", "which loss", "every fault of every row", "no seed"],
+    ids=[
+        "empty",
+        "a column missing",
+        "no row",
+        "which loss",
+        "every fault of every row",
+        "no seed",
+        "values that no metric has",
+        "a yardstick below 0",
+        "rows of another width",
+        "semicolons",
+        "a quotation mark that is left open",
+    ],
 )
 def test_a_faulty_file_is_told_by_line_and_column_and_nothing_is_imported(
     text: str, faults: list[str], place: Place, capsys: pytest.CaptureFixture[str]
@@ -143,6 +185,34 @@ def test_a_faulty_file_is_told_by_line_and_column_and_nothing_is_imported(
     for fault in faults:
         assert fault in told
     assert len(place.slots()) == 4
+
+
+@pytest.mark.parametrize("metric", METRIC_RANGES)
+def test_a_value_on_either_side_of_a_metrics_range_is_told_apart(metric: str, tmp_path: Path) -> None:
+    spec = next(spec for spec in map(load_spec, shipped_studies()) if metric in find_task(spec.task).metrics)
+    low, high = METRIC_RANGES[metric]
+    file = tmp_path / "runs.csv"
+
+    for value, is_possible in ((low, True), (low - 0.01, False), (high, True), (high + 0.01, False)):
+        if not math.isfinite(value):
+            continue
+        row = f"1e-4,10,{spec.space.loss[0]},1,{value}"
+        file.write_text(f"lr,ratio,loss,seed,validation_{metric}\n{row}\n")
+        if is_possible:
+            assert read_diary(file, spec)[0].validation == {metric: value}
+        else:
+            with pytest.raises(UsageError, match=f"runs.csv:2: column validation_{metric}: {value:g}"):
+                read_diary(file, spec)
+
+
+def test_commas_at_the_ends_of_lines_change_nothing(tmp_path: Path) -> None:
+    spec, file = load_spec("bidmc_hr"), tmp_path / "runs.csv"
+    file.write_text(DIARY)
+    clean = read_diary(file, spec)
+
+    file.write_text("".join(f"{line},,\n" for line in DIARY.splitlines()))
+
+    assert read_diary(file, spec) == clean
 
 
 def test_a_missing_file_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,6 +180,10 @@ def test_a_model_folder_needs_neither_its_data_nor_the_weights_it_began_with(
         ("x.wav", "RIFF", None, r"x\.wav is no signal"),
         ("x.hea", "no header", None, r"x\.hea cannot be read"),
         ("x.csv", "a\n\n\n", "a", "holds no number"),
+        ("x.csv", "1\n2\n3\n", None, r"x\.csv cannot be read \(its first line is 1\)"),
+        ("x.csv", "t,PLETH\nr1,0,1\n", "PLETH", "line 2 has 3 fields"),
+        ("x.csv", "t;PLETH\n0;0,5\n", "PLETH", "parted by semicolons"),
+        ("x.csv", "a,a\n1,2\n", "a", "2 columns are named 'a'"),
     ],
 )
 def test_a_broken_signal_is_named(
@@ -189,6 +193,27 @@ def test_a_broken_signal_is_named(
 
     with pytest.raises(DataError, match=message):
         predict_signal(made[0], tmp_path / name, rate_hz=125, column=column, device="cpu")
+
+
+def write_record(folder: Path, lines: Sequence[str]) -> Path:
+    """Write a WFDB record of as many signals as ``lines``, 3,000 samples at 125 Hz."""
+    wave = (1000 * np.sin(np.arange(3000)[:, None] / 20 + np.arange(len(lines)))).astype("<i2")
+    (folder / "r.hea").write_text("\n".join([f"r {len(lines)} 125 3000", *lines, ""]))
+    (folder / "r.dat").write_bytes(wave.tobytes())
+    return folder / "r.hea"
+
+
+@pytest.mark.parametrize("line", ["r.dat 16", "r.dat 16 1000/mV", "r.dat 16 1000/mV 16 0 0 0 0"])
+def test_what_is_optional_in_a_wfdb_header_may_be_left_out(
+    line: str, made: tuple[Path, TestScores], tmp_path: Path
+) -> None:
+    one = write_record(tmp_path, [line])
+    assert len(predict_signal(made[0], one, rate_hz=None, device="cpu").values) > 0
+
+    two = write_record(tmp_path, [line, line])
+    with pytest.raises(DataError, match="no column named; expected one of 0, 1"):
+        predict_signal(made[0], two, rate_hz=None, device="cpu")
+    assert len(predict_signal(made[0], two, rate_hz=None, column="1", device="cpu").values) > 0
 
 
 def test_a_signal_shorter_than_a_window_is_refused(made: tuple[Path, TestScores], tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 import analytic_trainer
 import pytest
 from fixtures_db import PostgresServer
+from gpu_machine import list_gpus
 from optuna.trial import TrialState
 from small_study import NAME, Place, small_spec
 
 from finetune.api import DataError
 from hpo.errors import MismatchError, UsageError
-from hpo.fleet import gpus, run_local
+from hpo.fleet import run_local
 from hpo.fleet.seats import own_device
 from hpo.study import Configuration
 from hpo.worker import Event, WorkSummary
@@ -335,29 +336,12 @@ def test_no_workers_is_a_fault_of_the_user(place: Place) -> None:
         run(place, 1, 0)
 
 
-def test_gpus_are_those_that_nvidia_smi_lists_or_the_environment_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-    assert gpus("auto") == ["0", "1"]
-    assert gpus("cpu") == []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-abc")
-    assert gpus("cuda") == ["3", "GPU-abc"]
-
-
 @pytest.fixture
 def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine on which nvidia-smi lists three GPUs, and a folder for seats."""
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nprintf '0, GPU-aa\\n1, GPU-bb\\n2, GPU-cc\\n'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    list_gpus(
+        tmp_path, monkeypatch, [f"GPU {n}: NVIDIA H100 (UUID: GPU-{2 * c})" for n, c in enumerate("abc")]
+    )
     return tmp_path / "seats"
 
 
@@ -390,7 +374,7 @@ def test_the_seat_of_a_worker_that_was_killed_is_free_again(three_gpus: Path) ->
 def test_a_device_that_was_named_or_is_the_only_one_is_taken_as_it_is(
     three_gpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-a")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
     with own_device("auto", three_gpus) as first, own_device("auto", three_gpus) as second:
         assert (first, second) == ("cuda:0", "cuda:1")
     assert sorted(file.name for file in three_gpus.iterdir()) == ["GPU-aa.0.seat", "GPU-cc.0.seat"]

@@ -58,7 +58,7 @@ def test_a_run_is_compared_with_runs_of_its_own_fold_only(place: Place) -> None:
 def test_the_shipped_study_on_folds_is_the_reference_study_otherwise() -> None:
     folds, reference = load_spec("bidmc_hr_folds"), load_spec("bidmc_hr")
 
-    differing = {text.split(":")[0] for text in folds.differences(reference)}
+    differing = {one.key for one in folds.differences(reference)}
 
     assert differing == {"validation.kind", "replicate.top", "replicate.seeds"}
     assert folds.run_spec(Configuration(1e-4, 1e-5, "mse", 7)).fold == 7 % 5

@@ -91,9 +91,9 @@ def test_report_all_has_a_row_a_study_with_the_published_number_beside_ours(
     assert status == 0
     empty, small = (out / "summary.md").read_text().splitlines()[4:6]
     assert small.startswith(f"| {NAME} | synthetic signals | 12 |")
-    assert "validation, best trial (optimistic)" in small
+    assert "validation, luckiest trial (optimistic)" in small
     assert "mae 2.5 (test, somebody)" in small
-    assert empty.startswith("| empty | synthetic signals | 0 | not identified |")
+    assert empty.startswith("| empty | synthetic signals | 0 | too few trials | not known |")
     assert "nothing published" in empty
     rows = json.loads((out / "summary.json").read_text())["studies"]
     assert [row["study"] for row in rows] == ["empty", NAME]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpo.report.wording.numbers import with_error
+from hpo.report.numbers import rate, ratio, rounded, with_error
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,25 @@ def test_a_value_has_the_digits_that_its_error_allows(value: float, error: float
 def test_unit_and_sign_are_shown_where_asked_for() -> None:
     assert with_error(0.2, 0.05, "bpm", sign="+") == "+0.200 ± 0.050 bpm"
     assert with_error(-0.2, None, "bpm", sign="+") == "-0.2 bpm"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(6.31e-4, "6.3e-4"), (1e-5, "1e-5"), (0.05, "0.05"), (9.96e-6, "1e-5"), (1.0, "1")],
+)
+def test_a_rate_has_two_digits_and_a_short_exponent(value: float, text: str) -> None:
+    assert rate(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0822, "0.082"), (90.4, "90"), (118.0, "120"), (1234.0, "1200"), (2.1e-5, "2.1e-5"), (4e6, "4e6")],
+)
+def test_a_ratio_has_no_exponent_where_it_is_of_ordinary_size(value: float, text: str) -> None:
+    assert ratio(value) == text
+
+
+def test_a_measured_loss_has_the_digits_that_the_seeds_leave_it() -> None:
+    assert rounded(3.36812, 0.31, "bpm") == "3.37 bpm"
+    assert rounded(3.36812, None) == "3.368"
+    assert rounded(3.36812, 0.0) == "3.368"

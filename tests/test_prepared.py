@@ -357,12 +357,46 @@ def test_a_process_that_dies_while_building_leaves_no_half_entry(
     assert not (cache_dir / "prepared" / left[0]).exists()
 
 
-def test_damaged_cache_files_are_named(cache_dir: Path) -> None:
-    prepare(SYNTHETIC, NOWHERE, cache_dir)
-    next(cache_dir.rglob("train-x.npy")).write_bytes(b"")
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << (place % 8)
+    path.write_bytes(content)
 
-    with pytest.raises(DataError, match=r"prepared data in .* are damaged; .*; remove .*synthetic_hr"):
-        prepare(SYNTHETIC, NOWHERE, cache_dir)
+
+@pytest.mark.parametrize("fault", ["flipped", "truncated", "gone", "empty", "other labels", "one more"])
+def test_prepared_data_that_are_not_as_written_are_prepared_again(cache_dir: Path, fault: str) -> None:
+    first = prepare(SYNTHETIC, NOWHERE, cache_dir)
+    wanted = first.train.x.tobytes(), first.train.y.tobytes(), first.validation.y.tobytes(), first.summary
+    files = sorted(cache_dir.glob("prepared/synthetic_hr-*/reference/*"))
+    assert len(files) == 8
+
+    for number, path in enumerate({"flipped": files, "other labels": [files[5]]}.get(fault, files[2:4])):
+        if fault == "flipped":
+            flip(path, 7919 * number * number)
+        elif fault == "gone":
+            path.unlink()
+        elif fault == "one more":
+            (path.parent / f"{path.name}.orig").write_text("")
+        elif fault == "other labels":
+            np.save(path, np.load(path)[::-1])
+        else:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if fault == "truncated" else 0])
+        told: list[str] = []
+        again = prepare(SYNTHETIC, NOWHERE, cache_dir, notify=told.append)
+
+        found = again.train.x.tobytes(), again.train.y.tobytes(), again.validation.y.tobytes(), again.summary
+        assert found == wanted, path
+        assert told == ["preparing synthetic_hr again (the prepared data were damaged) from no files"]
+
+
+def test_a_damaged_test_split_is_prepared_again_when_it_is_opened(cache_dir: Path) -> None:
+    wanted = load_test(SYNTHETIC, NOWHERE, cache_dir)
+    before = wanted.x.tobytes(), wanted.y.tobytes()
+    flip(next(cache_dir.rglob("test-y.npy")), 4000)
+
+    again = load_test(SYNTHETIC, NOWHERE, cache_dir)
+
+    assert (again.x.tobytes(), again.y.tobytes()) == before
 
 
 def test_a_cache_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:

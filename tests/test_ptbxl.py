@@ -84,6 +84,9 @@ def edit_table(root: Path, row: int, old: str, new: str) -> None:
         (3, ",3,records100", ",11,records100", "strat_fold 11 of record 2; expected 1 to 10"),
         (1, "{'NORM': 100.0,", "{'NORM': 100.0", "scp_codes of record 0 cannot be read"),
         (1, "1001.0", "1009.0", "patient 1009 is in two splits"),
+        (2, "1,", "0,", "record 0 is there twice"),
+        (2, "00001_lr", "00000_lr", "record 1 is there twice"),
+        (2, "1002.0", "1,002.0", "line 3 has"),
     ],
 )
 def test_a_hole_in_the_table_is_named(root: Path, row: int, old: str, new: str, message: str) -> None:

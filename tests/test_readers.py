@@ -18,6 +18,7 @@ import pytest
 from bidmc_files import write_bidmc
 from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
 
+from finetune.data.download import data_status
 from finetune.datasets import READERS, find_reader
 from finetune.datasets.base import TRAIN, Reader, WindowSet
 from finetune.errors import DataError, MissingDataError, UnknownNameError
@@ -75,8 +76,8 @@ RATES_HZ = {
     "synthetic": 125,
 }
 
-FAULTS = ("truncated", "empty", "foreign")
-"""Half of the file, nothing of it, and the page that a server sends in its place."""
+FAULTS = ("truncated", "empty", "foreign", "pointer")
+"""Half of the file, nothing of it, the page that a server sends in its place, what git-lfs leaves there."""
 
 
 def as_param(case: Case) -> object:
@@ -227,6 +228,9 @@ def test_a_bad_file_of_each_kind_is_one_line_that_names_it_and_says_what_to_do(
         assert Path(name).stem in str(caught.value), caught.value
         assert "hpo data get" in str(caught.value)
         assert "\n" not in str(caught.value)
+        assert {"foreign": "a web page", "pointer": "a pointer of git-lfs"}.get(fault, "") in str(
+            caught.value
+        )
 
 
 def one_of_each_kind(subject: Subject) -> list[str]:
@@ -238,8 +242,13 @@ def one_of_each_kind(subject: Subject) -> list[str]:
 
 def spoil(path: Path, fault: str) -> None:
     whole = path.read_bytes()
-    foreign = b"<html><body>404 Not Found</body></html>\n"
-    path.write_bytes({"truncated": whole[: len(whole) // 2 + 1], "empty": b"", "foreign": foreign}[fault])
+    content = {
+        "truncated": whole[: len(whole) // 2 + 1],
+        "empty": b"",
+        "foreign": b"<html><body>404 Not Found</body></html>\n",
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    }
+    path.write_bytes(content[fault])
 
 
 @pytest.mark.parametrize("task", sorted(name for name, task in TASKS.items() if not task.synthetic))
@@ -258,3 +267,41 @@ def test_every_task_has_a_reader_in_the_registry() -> None:
 def test_an_unknown_data_set_offers_the_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown data set 'bidcm'.*did you mean bidmc"):
         find_reader("bidcm")
+
+
+def hide(root: Path) -> int:
+    """Put what Macs, notebooks and rsync leave beside every file of a data set; return how many files."""
+    junk = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(4000)
+    count = 0
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        for place in (
+            path.with_name(f"._{path.name}"),
+            path.with_name(f".{path.name}"),
+            path.parent / ".ipynb_checkpoints" / path.name,
+            path.parent / "__MACOSX" / path.name,
+        ):
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(junk)
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("case", MADE)
+def test_hidden_files_are_no_data(case: Case, tmp_path: Path) -> None:
+    assert case.write is not None
+    case.write(tmp_path)
+    task = TASKS[case.task]
+    reader = find_reader(task.dataset)
+    root = tmp_path / reader.folder
+    clean, files = reader.read(root, task.name), reader.files(root, task.name)
+    status = data_status(tmp_path)
+
+    assert hide(root) > 0
+
+    found = reader.read(root, task.name)
+    assert reader.files(root, task.name) == files
+    assert (found.records_found, found.notes) == (clean.records_found, clean.notes)
+    np.testing.assert_array_equal(found.signal, clean.signal)
+    np.testing.assert_array_equal(found.labels, clean.labels)
+    assert found.groups.tolist() == clean.groups.tolist()
+    assert data_status(tmp_path) == status

@@ -15,7 +15,7 @@ from hpo.ledger.values import Outcome, Result
 from hpo.study import Configuration
 from hpo.worker import work
 
-PICTURES = {"ratio", "rates", "curves", "seeds", "importances"}
+PICTURES = {"ratio", "zones", "rates", "curves", "seeds", "importances"}
 FILES = {"report.html", "report.md", "report.json", "trials.csv", "curves.csv"} | {
     f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")
 }
@@ -80,10 +80,13 @@ def test_the_answer_stands_first_in_the_markdown(place: Place) -> None:
 
     text = (out / "report.md").read_text()
     first = text.split("## The answer")[1].strip().splitlines()[0]
-    assert first.startswith("- small [synthetic signals]: the best configuration beats the trivial predictor")
-    assert "(constant 5: 5 breaths/min) by more than its noise" in first
-    assert "![Validation loss against the ratio lr / backbone_lr](ratio.png)" in text
-    assert "baseline: default" in text
+    assert first.startswith(
+        "- small [synthetic signals]: better than the published default: with new seeds expect MAE "
+    )
+    assert "; the default has " in first
+    assert "![Validation loss of each trial against its ratio lr / backbone_lr" in text
+    assert "published default (default), expected" in text
+    assert "always guessing 5 breaths/min" in text
 
 
 @pytest.mark.parametrize(
@@ -91,8 +94,8 @@ def test_the_answer_stands_first_in_the_markdown(place: Place) -> None:
     [
         ([], "no answer"),
         (["finished"], "no answer"),
-        (["pruned"] * 6, "pruned"),
-        (["diverged"] * 6, "diverged"),
+        (["pruned"] * 6, "all 6 trials were stopped early"),
+        (["diverged"] * 6, "all 6 trials diverged"),
     ],
     ids=["no trial", "one trial", "all pruned", "all diverged"],
 )
@@ -117,7 +120,7 @@ def test_a_constant_metric_is_said(place: Place) -> None:
     status, out = report(place)
 
     assert status == 0
-    assert "note: all 12 complete trials have the same validation loss" in (out / "report.md").read_text()
+    assert "Note: all 12 complete trials have the same validation loss." in (out / "report.md").read_text()
     assert read_json(out)["noise"]["seed_sd"] == 0
 
 
@@ -128,8 +131,8 @@ def test_one_loss_only_and_a_baseline_without_a_run_are_said(place: Place) -> No
 
     text = (out / "report.md").read_text()
     assert status == 0
-    assert "note: only the loss l1 has complete trials: losses are not compared" in text
-    assert "(by the model alone: it has no complete run of its own)" in text
+    assert "Note: only the loss l1 has complete trials: losses are not compared." in text
+    assert ", by the model alone: none of its own runs is complete." in text
     assert read_json(out)["baseline_runs"] == []
 
 
@@ -139,7 +142,8 @@ def test_one_ratio_only_is_no_best_ratio(place: Place) -> None:
     status, out = report(place)
 
     assert status == 0
-    assert "best ratio: not identified by these trials" in (out / "report.md").read_text()
+    assert "Best ratio" not in (out / "report.md").read_text()
+    assert "2 ratios were tried; a best one takes at least 3" in (out / "report.md").read_text()
     assert read_json(out)["ratio"]["identified"] is False
 
 

@@ -271,21 +271,47 @@ def test_a_database_that_another_process_locks_is_waited_for_with_a_message(
 
 
 def test_checkpoints_are_deleted_when_a_trial_has_finished(place: Place) -> None:
-    place.open(3)
+    study = place.open(3)
     run(place, 3)
-    folder = checkpoint_folder(place.url, NAME, place.settings())
+    folder = checkpoint_folder(place.url, study, place.settings())
 
-    assert folder == place.folder / "hpo.db.checkpoints" / NAME
+    assert folder.parent == place.folder / "hpo.db.checkpoints"
+    assert folder.name.startswith(f"{NAME}-")
     assert list(folder.iterdir()) == []
 
 
 def test_checkpoints_lie_in_the_cache_when_the_database_is_a_server(place: Place) -> None:
-    url = "postgresql+psycopg://somebody:secret@localhost/hpo"
+    url, study = "postgresql+psycopg://somebody:secret@localhost/hpo", place.open(1)
 
-    assert checkpoint_folder(url, NAME, place.settings()) == place.folder / "cache" / "checkpoints" / NAME
-    assert (
-        checkpoint_folder(url, NAME, place.settings(checkpoint_dir=Path("/shared"))) == Path("/shared") / NAME
-    )
+    cached = checkpoint_folder(url, study, place.settings())
+    shared = checkpoint_folder(url, study, place.settings(checkpoint_dir=Path("/shared")))
+
+    assert cached.parent == place.folder / "cache" / "checkpoints"
+    assert shared == Path("/shared") / cached.name
+
+
+def test_studies_of_one_name_never_share_checkpoints(tmp_path: Path) -> None:
+    settings = Place(tmp_path).settings(checkpoint_dir=Path("/shared"))
+    folders = set()
+    for name in ("a", "b", "b"):  # two databases, and one that was deleted and made again
+        place = Place(tmp_path / name)
+        place.folder.mkdir(exist_ok=True)
+        (place.folder / "hpo.db").unlink(missing_ok=True)
+        folders.add(checkpoint_folder(place.url, place.open(1), settings))
+
+    assert len(folders) == 3
+
+
+def test_a_first_attempt_takes_nothing_that_lies_in_its_folder(place: Place) -> None:
+    study = place.open(1)
+    slot = checkpoint_folder(place.url, study, place.settings()) / "0"
+    slot.mkdir(parents=True)
+    (slot / "last.pt").write_text("of another run")
+    found = []
+    run(place, 1, lambda event: found.append((slot / "last.pt").exists()) if event.kind == "epoch" else None)
+
+    assert found
+    assert not any(found)
 
 
 def test_other_data_are_refused(place: Place) -> None:

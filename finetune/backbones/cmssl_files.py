@@ -6,6 +6,7 @@ Every load is strict: each missing or unexpected tensor, and each wrong shape, i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
@@ -17,13 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder
-from finetune.backbones.strict import check_exists, misfits, read_pickle
+from finetune.backbones.strict import check_exists, check_finite, expanded, misfits, read_pickle, unwrapped
 from finetune.errors import CheckpointError, SettingError
+from finetune.file_kinds import foreign_kind
 from finetune.random import Purpose, torch_generator
 
 BUILTIN = Path(__file__).parent.parent / "weights"
 """Folder of the weights that ship in the package, as NAME.safetensors."""
-PREFIX = "encoder."
+PREFIX, ANCHOR = "encoder.", "linear_projection.weight"
 KIND = "a Lightning checkpoint of CM-SSL"
 _ALIASES: dict[str, tuple[str, ...]] = {
     "patch": ("E_in_dim", "in_dim"),
@@ -35,6 +37,9 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "stochastic_depth": ("stochastic_depth_prob",),
 }
 """Our name of each hyper-parameter: the reference's LightningModule argument, then its encoder's own."""
+_SIZES = frozenset({"patch", "embedding", "layers", "heads", "max_patches"})
+LARGEST_SIZE = 100_000
+"""Of any size in a checkpoint: beyond, it is no size but a mistake, and would fill the memory."""
 _DEFAULTS = {"stochastic_depth": 0.0}
 """Hyper-parameters that older checkpoints lack, because the reference's encoder had no such part."""
 
@@ -47,9 +52,9 @@ def build(name: str, weights: str, samples: int, dropout: float | None, seed: in
     elif weights == "builtin":
         encoder = load_cmssl_safetensors(BUILTIN / f"{name}.safetensors", dropout)
     elif Path(weights).suffix == ".safetensors":
-        encoder = load_cmssl_safetensors(Path(weights).expanduser(), dropout)
+        encoder = load_cmssl_safetensors(expanded(weights), dropout)
     else:
-        encoder = load_cmssl_checkpoint(Path(weights).expanduser(), dropout)
+        encoder = load_cmssl_checkpoint(expanded(weights), dropout)
     encoder.check_samples(samples)
     return encoder
 
@@ -66,11 +71,7 @@ def load_cmssl_checkpoint(path: Path, dropout: float | None = None) -> CmsslEnco
     if missing:
         raise CheckpointError(f"{path} has no {' and no '.join(missing)}", KIND)
     architecture = _architecture(path, content["hyper_parameters"])
-    tensors = {
-        key.removeprefix(PREFIX): tensor
-        for key, tensor in content["state_dict"].items()
-        if key.startswith(PREFIX)
-    }
+    tensors = unwrapped(path, content["state_dict"], ANCHOR, PREFIX)
     return _fill(path, architecture, tensors, dropout, prefix=PREFIX)
 
 
@@ -83,9 +84,10 @@ def load_cmssl_safetensors(path: Path, dropout: float | None = None) -> CmsslEnc
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
         architecture = CmsslArchitecture(**json.loads(metadata["architecture"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, SettingError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error})", "an encoder that finetune has saved"
-        ) from error
+        kind = foreign_kind(path, "safetensors")
+        why = f"it is {kind.name}" if kind else "damaged, truncated, or no encoder of ours"
+        what, expected = f"{path} cannot be read ({why})", "an encoder that finetune has saved"
+        raise CheckpointError(what, expected, kind.next_step if kind else "") from error
     positions = CmsslEncoder(architecture).pe.pe
     return _fill(path, architecture, {"pe.pe": positions, **tensors}, dropout)
 
@@ -135,7 +137,7 @@ def _architecture(path: Path, given: Mapping[str, Any]) -> CmsslArchitecture:
     for ours, names in _ALIASES.items():
         found = [name for name in names if name in given]
         if found:
-            values[ours] = given[found[0]]
+            values[ours] = _plain_number(path, found[0], given[found[0]], is_whole=ours in _SIZES)
     missing = [names[0] for ours, names in _ALIASES.items() if ours not in values]
     if missing:
         raise CheckpointError(
@@ -147,6 +149,18 @@ def _architecture(path: Path, given: Mapping[str, Any]) -> CmsslArchitecture:
         raise CheckpointError(f"hyper_parameters of {path}: {error}") from error
 
 
+def _plain_number(path: Path, name: str, value: Any, *, is_whole: bool) -> int | float:
+    """Return a number that may be kept as a tensor, a NumPy scalar or (a size) as 125.0."""
+    number = value
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
+        number = value.item()
+    is_number = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    if not is_number or (is_whole and (number != int(number) or not 0 < number <= LARGEST_SIZE)):
+        expected = f"a whole number up to {LARGEST_SIZE}" if is_whole else "a number"
+        raise CheckpointError(f"hyper_parameters of {path}: {name} is {str(value)[:40]!r}", expected)
+    return int(number) if is_whole else float(number)
+
+
 def _fill(
     path: Path,
     architecture: CmsslArchitecture,
@@ -155,10 +169,15 @@ def _fill(
     prefix: str = "",
 ) -> CmsslEncoder:
     """Build the encoder with exactly these ``tensors``; every key that does not fit is named."""
+    stored = tensors.get(ANCHOR)
+    if isinstance(stored, Tensor) and stored.shape != (architecture.embedding, architecture.patch):
+        wanted = (architecture.embedding, architecture.patch)  # before memory for a wrong size is taken
+        what = f"{path} does not fit: {prefix}{ANCHOR} is {tuple(stored.shape)} instead of {wanted}"
+        raise CheckpointError(what, f"{architecture}")
     encoder = CmsslEncoder(architecture if dropout is None else replace(architecture, dropout=dropout))
-    expected = encoder.state_dict()
-    faults = misfits(expected, tensors, prefix)
+    faults = misfits(encoder.state_dict(), tensors, prefix)
     if faults:
         raise CheckpointError(f"{path} does not fit: {'; '.join(faults)}", f"{architecture}")
+    check_finite(path, {f"{prefix}{name}": value for name, value in tensors.items()})
     encoder.load_state_dict(dict(tensors))
     return encoder

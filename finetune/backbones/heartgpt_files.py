@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from finetune.backbones.heartgpt import HeartGpt, HeartGptArchitecture
-from finetune.backbones.strict import check_exists, misfits, read_pickle
+from finetune.backbones.strict import check_exists, check_finite, expanded, misfits, read_pickle, unwrapped
 from finetune.errors import CheckpointError
 from finetune.random import Purpose, torch_generator
 
@@ -36,7 +35,7 @@ def build(
     model = HeartGpt(architecture, rate_hz, model_rate_hz)
     if weights == "none":
         return model.initialise(torch_generator(seed, Purpose.INIT))
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     published = read_heartgpt(path, architecture)
     model.load_state_dict(join_heads(published, architecture))
     return model
@@ -50,17 +49,19 @@ def read_heartgpt(path: Path, architecture: HeartGptArchitecture) -> dict[str, T
     """
     check_exists(path)
     content = read_pickle(_open(path), str(path), (), KIND)
-    tensors = {key: value for key, value in content.items() if not key.endswith(".tril")}
+    given = unwrapped(path, content, "token_embedding_table.weight")
+    tensors = {key: value for key, value in given.items() if not key.endswith(".tril")}
     faults = misfits(_published(architecture), tensors)
     if faults:
         raise CheckpointError(f"{path} does not fit: {'; '.join(faults)}", f"{architecture}")
+    check_finite(path, tensors)
     return tensors
 
 
 def _open(path: Path) -> IO[bytes] | Path:
     """Return the .pth itself, or the one inside a zip (a .pth is a zip too, but holds no .pth)."""
     if not zipfile.is_zipfile(path):
-        return path
+        return path  # whose refusal says what it is
     try:
         with zipfile.ZipFile(path) as archive:
             members = [
@@ -69,8 +70,9 @@ def _open(path: Path) -> IO[bytes] | Path:
                 if name.endswith(".pth") and not name.startswith("__MACOSX")
             ]
             return io.BytesIO(archive.read(members[0])) if members else path
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error})", KIND) from error
+    except Exception as error:  # zipfile promises no list of what a damaged archive raises
+        why = "encrypted" if "password" in str(error) else "damaged or truncated"
+        raise CheckpointError(f"{path} cannot be read (it is {why})", KIND) from error
 
 
 def _published(architecture: HeartGptArchitecture) -> dict[str, Tensor]:

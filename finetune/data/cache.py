@@ -2,7 +2,7 @@
 
     <cache_dir>/hashes-<data set>.json          known hashes of original files (:mod:`finetune.data.content`)
     <cache_dir>/prepared/<task>-<hash>/         written to a temporary folder and renamed: whole or not at all
-        reference/ or fold-0/, fold-1/ ...      part.json, training and validation windows as .npy
+        reference/ or fold-0/, fold-1/ ...      part.json, training and validation windows as .npy, sums.json
         test/                                   test windows as read, not normalised
 
 Several processes may want the same entry at once: one builds it, the others wait and use what it made.
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.content import content_hash
+from finetune.data.integrity import is_sound, seal
 from finetune.datasets import find_reader, with_leads
 from finetune.datasets.base import SPLIT_NAMES, TEST, TRAIN, VALIDATION, Reader, WindowSet
 from finetune.errors import DataError, MissingDataError, SettingError
@@ -35,7 +36,7 @@ from finetune.signals import CHUNK, Float32s, interpolate, position_statistics, 
 from finetune.spec import DataSummary, InputSpec
 from finetune.splits import first_subjects, grouped_folds
 from finetune.tasks import Task, find_task
-from finetune.trivial import Labels, trivial_metrics, trivial_name
+from finetune.trivial import Labels, trivial_constant, trivial_metrics, trivial_name
 
 VERSION = 1
 """Raised with every change here or in :mod:`finetune.signals` that changes what is prepared."""
@@ -60,8 +61,13 @@ def part_name(inputs: InputSpec, fold: int | None) -> str:
     return f"fold-{fold}"
 
 
-def find_entry(inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notify | None = None) -> Path:
-    """Return the folder of the cache that holds ``inputs``, built first where it is not there."""
+def find_entry(
+    inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notify | None, needed: Sequence[str]
+) -> Path:
+    """Return the folder of the cache that holds ``inputs``, built first where it is not there.
+
+    Where one of its folders that are ``needed`` is not as it was written, all of it is built again.
+    """
     if inputs.samples < 2:
         raise SettingError(f"samples {inputs.samples}", "2 or more samples per window")
     if inputs.every < 1:
@@ -75,13 +81,20 @@ def find_entry(inputs: InputSpec, data_dir: Path, cache_dir: Path, notify: Notif
         )
     key = _key(inputs, reader, content)
     entry = cache_dir / "prepared" / f"{task.name}-{key[:24]}"
-    if not entry.exists():
+    if not _is_whole(entry, needed):
         with _lock(entry):
-            if not entry.exists():
+            if not _is_whole(entry, needed):
                 if notify is not None:
-                    notify(f"preparing {task.name} from {len(files) or 'no'} files")
-                _build(entry, key, reader.read(root, task.name), inputs, task)
+                    again = "again (the prepared data were damaged) " if entry.exists() else ""
+                    notify(f"preparing {task.name} {again}from {len(files) or 'no'} files")
+                windows = reader.read(root, task.name)
+                shutil.rmtree(entry, ignore_errors=True)
+                _build(entry, key, windows, inputs, task)
     return entry
+
+
+def _is_whole(entry: Path, needed: Sequence[str]) -> bool:
+    return entry.exists() and all(is_sound(entry / part) for part in needed)
 
 
 def _reader_of(inputs: InputSpec, task: Task, data_dir: Path) -> tuple[Reader, Path]:
@@ -247,6 +260,7 @@ def _write_part(
         "summary": asdict(_summary(key, windows, rows, task)),
     }
     (folder / PART).write_text(json.dumps(stored))
+    seal(folder)
 
 
 def prepare_windows(raw: Float32s, inputs: InputSpec, statistics: Float32s | None) -> Float32s:
@@ -264,6 +278,7 @@ def _write_test(folder: Path, windows: WindowSet) -> None:
     rows = np.flatnonzero(windows.split == TEST)
     np.save(folder / f"{SPLIT_NAMES[TEST]}-x.npy", windows.signal[rows])
     _write_labels(folder, TEST, windows, rows)
+    seal(folder)
 
 
 def _write_labels(folder: Path, split: int, windows: WindowSet, rows: Rows) -> None:
@@ -291,6 +306,7 @@ def _summary(key: str, windows: WindowSet, rows: tuple[Rows, Rows], task: Task) 
         subjects={name: tuple(_units(windows.groups[chosen])) for name, chosen in of_split.items()},
         trivial=trivial_metrics(task, training, validation),
         trivial_name=trivial_name(task, training),
+        trivial_constant=trivial_constant(task, training),
         partial=f"{found} of {expected} records" if found < expected else "",
         notes=(*windows.notes, *note_on_areas(task, validation)),
     )

@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from finetune.data.content import file_hash
 from finetune.data.publishers import SOURCES, Archive, Source, find_source
+from finetune.datasets.base import data_files, is_hidden
 from finetune.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def _unpack(path: Path, root: Path, wanted: str) -> Iterator[str]:
     """Unpack the wanted members, also of a zip file inside; yield their paths below ``root``."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
+            if is_hidden(PurePosixPath(member)):
+                continue
             match = re.search(wanted, member)
             if match is not None and _is_inside(match.group()):
                 _unpack_one(archive, member, root / match.group())
@@ -206,7 +209,7 @@ def _status(source: Source, root: Path) -> DataStatus:
         state=state,
         found=found,
         expected=source.expected,
-        bytes=sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if found else 0,
+        bytes=sum(path.stat().st_size for path in data_files(root)) if found else 0,
         licence=source.licence,
         citation=source.citation,
         lacks=lacks,
@@ -219,14 +222,16 @@ def _count(root: Path, pattern: str) -> int:
     archive, _, members = pattern.rpartition("!")
     if archive and not (root / archive).with_suffix("").is_dir():
         return _count_members(root / archive, members)
-    names = {path.relative_to(root).as_posix() for path in root.glob(members)}
-    return len({name.removesuffix(".gz") for name in names if not name.endswith(".part")})
+    paths = {path.relative_to(root) for path in root.glob(members)}
+    names = {path.as_posix().removesuffix(".gz") for path in paths if not is_hidden(path)}
+    return len({name for name in names if not name.endswith(".part")})
 
 
 def _count_members(archive: Path, pattern: str) -> int:
     try:
         with zipfile.ZipFile(archive) as packed:
-            return sum(fnmatch(name, pattern) for name in packed.namelist())
+            names = [name for name in packed.namelist() if not is_hidden(PurePosixPath(name))]
+            return sum(fnmatch(name, pattern) for name in names)
     except (OSError, zipfile.BadZipFile):
         return 0
 

@@ -70,7 +70,7 @@ def prepare(
     :class:`SettingError` for a value out of range or a cache folder that cannot be written.
     """
     part = part_name(inputs, fold)
-    folder = find_entry(inputs, data_dir, cache_dir, notify) / part
+    folder = find_entry(inputs, data_dir, cache_dir, notify, [part]) / part
     stored = _stored(folder, inputs)
     mean, std = (_array(stored[key]) for key in ("label_mean", "label_std"))
     train, validation = (_open(folder, split) for split in (TRAIN, VALIDATION))
@@ -93,7 +93,7 @@ def describe(
     if inputs.folds is None or fold is not None:
         return prepare(inputs, data_dir, cache_dir, fold=fold, notify=notify).summary
     names = [part_name(inputs, number) for number in range(inputs.folds)]
-    entry = find_entry(inputs, data_dir, cache_dir, notify)
+    entry = find_entry(inputs, data_dir, cache_dir, notify, names)
     return _pooled([_summary(_stored(entry / name, inputs)) for name in names])
 
 
@@ -112,7 +112,7 @@ def load_test(
     """
     refuse_when_sealed()
     part = part_name(inputs, fold)
-    entry = find_entry(inputs, data_dir, cache_dir, notify)
+    entry = find_entry(inputs, data_dir, cache_dir, notify, [part, "test"])
     _stored(entry / part, inputs)
     statistics = np.load(entry / part / STATISTICS) if inputs.normalisation == "position" else None
     raw = _open(entry / "test", TEST)
@@ -139,7 +139,7 @@ def preparation(
     Of the stored raw windows only the shape is read.
     """
     part = part_name(inputs, fold)
-    entry = find_entry(inputs, data_dir, cache_dir)
+    entry = find_entry(inputs, data_dir, cache_dir, None, [part])
     stored = _stored(entry / part, inputs)
     statistics = np.load(entry / part / STATISTICS) if inputs.normalisation == "position" else None
     samples = _open(entry / "test", TEST).x.shape[-1]
@@ -161,6 +161,7 @@ def _summary(stored: dict[str, Any]) -> DataSummary:
     fields = dict(stored["summary"])
     fields["subjects"] = {split: tuple(names) for split, names in fields["subjects"].items()}
     fields["notes"] = tuple(fields["notes"])
+    fields["trivial_constant"] = tuple(fields.get("trivial_constant", ()))  # older caches do not have it
     return DataSummary(**fields)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,22 @@ class WindowSet:
     notes: tuple[str, ...] = ()
     """One sentence for each thing that was dropped or mended, naming file, column and subject; where
     records are missing, the first note says which."""
+
+
+def is_hidden(inside: PurePath) -> bool:
+    """Return whether a path inside a data set's folder or archive is none of its data.
+
+    What begins with a dot is hidden: a Mac writes ``._NAME`` beside each file of a foreign disk (and packs it
+    below ``__MACOSX``), notebooks keep ``.ipynb_checkpoints``, rsync writes ``.NAME.XXXXXX``.
+    """
+    return any(part.startswith(".") or part == "__MACOSX" for part in inside.parts)
+
+
+def data_files(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and below that are not hidden, in no order."""
+    for path in folder.rglob("*"):
+        if not is_hidden(path.relative_to(folder)) and path.is_file():
+            yield path
 
 
 class LeadReader(Protocol):

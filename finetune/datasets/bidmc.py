@@ -6,7 +6,6 @@ Windows, labels and split are those of CM-SSL for ``bidmc_hr`` and ``bidmc_rr``;
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
 from finetune.errors import DataError, MissingDataError
 from finetune.signals import cut_windows
 from finetune.splits import reference_subject_split
+from finetune.tables import TableFault, open_table
 
 SUBJECTS = tuple(range(1, 54))
 SPLIT = reference_subject_split(SUBJECTS)
@@ -201,23 +201,19 @@ def _columns(
     path: Path, subject: int, names: Sequence[str], rows: int | None = None
 ) -> list[NDArray[np.float64]]:
     """Return columns found by stripped name; raises :class:`DataError` for each way a file can be broken."""
-    import pandas as pd  # 0.4 s, and only the first preparation needs it
-
     try:
-        header = pd.read_csv(path, nrows=0, skipinitialspace=True).columns
-        by_name = {str(column).strip(): column for column in header}
-        for name in names:
-            if name not in by_name:
-                raise _fault(path, subject, name, "is missing", f"one of its columns {', '.join(by_name)}")
-        frame = pd.read_csv(
-            path, usecols=[by_name[name] for name in names], dtype=np.float64, skipinitialspace=True
-        )
-    except (ValueError, EOFError, OSError, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise _fault(path, subject, names[-1], f"cannot be read ({reason})", "a table of numbers") from error
-    if rows is not None and len(frame) != rows:
-        raise _fault(path, subject, names[-1], f"has {len(frame)} rows", f"{rows} (is the file truncated?)")
-    columns = [frame[by_name[name]].to_numpy() for name in names]
+        with open_table(path) as table:
+            for name in names:
+                if name not in table.names:
+                    found = ", ".join(table.names)
+                    raise _fault(path, subject, name, "is missing", f"one of its columns {found}")
+            columns = table.numbers(names)
+    except TableFault as error:
+        what, expected = f"cannot be read ({error.what})", error.expected
+        raise _fault(path, subject, names[-1], what, expected) from error
+    count = len(columns[0])
+    if rows is not None and count != rows:
+        raise _fault(path, subject, names[-1], f"has {count} rows", f"{rows} (is the file truncated?)")
     for name, values in zip(names, columns, strict=True):
         if not np.isfinite(values).any():
             raise _fault(path, subject, name, "holds no number (empty or all NaN)", "values")

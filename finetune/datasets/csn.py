@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.base import WindowSet
+from finetune.datasets.base import WindowSet, data_files
 from finetune.datasets.record_split import RecordSplit, random_record_split
 from finetune.datasets.wfdb_record import Header, LeadSamples, lead_samples, parse_header
 from finetune.errors import DataError, MissingDataError
@@ -50,7 +50,7 @@ class Csn:
 
     def files(self, root: Path, task: str) -> Sequence[Path]:
         """Return every header and signal file; see :class:`finetune.datasets.base.Reader`."""
-        found = [path for path in (root / "WFDBRecords").rglob("*") if path.suffix in (".hea", ".mat")]
+        found = [path for path in data_files(root / "WFDBRecords") if path.suffix in (".hea", ".mat")]
         if not any(path.suffix == ".hea" for path in found):
             raise MissingDataError(
                 f"no CSN record in {root}",

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.base import WindowSet
+from finetune.datasets.base import WindowSet, data_files, is_hidden
 from finetune.datasets.record_split import RecordSplit, random_record_split
 from finetune.datasets.wfdb_record import lead_samples, parse_header
 from finetune.errors import DataError, MissingDataError
+from finetune.file_kinds import START, TEXT, kind_of, why_unreadable
 from finetune.tasks import PHYSIONET2017_CLASSES
 
 RECORDS = 8528
@@ -46,7 +47,7 @@ class Physionet2017:
         """Return the archive or all files of the folder, and the labels beside them."""
         beside = [path for path in (root / REFERENCE,) if path.is_file()]
         if (root / FOLDER).is_dir():
-            records = [path for path in (root / FOLDER).iterdir() if path.suffix in (".hea", ".mat", ".csv")]
+            records = [path for path in data_files(root / FOLDER) if path.suffix in (".hea", ".mat", ".csv")]
         elif (root / ARCHIVE).is_file():
             records = [root / ARCHIVE]
         else:
@@ -114,15 +115,17 @@ def _open(root: Path) -> Iterator[_Members]:
     """Hold the folder or the archive open; raises :class:`DataError` for an archive that is broken."""
     folder, path = root / FOLDER, root / ARCHIVE
     if folder.is_dir():
-        yield _Members(str(folder), {path.name: path for path in folder.iterdir()})
+        yield _Members(str(folder), {path.name: path for path in data_files(folder)})
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error})", "a whole zip archive", MEND) from error
+    except Exception as error:  # zipfile promises no list of what a damaged directory raises
+        why = why_unreadable(path, error, "zip")
+        raise DataError(f"{path} cannot be read ({why})", "a whole zip archive", MEND) from error
     with archive:
         inside = [Path(name) for name in archive.namelist() if not name.endswith("/")]
-        yield _Members(str(path), {path.name: path for path in inside if path.parent.name == FOLDER}, archive)
+        kept = {path.name: path for path in inside if path.parent.name == FOLDER and not is_hidden(path)}
+        yield _Members(str(path), kept, archive)
 
 
 def _reference(root: Path, members: _Members) -> dict[str, int]:
@@ -131,6 +134,9 @@ def _reference(root: Path, members: _Members) -> dict[str, int]:
     if not beside.is_file() and REFERENCE not in members.paths:
         raise MissingDataError(f"no {REFERENCE} in {root}", "the final labels", "hpo data get physionet2017")
     content = beside.read_bytes() if beside.is_file() else members.read(REFERENCE)
+    kind = kind_of(content[:START])
+    if kind is not None and kind != TEXT:
+        raise DataError(f"{REFERENCE} in {root} is {kind.name}", "the final labels", MEND)
     labels: dict[str, int] = {}
     for number, row in enumerate(csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"))), 1):
         if not row:

@@ -12,7 +12,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
 from finetune.datasets.wfdb_record import lead_samples, parse_header
 from finetune.errors import DataError, MissingDataError
+from finetune.tables import TableFault, open_table
 from finetune.tasks import PTB_XL_CLASSES
 
 if TYPE_CHECKING:
@@ -83,32 +84,40 @@ class PtbXl:
 
 def _database(root: Path) -> pd.DataFrame:
     """Return the table of records, indexed by ``ecg_id``; raises :class:`DataError` for any hole in it."""
-    columns = ["ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr"]
-    table = _table(_existing(root, DATABASE), columns).set_index("ecg_id")
+    path = _existing(root, DATABASE)
+    table = _table(path, ("ecg_id", "patient_id", "strat_fold"), ("scp_codes", "filename_lr"))
+    table = table.set_index(table.pop("ecg_id").fillna(-1).astype(np.int64))
     for column in table.columns:
         holes = table.index[table[column].isna()]
         if len(holes):
-            what = f"{root / DATABASE}: column {column} of record {holes[0]} is empty"
+            what = f"{path}: column {column} of record {holes[0]} is empty"
             raise DataError(what, "a value (is the file truncated?)", MEND)
     foreign = table.index[~table["strat_fold"].isin(FOLDS)]
     if len(foreign):
-        what = f"{root / DATABASE}: strat_fold {table['strat_fold'][foreign[0]]} of record {foreign[0]}"
+        what = f"{path}: strat_fold {table['strat_fold'][foreign[0]]:g} of record {foreign[0]}"
         raise DataError(what, "1 to 10", MEND)
+    twice = table.index[table.index.duplicated() | table["filename_lr"].duplicated()]
+    if len(twice):
+        raise DataError(f"{path}: record {twice[0]} is there twice", "every record once", MEND)
     return table
 
 
-def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _table(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
+    """Return columns by name, those of ``numbers`` first; None or NaN where a cell is empty."""
     import pandas as pd  # 0.4 s, and only the first preparation needs it
 
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        what = f"{path} cannot be read ({' '.join(str(error).split())})"
-        raise DataError(what, "a table of comma-separated values", MEND) from error
-    for column in columns:
-        if column not in table.columns:
-            raise DataError(f"{path} has no column {column}", ", ".join(columns), MEND)
-    return table[list(columns)]
+        with open_table(path) as table:
+            for column in (*numbers, *texts):
+                if column not in table.names:
+                    raise DataError(f"{path} has no column {column}", ", ".join((*numbers, *texts)), MEND)
+            columns: dict[str, Any] = dict(zip(numbers, table.numbers(numbers), strict=True))
+        with open_table(path) as table:
+            for name, cells in table.texts(texts).items():
+                columns[name] = np.array([cell or None for cell in cells], object)
+    except TableFault as error:
+        raise DataError(f"{path} cannot be read ({error.what})", error.expected, MEND) from error
+    return pd.DataFrame(columns)
 
 
 def _present(table: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -141,9 +150,9 @@ def _existing(root: Path, name: str) -> Path:
 def _classes_by_code(root: Path) -> dict[str, str]:
     """Return the superclass of each diagnostic SCP code."""
     path = root / STATEMENTS
-    statements = _table(path, ["Unnamed: 0", "diagnostic", "diagnostic_class"])
+    statements = _table(path, ("diagnostic",), ("", "diagnostic_class"))
     diagnostic = statements[statements["diagnostic"] == 1]
-    by_code = {str(code): str(name) for code, _, name in diagnostic.itertuples(index=False)}
+    by_code = {str(code): str(name) for _, code, name in diagnostic.itertuples(index=False)}
     foreign = sorted(set(by_code.values()) ^ set(PTB_XL_CLASSES))
     if foreign:
         raise DataError(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy._core import multiarray, numeric
 
 from finetune.errors import DataError
+from finetune.file_kinds import why_unreadable
 
 
 class RefusedPickleError(pickle.UnpicklingError):
@@ -93,5 +94,5 @@ def read_arrays(path: Path, mend: str) -> Any:
         what = f"{path} was refused, and nothing in it was run: {error}"
         raise DataError(what, "NumPy arrays and plain containers only", mend) from error
     except Exception as error:  # pickle's documentation promises no list of what broken bytes raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = why_unreadable(path, error, "pickle")
         raise DataError(f"{path} cannot be read ({reason})", "a complete pickle", mend) from error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
 from finetune.datasets.uci_raw import RATE_HZ, SAMPLES, read_raw
 from finetune.errors import DataError, MissingDataError
+from finetune.file_kinds import why_unreadable
 
 FOLDS = (TRAIN, VALIDATION, TEST)
 """The split of files 0, 1 and 2, in the order in which the reference protocol names them. The benchmark's own
@@ -133,7 +134,7 @@ def _variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
     try:
         content: dict[str, Any] = loadmat(path, variable_names=list(names))
     except Exception as error:  # scipy.io promises no list of what a broken file raises
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = why_unreadable(path, error, "MATLAB")
         raise DataError(f"{path} cannot be read ({reason})", "a complete MATLAB 5 file", MEND) from error
     for name in names:
         if name not in content:

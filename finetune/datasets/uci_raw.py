@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
 from finetune.datasets.blood_pressure import Pressure, window_pressure
 from finetune.errors import DataError
+from finetune.file_kinds import why_unreadable
 
 CELLS = 12_000
 RATE_HZ = 125
@@ -161,7 +162,7 @@ def _references(path: Path) -> Iterator[tuple[Any, list[Any]]]:
                 raise DataError(what, "one cell array such as Part_1", MEND)
             yield file, list(arrays[0][()].ravel())
     except (OSError, RuntimeError, KeyError) as error:  # h5py has no error of its own
-        what = f"{path} cannot be read ({' '.join(str(error).split())})"
+        what = f"{path} cannot be read ({why_unreadable(path, error, 'HDF5')})"
         raise DataError(what, "a complete MATLAB 7.3 (HDF5) file", MEND) from error
 
 

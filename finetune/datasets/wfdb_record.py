@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError
+from finetune.file_kinds import EMPTY, START, TEXT, kind_of
 
 FORMAT = re.compile(r"16(?:x1)?(?::0)?(?:\+(\d+))?")
 GAIN = re.compile(r"([-+.\deE]+)(?:\(([-+]?\d+)\))?(?:/(\S+))?")
@@ -65,6 +66,9 @@ class LeadSamples:
 
 def parse_header(content: bytes, source: str, mend: str) -> Header:
     """Return what the bytes of a header file say; ``source`` names the file in a :class:`DataError`."""
+    kind = kind_of(content[:START])
+    if kind is not None and kind not in (TEXT, EMPTY):
+        raise DataError(f"{source} is {kind.name}, no WFDB header of 16-bit signals", "a WFDB header", mend)
     lines = [line.strip() for line in content.decode("latin-1").splitlines() if line.strip()]
     comments = tuple(line.lstrip("#").strip() for line in lines if line.startswith("#"))
     fields = [line.split() for line in lines if not line.startswith("#")]
@@ -107,7 +111,8 @@ def lead_samples(header: Header, content: bytes, lead: int, source: str, mend: s
     count, line = len(header.leads), header.leads[lead]
     needed = header.offset + 2 * count * header.samples
     if len(content) < needed:
-        what = f"{source} has {len(content)} bytes"
+        kind = kind_of(content[:START])
+        what = f"{source} has {len(content)} bytes" + (f": it is {kind.name}" if kind else "")
         raise DataError(what, f"{needed} for {header.samples} samples (is it truncated?)", mend)
     frames = np.frombuffer(content, "<i2", count * header.samples, header.offset).reshape(-1, count)
     samples = frames[:, lead].astype(np.int16)

@@ -1,25 +1,32 @@
 """Epoch checkpoints: a run goes on from its last epoch with the numbers of an uninterrupted one.
 
 Because all randomness is a pure function of (seed, purpose, step), weights, optimiser moments and the
-epoch number are the whole state of a run.
+epoch number are the whole state of a run. Both files carry checksums: what is not as it was written, or does
+not fit to the last tensor, counts as not there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import pickle
-from dataclasses import dataclass, field
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.errors import CheckpointError
 from finetune.spec import RunSpec
 
 LAST, BEST = "last.pt", "best.safetensors"
+CHECKSUM = "checksum"
+"""Key in the header of ``best.safetensors``."""
 
 
 @dataclass
@@ -64,38 +71,121 @@ def load_last(
 ) -> Progress:
     """Restore model and optimiser from ``folder``; a fresh :class:`Progress` when it holds nothing usable.
 
-    A file that is broken (a power cut), or that another configuration left in this folder, counts as
-    nothing: the run then starts anew, with the same numbers, which is better than to end a search.
+    A file that is broken (a power cut, a flipped bit), or that another configuration or version left in this
+    folder, counts as nothing: the run then starts anew, with the same numbers, which is better than to end a
+    search.
     """
     if folder is None or not (folder / LAST).exists():
         return Progress()
-    try:
-        state = torch.load(folder / LAST, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-        return Progress()
-    if state["spec"] != spec_hash(spec):
+    state = _read_last(folder / LAST)
+    if state is None or not _fits(state, spec, model, optimizer):
         return Progress()
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])
 
 
+def _read_last(path: Path) -> dict[str, Any] | None:
+    """Return what the file holds; None unless all its checksums (torch writes a zip file) are right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception:  # neither zipfile nor torch promises a list of what a broken file raises
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _fits(
+    state: Mapping[str, Any], spec: RunSpec, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> bool:
+    """Tell, before anything is changed, whether all of a state can be loaded."""
+    if state.keys() != {"spec", "progress", "model", "optimizer"} or state["spec"] != spec_hash(spec):
+        return False
+    progress, weights = state["progress"], model.state_dict()
+    if not isinstance(progress, dict) or progress.keys() != {part.name for part in fields(Progress)}:
+        return False
+    best = progress["best_weights"]
+    return (
+        _are_alike(state["model"], weights)
+        and (best == {} or _are_alike(best, weights))
+        and 0 <= progress["best_epoch"] <= progress["epoch"]
+        and not math.isnan(progress["best_validation_loss"])
+        and _fits_optimizer(state["optimizer"], optimizer)
+    )
+
+
+def _are_alike(given: object, wanted: Mapping[str, Tensor]) -> bool:
+    return (
+        isinstance(given, Mapping)
+        and given.keys() == wanted.keys()
+        and all(
+            isinstance(given[name], Tensor)
+            and (given[name].shape, given[name].dtype) == (wanted[name].shape, wanted[name].dtype)
+            for name in wanted
+        )
+    )
+
+
+def _fits_optimizer(given: object, optimizer: torch.optim.Optimizer) -> bool:
+    if not isinstance(given, Mapping) or given.keys() != {"state", "param_groups"}:
+        return False
+    fresh = optimizer.state_dict()["param_groups"]
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    groups, states = given["param_groups"], given["state"]
+    if [(group.keys(), group["params"]) for group in groups] != [(g.keys(), g["params"]) for g in fresh]:
+        return False
+    return all(
+        place in range(len(shapes)) and tensor.shape in (shapes[place], torch.Size())
+        for place, state in states.items()
+        for tensor in state.values()
+    )
+
+
 def save_best(folder: Path, progress: Progress) -> Path:
     """Write the weights of the best epoch as ``best.safetensors`` and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{BEST}.{os.getpid()}"
-    save_file({name: weight.contiguous() for name, weight in progress.best_weights.items()}, temporary)
+    weights = {name: weight.contiguous() for name, weight in progress.best_weights.items()}
+    save_file(weights, temporary, {CHECKSUM: _checksum(weights)})
     temporary.replace(folder / BEST)
     return folder / BEST
 
 
 def load_best(path: Path, model: torch.nn.Module) -> None:
     """Load the weights of a best epoch, strictly; raises :class:`CheckpointError` naming the keys."""
-    weights = load_file(path)
-    expected = model.state_dict().keys()
-    missing, unexpected = sorted(expected - weights.keys()), sorted(weights.keys() - expected)
+    weights, checksum = read_best(path)
+    if checksum is not None and checksum != _checksum(weights):
+        raise CheckpointError(
+            f"{path} is damaged: its weights are not those that were written", "its checksum"
+        )
+    expected = model.state_dict()
+    missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unexpected:
         raise CheckpointError(
             f"{path} does not fit: missing {missing}, unexpected {unexpected}", "the run's model"
         )
+    if not _are_alike(weights, expected):
+        wrong = [name for name in expected if weights[name].shape != expected[name].shape]
+        raise CheckpointError(f"{path} does not fit: {', '.join(wrong) or 'other types'}", "the run's model")
     model.load_state_dict(weights)
+
+
+def read_best(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Return weights and the checksum in their header (None: written before there was one)."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
+            return weights, (file.metadata() or {}).get(CHECKSUM)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or truncated", "the weights of a run") from error
+
+
+def _checksum(weights: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, types, shapes and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -22,6 +22,7 @@ from torch import Tensor
 from finetune.engine.checkpoint import Progress, load_last, save_best, save_last
 from finetune.engine.device_data import DeviceData
 from finetune.engine.optim import AdamW, check_contiguous, make_optimizer
+from finetune.fast.sheet import epoch_noise
 from finetune.losses import Loss, make_loss
 from finetune.metrics import evaluate
 from finetune.model import FineTunedModel, build_model
@@ -110,12 +111,12 @@ def train_epoch(member: Member) -> float:
     device, epoch = member.device, member.progress.epoch + 1
     batches = torch.split(epoch_order(spec, len(data.train_x), epoch).to(device), spec.recipe.batch_size)
     first_step = (epoch - 1) * len(batches)
+    noise = epoch_noise(spec.seed, first_step, len(batches), device)
     total = torch.zeros((), device=device)
     with tensor_cores(spec.recipe.precision):
         for index, batch in enumerate(batches):
-            noise = Noise(spec.seed, first_step + index, device)
             with precision(spec.recipe.precision, device):
-                outputs = model(data.train_x[batch], noise)  # (B, outputs)
+                outputs = model(data.train_x[batch], noise(index))  # (B, outputs)
                 value = member.loss(outputs.float(), data.train_y[batch]).mean()
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped

@@ -88,17 +88,18 @@ class StackedNoise:
         return replace(drawn[0], draws=torch.stack([drawn[slot].draws for slot in self._slots]))
 
 
-def forward(weights: Weights, model: FineTunedModel, x: Tensor, noise: StackedNoise) -> Tensor:
+def forward(weights: Weights, model: FineTunedModel, x: Tensor, noise: StackedNoise | Noise) -> Tensor:
     """Map windows or features (K, B, T) to outputs (K, B, outputs) with dropout.
 
-    ``model`` gives the architecture and what members share, never its weights.
+    ``model`` gives the architecture and what members share, never its weights; a :class:`Noise` is one whose
+    sheet is that of all members.
     """
     if isinstance(model.backbone, CmsslEncoder):
         x = _encode(weights, model.backbone, x, noise)
     return _linear(weights, "head.out", F.gelu(_linear(weights, "head.hidden", x)))
 
 
-def _encode(weights: Weights, encoder: CmsslEncoder, x: Tensor, noise: StackedNoise) -> Tensor:
+def _encode(weights: Weights, encoder: CmsslEncoder, x: Tensor, noise: StackedNoise | Noise) -> Tensor:
     members, batch, samples = x.shape
     architecture = encoder.architecture
     count, width = samples // architecture.patch, architecture.embedding
@@ -111,7 +112,12 @@ def _encode(weights: Weights, encoder: CmsslEncoder, x: Tensor, noise: StackedNo
 
 
 def _layer(
-    weights: Weights, name: str, encoder: CmsslEncoder, tokens: Tensor, batch: int, noise: StackedNoise
+    weights: Weights,
+    name: str,
+    encoder: CmsslEncoder,
+    tokens: Tensor,
+    batch: int,
+    noise: StackedNoise | Noise,
 ) -> Tensor:
     """As :class:`~finetune.backbones.cmssl.EncoderLayer`, on tokens (K, M, E) of ``batch`` windows each."""
     members, length, width = tokens.shape

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from finetune.engine.loop import Member, epoch_order, precision, tensor_cores
 from finetune.engine.stacked import Layout, StackedNoise, Weights, forward
+from finetune.fast.sheet import Sheet, step_words
 from finetune.losses import Loss
 from finetune.random import Noise
 
@@ -30,19 +31,19 @@ def train_epoch_stacked(members: Sequence[Member], slots: int) -> list[float]:
     member's numbers, does not hang on how many there are.
     """
     stack = Stack.of(members, slots)
-    plan = Plan.of(members, slots)
+    plan = Plan(members, slots)
     losses = group_losses(members, slots)
     recipe, device = members[0].run.spec.recipe, members[0].device
     total = torch.zeros(slots, device=device)
     with tensor_cores(recipe.precision):
         for index in range(plan.steps):
             batch = plan.batch(index)
-            noise = StackedNoise(plan.noises(index), plan.sources)
+            noise = plan.noise(index)
             weights = stack.leaves()
             with precision(recipe.precision, device):
                 leaves = {**stack.frozen, **weights}
                 outputs = forward(leaves, members[0].model, batch.x, noise)  # (K, B, outputs)
-                rows = _row_losses(losses, outputs.float(), batch.y)  # (K, B)
+                rows = losses.of_rows(outputs.float(), batch.y)  # (K, B)
             values = (rows * batch.share).sum(dim=1)  # (K,)
             gradients = torch.autograd.grad(values.sum(), list(weights.values()))
             stack.step([gradient.flatten(1) for gradient in gradients], batch.active, recipe.max_grad_norm)
@@ -65,82 +66,93 @@ class Batch:
     sizes: Tensor
     """(K,) windows of each member in this step."""
     active: Tensor | None
-    """(K, 1) whether a slot moves in this step; None when all do."""
+    """(K, 1) whether a slot moves in this step; None when every member does."""
 
 
-@dataclass(frozen=True)
 class Plan:
-    """Which windows every slot sees in which step of the epoch."""
+    """Which windows every slot sees in which step of the epoch; all of it on the device before the first."""
 
-    members: Sequence[Member]
-    sources: list[int]
-    """(K,) index of the member a slot shows: its own, or the first one's for a dummy."""
-    orders: Tensor
-    """(K, steps * B) window indices, padded with 0."""
-    lengths: list[int]
-    """(K,) windows in an epoch; 0 for a dummy."""
-    windows: Tensor
-    """(K,) the same, at least 1, on the device."""
-
-    @classmethod
-    def of(cls, members: Sequence[Member], slots: int) -> Plan:
+    def __init__(self, members: Sequence[Member], slots: int) -> None:
         """Draw the orders of the members' next epochs."""
-        size = members[0].run.spec.recipe.batch_size
+        self._members, self._size = members, members[0].run.spec.recipe.batch_size
+        self._device = members[0].device
+        self._sources = [*range(len(members)), *[0] * (slots - len(members))]
+        """Of each slot the member it shows: its own, or the first one's for a dummy."""
         lengths = [len(member.data.train_x) for member in members] + [0] * (slots - len(members))
-        longest = -(-max(lengths) // size) * size
-        orders = torch.zeros((slots, longest), dtype=torch.int64)
+        self.steps = -(-max(lengths) // self._size)
+        """Of the member with the most windows."""
+        orders = torch.zeros((slots, self.steps * self._size), dtype=torch.int64)
         for row, member, length in zip(orders, members, lengths, strict=False):
             row[:length] = epoch_order(member.run.spec, length, member.progress.epoch + 1)
-        device = members[0].device
-        sources = [*range(len(members)), *[0] * (slots - len(members))]
-        windows = torch.tensor(lengths, device=device).clamp(min=1)
-        return cls(members, sources, orders.to(device), lengths, windows)
-
-    @property
-    def size(self) -> int:
-        """Windows in a full batch."""
-        return self.members[0].run.spec.recipe.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Steps of the member with the most windows."""
-        return self.orders.shape[1] // self.size
-
-    def noises(self, index: int) -> list[Noise]:
-        """Return each member's dropout of its own step."""
-        return [
-            Noise(
-                member.run.spec.seed,
-                member.progress.epoch * -(-length // self.size) + index,
-                member.device,
-            )
-            for member, length in zip(self.members, self.lengths, strict=False)
+        first = torch.arange(self.steps)[:, None] * self._size
+        sizes = (torch.tensor(lengths) - first).clamp(0, self._size)  # (steps, K)
+        share = (torch.arange(self._size) < sizes[..., None]) / sizes.clamp(min=1)[..., None]
+        self._widths = sizes.max(dim=1).values.tolist()
+        # What a dummy's weights become is nobody's: it moves with the others, and costs no copies.
+        self._all_move = (sizes[:, : len(members)] > 0).all(dim=1).tolist()
+        self._orders, self._sizes, self._share = (one.to(self._device) for one in (orders, sizes, share))
+        self._moves = self._sizes > 0
+        self.windows = torch.tensor(lengths).clamp(min=1).to(self._device)
+        """(K,) windows in an epoch, at least 1."""
+        self._first_steps = [
+            member.progress.epoch * -(-length // self._size)
+            for member, length in zip(members, lengths, strict=False)
         ]
+        self._sheet: Sheet | None = None
+        if self._device.type != "cpu":
+            seeds = [members[source].run.spec.seed for source in self._sources]
+            firsts = [self._first_steps[source] for source in self._sources]
+            self._sheet = Sheet(seeds, self._device)
+            self._words = step_words(firsts, self.steps, self._device)
+
+    def noise(self, index: int) -> StackedNoise | Noise:
+        """Return the dropout of each member's own step."""
+        if self._sheet is not None:
+            self._sheet.begin(self._words[index])
+            return Noise(0, 0, self._sheet)
+        noises = [
+            Noise(member.run.spec.seed, first + index)
+            for member, first in zip(self._members, self._first_steps, strict=True)
+        ]
+        return StackedNoise(noises, self._sources)
 
     def batch(self, index: int) -> Batch:
         """Gather the windows of one step."""
-        start = index * self.size
-        sizes = [max(0, min(self.size, length - start)) for length in self.lengths]
-        chosen = self.orders[:, start : start + max(sizes)]  # (K, B)
-        counts = torch.tensor(sizes, device=chosen.device)
-        is_own = torch.arange(chosen.shape[1], device=chosen.device) < counts[:, None]
-        active = None if min(sizes) else (counts > 0)[:, None]
-        x = self._gather(chosen, [member.data.train_x for member in self.members])
-        y = self._gather(chosen, [member.data.train_y for member in self.members])
-        return Batch(x, y, is_own / counts.clamp(min=1)[:, None], counts, active)
+        start, width = index * self._size, self._widths[index]
+        chosen = self._orders[:, start : start + width]  # (K, B)
+        x = self._gather(chosen, [member.data.train_x for member in self._members])
+        y = self._gather(chosen, [member.data.train_y for member in self._members])
+        active = None if self._all_move[index] else self._moves[index][:, None]
+        return Batch(x, y, self._share[index][:, :width], self._sizes[index], active)
 
     def _gather(self, chosen: Tensor, values: Sequence[Tensor]) -> Tensor:
         """Pick rows (K, B) of each slot's own tensor (N, ...): (K, B, ...)."""
         if all(value is values[0] for value in values):
             return values[0][chosen]
-        return torch.stack([values[source][row] for source, row in zip(self.sources, chosen, strict=True)])
+        return torch.stack([values[source][row] for source, row in zip(self._sources, chosen, strict=True)])
 
 
-LossGroup = tuple[Loss, Tensor]
-"""A loss, and the slots (m,) that it belongs to."""
+@dataclass(frozen=True)
+class LossGroups:
+    """Each different loss with its slots (m,), and how to put their parts in the order of the slots."""
+
+    parts: Sequence[tuple[Loss, Tensor]]
+    order: Tensor
+    """(K,)"""
+
+    def of_rows(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return (K, B) losses of outputs (K, B, outputs), each member's by its own loss."""
+        batch = outputs.shape[1]
+        if len(self.parts) == 1:
+            return self.parts[0][0](outputs.flatten(0, 1), targets.flatten(0, 1)).view(-1, batch)
+        found = [
+            loss(outputs[slots].flatten(0, 1), targets[slots].flatten(0, 1)).view(-1, batch)
+            for loss, slots in self.parts
+        ]
+        return torch.cat(found)[self.order]
 
 
-def group_losses(members: Sequence[Member], slots: int) -> list[LossGroup]:
+def group_losses(members: Sequence[Member], slots: int) -> LossGroups:
     """Return each different loss with its slots; every slot is in exactly one group.
 
     Members share a group when loss and training labels are the same (balanced losses weigh by the labels).
@@ -153,18 +165,9 @@ def group_losses(members: Sequence[Member], slots: int) -> list[LossGroup]:
         key = (member.run.spec.loss, id(member.data.train_y))
         found.setdefault(key, (member.loss, []))[1].append(slot)
     device = members[0].device
-    return [(loss, torch.tensor(chosen, device=device)) for loss, chosen in found.values()]
-
-
-def _row_losses(groups: Sequence[LossGroup], outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return (K, B) losses of outputs (K, B, outputs), each member's by its own loss."""
-    count, batch = outputs.shape[:2]
-    parts = [
-        loss(outputs[slots].flatten(0, 1), targets[slots].flatten(0, 1)).view(-1, batch)
-        for loss, slots in groups
-    ]
-    order = torch.cat([slots for _, slots in groups])
-    return torch.cat(parts)[torch.argsort(order)].view(count, batch)
+    parts = [(loss, torch.tensor(chosen).to(device)) for loss, chosen in found.values()]
+    order = torch.argsort(torch.cat([slots for _, slots in parts]))
+    return LossGroups(parts, order)
 
 
 class Stack:
@@ -178,6 +181,7 @@ class Stack:
             torch.zeros((slots, layout.offsets[-1]), device=rates.device) for _ in range(3)
         )
         self._steps = torch.zeros((slots, 1), dtype=torch.float64, device=rates.device)
+        self._shrink = rates  # until the rates are known: `of`
 
     @classmethod
     @torch.no_grad()
@@ -200,6 +204,7 @@ class Stack:
                 view.fill_(spec.lr if name.startswith("head.") else spec.backbone_lr)
             if frozen:
                 held.pack(rows[slot], [value for _, value in _parameters(member)[1]])
+        stack._shrink = 1 - rates * stack._decay
         return stack
 
     def _take(self, slot: int, member: Member) -> None:
@@ -228,23 +233,23 @@ class Stack:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient *= (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         if active is None:
-            self._move(gradient, self._rates, self._decay)
+            self._move(gradient)
             self._steps += 1
             return
         kept = [matrix.clone() for matrix in (self._values, self._mean, self._square)]
-        self._move(gradient, self._rates, self._decay)
+        self._move(gradient)
         for matrix, before in zip((self._values, self._mean, self._square), kept, strict=True):
             torch.where(active, matrix, before, out=matrix)
         self._steps += active
 
-    def _move(self, gradient: Tensor, rates: Tensor, decay: float) -> None:
+    def _move(self, gradient: Tensor) -> None:
         number = self._steps + 1
         first, second = ((1 - beta**number).float() for beta in BETAS)  # bias corrections (K, 1)
-        self._values.mul_(1 - rates * decay)
+        self._values.mul_(self._shrink)
         self._mean.lerp_(gradient, 1 - BETAS[0])
         self._square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         spread = self._square.sqrt().div_(second.sqrt()).add_(EPSILON)
-        self._values.addcdiv_(self._mean * rates, spread.mul_(first), value=-1.0)
+        self._values.addcdiv_(self._mean * self._rates, spread.mul_(first), value=-1.0)
 
     @torch.no_grad()
     def write_back(self, members: Sequence[Member]) -> None:

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.fast.compiled import compiled
-
-CHUNK = 64
-"""Blocks whose words stand side by side, for SIMD."""
+from finetune.fast.philox_device import CHUNK
 
 u32, u64 = np.uint32, np.uint64
 

@@ -159,9 +159,7 @@ def _train(
         count = spec.batch_size * 10 // patches
         windows, companion = draw_windows(recordings, count, spec.stretch, draw, patches * PATCH)
         hidden = torch.from_numpy(_draw_hidden(spec.masked, count, patches, draw))
-        losses = model(
-            torch.from_numpy(windows), torch.from_numpy(companion), hidden, Noise(spec.seed, step, "cpu")
-        )
+        losses = model(torch.from_numpy(windows), torch.from_numpy(companion), hidden, Noise(spec.seed, step))
         optimizer.zero_grad(set_to_none=True)
         sum(loss for name, loss in zip(OBJECTIVES, losses, strict=True) if name in spec.objectives).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -19,6 +19,7 @@ from finetune.api import FinetuneError
 from hpo import __version__
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
+from hpo.cli.figure import figure
 from hpo.cli.keep import copy, delete, rename
 from hpo.cli.model import export, predict
 from hpo.cli.report import compare, report
@@ -126,6 +127,7 @@ def _waits(study: dict[str, Any]) -> bool:
 
 app.command()(report)
 app.command()(compare)
+app.command()(figure)
 
 
 @app.command()

@@ -52,7 +52,7 @@ def confirm(
     from hpo.confirm import confirm
     from hpo.confirm.arms import Request
     from hpo.confirm.confirmed import confirmation_of
-    from hpo.report.wording.confirmed import confirmation_lines
+    from hpo.report.confirmed import confirmation_lines
     from hpo.search_here import check_at_least_one, make_settings
 
     for option, value in (("--top", top), ("--seeds", seeds), ("--workers", workers)):

@@ -11,6 +11,7 @@ import typer
 from hpo.cli.terminal import CacheDir, Json, Storage, database, print_json, print_lines, shown, url_of
 
 if TYPE_CHECKING:
+    from hpo.ledger.values import StudyRow
     from hpo.ledger.whole_studies import Contents
 
 Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
@@ -34,8 +35,8 @@ def delete(
             what = f"this would delete {_words(found)} for good"
             raise UsageError(what, "a word that you mean it", f"type: hpo delete --study {study} --yes")
         delete_study(engine, study)
-    for name in found.names:
-        shutil.rmtree(_checkpoints(url, name, cache), ignore_errors=True)
+    for row in found.rows:
+        shutil.rmtree(_checkpoints(url, row, cache), ignore_errors=True)
     _tell(f"deleted: {_words(found)}", found, as_json)
 
 
@@ -53,9 +54,10 @@ def rename(
     check_name("--to", to)
     url = url_of(storage)
     with database(url) as engine:
+        before = contents(engine, study)
         rename_study(engine, study, to)
         found = contents(engine, to)
-    old, new = _checkpoints(url, study, cache), _checkpoints(url, to, cache)
+    old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
     if old.is_dir() and not new.exists():
         old.rename(new)
     _tell(f"{study} is {to} now; next: hpo status --study {to}", found, as_json)
@@ -70,7 +72,7 @@ def copy(
     as_json: Json = False,
 ) -> None:
     """Copy a study into another database, in mid-search too: it goes on there."""
-    from hpo.ledger.whole_studies import copy_study
+    from hpo.ledger.whole_studies import contents, copy_study
     from hpo.search_here import check_name
     from hpo.storage import open_engine
 
@@ -81,10 +83,11 @@ def copy(
         target = open_engine(to)
         try:
             found = copy_study(engine, target, study, as_name)
+            copied = contents(target, as_name or study)
         finally:
             target.dispose()
     there = as_name or study
-    old, new = _checkpoints(url, study, cache), _checkpoints(to, there, cache)
+    old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
     if old.is_dir() and old != new:
         shutil.copytree(old, new, dirs_exist_ok=True)
     said = f"copied to {shown(to)}: {_words(found)}; next: hpo status --study {there} --storage {shown(to)}"
@@ -107,7 +110,7 @@ def _words(found: Contents) -> str:
     return ", ".join(parts)
 
 
-def _checkpoints(url: str, study: str, cache: Path | None) -> Path:
+def _checkpoints(url: str, study: StudyRow, cache: Path | None) -> Path:
     """Return where the checkpoints of a study lie."""
     from hpo.search_here import make_settings
     from hpo.worker import checkpoint_folder

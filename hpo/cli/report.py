@@ -22,7 +22,7 @@ from hpo.cli.terminal import (
 from hpo.errors import UsageError
 
 if TYPE_CHECKING:
-    from hpo.report.page import Language
+    from hpo.report.language import Language
 
 
 def report(
@@ -41,16 +41,15 @@ def report(
     """Write a study's page, tables, pictures and answer to a folder, or a table of all studies."""
     from hpo.confirm.confirmed import newest_confirmation
     from hpo.reading.findings import find_out
+    from hpo.report.answer import answer_lines
     from hpo.report.html import write_report
     from hpo.report.told import to_json
-    from hpo.report.wording import answer_lines
-    from hpo.report.wording.zh import answer_lines_zh
 
     if every and (given or study):
         raise UsageError("a study and --all are named", "one of them", "type: hpo report --all")
-    url, language = url_of(storage), _language(lang)
+    url, language = url_of(storage), language_of(lang)
     if every:
-        _report_all(url, out or Path("reports"), as_json)
+        _report_all(url, out or Path("reports"), language, as_json)
         return
     study = the_study(given, study, "report")
     with database(url) as engine:
@@ -60,11 +59,12 @@ def report(
     if as_json:
         print_json(to_json(findings, url) | {"files": [str(file) for file in files]})
         return
-    print_lines(answer_lines(findings) if language == "en" else answer_lines_zh(findings))
+    print_lines(answer_lines(findings, language))
     print_lines([f"written: {folder / 'report.html'} and {len(files) - 1} files beside it"])
 
 
-def _language(given: str) -> Language:
+def language_of(given: str) -> Language:
+    """Return the language that an option names; raises :class:`UsageError`."""
     if given == "zh":
         return "zh"
     if given != "en":
@@ -72,18 +72,18 @@ def _language(given: str) -> Language:
     return "en"
 
 
-def _report_all(url: str, out: Path, as_json: bool) -> None:
+def _report_all(url: str, out: Path, language: Language, as_json: bool) -> None:
     """Write and print the table of all searches of a database."""
     from hpo.cli.listing import columns
-    from hpo.report.summary import HEADER, cells, summarise, to_json, write_summary
+    from hpo.report.summary import cells, heads, summarise, to_json, write_summary
 
     with database(url) as engine:
-        rows = summarise(engine)
-    files = [str(file) for file in write_summary(rows, out)]
+        rows = summarise(engine, language)
+    files = [str(file) for file in write_summary(rows, out, language)]
     if as_json:
         print_json(to_json(rows) | {"files": files})
         return
-    print_lines(columns([HEADER, *map(cells, rows)]))
+    print_lines(columns([heads(language), *(cells(row, language) for row in rows)]))
     print_lines([f"written: {', '.join(files)}"])
 
 
@@ -96,7 +96,8 @@ def compare(
     """Put two studies side by side, and say what differs and what may be concluded."""
     from hpo.cli.listing import columns
     from hpo.reading.findings import find_out
-    from hpo.report.side_by_side import differences, statement, table, to_json
+    from hpo.report.language import SPOKEN
+    from hpo.report.side_by_side import differences, statements, table, to_json
 
     url = url_of(storage)
     with database(url) as engine:
@@ -106,8 +107,6 @@ def compare(
         return
     print_lines(columns(table(one, other)))
     found = differences(one, other)
-    print_lines(
-        ["what differs:" if found else "nothing differs: the same question, the same data and versions"]
-    )
+    print_lines([SPOKEN["en"].say("compare.differs" if found else "compare.same")])
     print_lines([f"  {line}" for line in found])
-    print_lines([statement(one, other)])
+    print_lines(statements(one, other))

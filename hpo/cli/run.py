@@ -127,13 +127,13 @@ def _each(specs: Sequence[StudySpec], search: Any) -> tuple[list[dict[str, Any]]
 
 def _print_outcome(launched: Launched, option: str, as_json: bool) -> None:
     """Print the answer of one study and what to type next; with ``as_json`` only that nothing was done."""
-    from hpo.report.wording import answer_lines, next_steps, run_command
-    from hpo.search.settled import known_words
+    from hpo.report.answer import answer_lines, next_steps, run_command
+    from hpo.report.language import SPOKEN
 
     findings, total = launched.findings, launched.total
     name, finished = findings.row.name, findings.counts.finished
     if launched.known_within is not None:
-        known = known_words(launched.known_within, finished)
+        known = SPOKEN["en"].say("known.within", factor=f"{launched.known_within:g}", trials=finished)
         print_lines([f"{name}: {known}: no more are run"], is_result=not as_json)
     elif launched.did_nothing:
         said = f"{name}: {finished} of {total} trials are finished, nothing to do; a larger --trials goes on"

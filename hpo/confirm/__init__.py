@@ -67,7 +67,7 @@ def refuse_another_spec(ledger: Ledger, name_or_file: str) -> str:
     row = ledger.study(spec.name)
     spec = keep_defaults(spec, row.spec)
     if row.fingerprint != spec.fingerprint():
-        changes = "; ".join(spec.differences(stored_spec(row.name, row.spec)))
+        changes = "; ".join(map(str, spec.differences(stored_spec(row.name, row.spec))))
         raise MismatchError(
             f"the study {spec.name!r} was searched with another spec ({changes})",
             "the spec of the search",

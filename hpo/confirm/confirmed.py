@@ -17,6 +17,7 @@ from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.optuna_rows import plain
+from hpo.reading.findings import Label, labels_of
 from hpo.study import PublishedResult, stored_spec
 
 
@@ -54,7 +55,7 @@ class Confirmation:
     """How many such looks there have been by now."""
     arms: tuple[ArmResult, ...]
     published: tuple[PublishedResult, ...]
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     """What every output must say of the data: synthetic, partial."""
     scores: Scores = field(repr=False)
     """Predictions and labels, for pictures."""
@@ -75,7 +76,7 @@ class Confirmation:
             "scored_at": self.scored_at,
             "yardstick": self.task.yardstick,
             "unit": self.task.unit,
-            "labels": list(self.labels),
+            "labels": [str(label) for label in self.labels],
             "seeds": list(self.seeds),
             "test_looks": self.test_looks,
             "look": self.look.number,
@@ -139,9 +140,6 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
     task = spec.what
     found = ChoiceBook(engine).scores(row.study_id, choice.choice_hash)
     look = Look(ledger.look_number(choice.fingerprint, choice.data_hash, choice.choice_hash))
-    partial = row.data.get("partial", "")
-    labels = [*(["synthetic signals"] * task.synthetic), *([f"partial: {partial}"] * bool(partial))]
-    labels += ["subjects not known"] * (not task.knows_subjects)
     return Confirmation(
         choice.study,
         task,
@@ -153,7 +151,7 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
         ledger.looks_spent(choice.fingerprint, choice.data_hash),
         tuple(judge(task, choice.arms, found, choice.seeds, look)),
         spec.published,
-        tuple(labels),
+        labels_of(task, row),
         found,
     )
 

@@ -169,4 +169,4 @@ class ConfirmationRuns:
         )
 
     def _folder(self, variant: Variant) -> Path:
-        return checkpoint_folder(self._url, self._spec(variant).name, self._settings)
+        return checkpoint_folder(self._url, self._study(variant), self._settings)

@@ -17,6 +17,7 @@ from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
 from hpo.report.html import answer_html
+from hpo.report.language import SPOKEN
 from hpo.report.page import page
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class AnswerPages:
             known = self._pages.get(name)
             if known is None or known[0] != state:
                 confirmation = newest_confirmation(self._engine, name)
-                known = state, answer_html(glance(self._engine, name), confirmation, _FOOTER)
+                known = state, answer_html(glance(self._engine, name), confirmation, _TRIALS)
                 self._pages[name] = known
         return known[1]
 
@@ -70,8 +71,10 @@ class AnswerPages:
         rows = [
             f'<li><a href="/answer/{quote(name, safe="")}">{html.escape(name)}</a></li>' for name in names
         ]
-        return page("Answers", f"<h1>Answers</h1><ul>{''.join(rows)}</ul><p>{_BACK}</p>")
+        words = SPOKEN["en"]
+        back = f'<a href="{_TRIALS}">{words.say("page.to_dashboard")}</a>'
+        title = words.say("page.answers")
+        return page(title, f"<h1>{title}</h1><ul>{''.join(rows)}</ul><p>{back}</p>")
 
 
-_BACK = '<a href="/dashboard">all trials in the dashboard</a>'
-_FOOTER = "[all trials in the dashboard](/dashboard)"
+_TRIALS = "/dashboard"

@@ -19,14 +19,18 @@ from optuna_dashboard._note import get_note_from_system_attrs, note_ver_key, sav
 
 from hpo.ledger import optuna_rows
 from hpo.reading.findings import Findings
-from hpo.report.wording import YARDSTICKS, answer_lines
+from hpo.reading.standing import budget
+from hpo.report.answer import answer_lines
+from hpo.report.figures.ratio import LOSS_COLOURS, zone_legend
+from hpo.report.figures.zones import ZONE_COLOURS
+from hpo.report.language import SPOKEN, Words
+from hpo.report.naming import constant, label_words, metric_with_unit
 from hpo.storage import writing
 
-HEADING = "## The answer so far"
+HEADING = f"## {SPOKEN['en'].say('page.so_far')}"
 """What is above it in a note is a person's and stays; from here on the note is ours."""
 FIGURE = "ratio"
 _MOST_POINTS = 300
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def write_study_page(engine: sa.Engine, findings: Findings) -> bool:
@@ -64,16 +68,29 @@ class _Page:
 def note(findings: Findings, before: str = "") -> str:
     """Return the study's note as Markdown: a person's part of the note ``before``, then the answer."""
     kept = before.split(HEADING)[0].rstrip()
-    counts = findings.counts
+    words, whole = SPOKEN["en"], f"/answer/{quote(findings.row.name, safe='')}"
     lines = [
         HEADING,
         "",
         *(f"- {_plain(line)}" for line in answer_lines(findings)),
         "",
-        f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed trials. "
-        f"[The whole answer](/answer/{quote(findings.row.name, safe='')})",
+        f"{_counts(findings, words)} [{words.say('page.whole')}]({whole})",
     ]
     return (f"{kept}\n\n" if kept else "") + "\n".join(lines)
+
+
+def _counts(findings: Findings, words: Words) -> str:
+    counts, diverged = findings.counts, int((findings.trials["end"] == "diverged").sum())
+    return words.say(
+        "page.counts",
+        finished=counts.finished,
+        budget=budget(counts),
+        complete=counts.complete,
+        pruned=counts.pruned - diverged,
+        diverged=diverged,
+        failed=counts.failed,
+        running=counts.running,
+    )
 
 
 def _plain(line: str) -> str:
@@ -86,21 +103,35 @@ def figure(findings: Findings) -> str:
 
     At most 300 trials are shown, the best half and an even choice of the others: about 15 kB.
     """
-    unit = f" ({findings.task.unit})" if findings.task.unit else ""
-    yardstick = f"validation {YARDSTICKS[findings.task.yardstick]}{unit}"
+    words = SPOKEN["en"]
+    title = words.say("figure.title", name=findings.row.name, what=words.say("figure.by_ratio"))
+    loss = words.say("figure.loss", metric=metric_with_unit(findings.task, words))
     layout = {
-        "title": {"text": "<br>".join([f"{findings.row.name}: loss against the ratio", *findings.labels])},
-        "xaxis": {"type": "log", "title": {"text": "ratio lr / backbone_lr"}},
-        "yaxis": {"title": {"text": yardstick}, "range": _range(findings)},
-        "shapes": _lines(findings),
-        "annotations": [_trivial(findings)],
+        "title": {"text": "<br>".join([title, *label_words(findings.labels, words)])},
+        "xaxis": {"type": "log", "title": {"text": words.say("figure.ratio")}},
+        "yaxis": {"title": {"text": loss}, "range": _range(findings)},
+        "shapes": _shapes(findings),
+        "annotations": [_constant(findings, words)],
         "legend": {"orientation": "h", "y": -0.35},
     }
-    content = {"data": [*_profile(findings), *_trials(findings)], "layout": layout}
+    traces = [*_zone_legend(findings, words), *_profile(findings, words), *_trials(findings, words)]
+    content = {"data": traces, "layout": layout}
     return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
 
-def _profile(findings: Findings) -> list[dict[str, Any]]:
+def _zone_legend(findings: Findings, words: Words) -> list[dict[str, Any]]:
+    """Return a legend entry for each kind of zone; the bands themselves are shapes."""
+    zones = findings.answer.zones
+    if zones is None:
+        return []
+    return [
+        {"x": [None], "y": [None], "mode": "markers", "name": said}
+        | {"marker": {"color": ZONE_COLOURS[standing], "symbol": "square", "size": 11}}
+        for standing, said in zone_legend(zones, findings, words).items()
+    ]
+
+
+def _profile(findings: Findings, words: Words) -> list[dict[str, Any]]:
     curve = findings.answer.curve
     if curve is None or not len(curve.ratio):
         return []
@@ -109,22 +140,23 @@ def _profile(findings: Findings) -> list[dict[str, Any]]:
     return [
         {"x": x, "y": _numbers(curve.low), "showlegend": False, **band},
         {"x": x, "y": _numbers(curve.high), "fill": "tonexty", "fillcolor": "rgba(128,128,128,.25)", **band}
-        | {"name": "95 % band"},
+        | {"showlegend": False},
         {"x": x, "y": _numbers(curve.mean), "mode": "lines", "line": {"color": "#555"}}
-        | {"name": "expected, best lr and loss"},
+        | {"name": words.say("figure.profile")},
     ]
 
 
-def _trials(findings: Findings) -> list[dict[str, Any]]:
+def _trials(findings: Findings, words: Words) -> list[dict[str, Any]]:
     shown = _chosen(findings.trials)
     traces = []
-    for colour, loss in zip(_COLOURS, findings.spec.space.loss, strict=False):
+    for colour, loss in zip(LOSS_COLOURS, findings.spec.space.loss, strict=False):
         for state, symbol in (("complete", "circle"), ("pruned", "triangle-down-open")):
             mine = shown[(shown["loss"] == loss) & (shown["state"] == state)]
             if len(mine):
-                trace: dict[str, Any] = {"mode": "markers", "name": f"{loss}, {state}"}
+                name = words.say("figure.trace", loss=loss, state=words.name("word", state))
+                trace: dict[str, Any] = {"mode": "markers", "name": name}
                 trace |= {"x": _numbers(mine["ratio"]), "y": _numbers(mine["value"])}
-                trace |= {"text": [f"trial {number}" for number in mine["number"]]}
+                trace |= {"text": [words.say("figure.trial", number=number) for number in mine["number"]]}
                 traces.append(trace | {"marker": {"color": colour, "symbol": symbol, "size": 7}})
     return traces
 
@@ -150,31 +182,24 @@ def _range(findings: Findings) -> list[float]:
     return [low - margin, high + 2 * margin]
 
 
-def _lines(findings: Findings) -> list[dict[str, Any]]:
-    """Return the trivial predictor as a line and the interval of the best ratio as a band."""
-    trivial = {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": findings.trivial,
-        "y1": findings.trivial,
-    }
-    shapes: list[dict[str, Any]] = [{**trivial, "line": {"dash": "dash", "width": 1, "color": "#555"}}]
-    curve = findings.answer.curve
-    if curve is not None and curve.identified:
-        low, high = (10**end for end in curve.interval)
-        shapes.append(
-            {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": low, "x1": high, "line": {"width": 0}}
-            | {"fillcolor": "rgba(240,228,66,.25)", "layer": "below"}
-        )
-    return shapes
+def _shapes(findings: Findings) -> list[dict[str, Any]]:
+    """Return the constant to beat as a line, and the zones as bands."""
+    level = {"y0": findings.trivial, "y1": findings.trivial}
+    constant_line: dict[str, Any] = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, **level}
+    constant_line["line"] = {"dash": "dash", "width": 1, "color": "#555"}
+    zones = findings.answer.zones
+    bands = [
+        {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "layer": "below"}
+        | {"x0": 10**piece.low, "x1": 10**piece.high, "opacity": 0.15}
+        | {"fillcolor": ZONE_COLOURS[piece.standing]}
+        for piece in (zones.pieces if zones else ())
+    ]
+    return [constant_line, *bands]
 
 
-def _trivial(findings: Findings) -> dict[str, Any]:
-    text = f"trivial predictor: {findings.trivial_name}"
+def _constant(findings: Findings, words: Words) -> dict[str, Any]:
     place = {"xref": "paper", "x": 0, "xanchor": "left", "y": findings.trivial, "yanchor": "bottom"}
-    return {"text": text, "showarrow": False, **place}
+    return {"text": constant(findings, words), "showarrow": False, **place}
 
 
 def _numbers(values: Any) -> list[float | None]:

@@ -9,12 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetune.api import METRIC_RANGES
 from hpo.errors import UsageError
 from hpo.study import Range, StudySpec
 from hpo.study.yaml_lines import nearest
 
 REQUIRED = ("lr", "loss")
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
 VALIDATION, TEST = ("validation_", "val_"), "test_"
+ROUNDING = 0.01
+"""Share by which written metrics may be off."""
 AMBIGUOUS = ("val_loss",)
 """May be the training criterion, which cannot be compared between losses."""
 
@@ -45,15 +49,19 @@ def read_diary(file: Path, spec: StudySpec) -> list[DiaryRow]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(f"cannot read {str(file)!r} ({reason})", "a CSV file of runs") from error
-    lines = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip().lower() for name in next(lines, [])]
-    faults = [f"{file}:1: {fault}" for fault in _header_faults(header, spec)]
-    found = []
-    for fields in () if faults else lines:
-        if any(cell.strip() for cell in fields):
-            reading = _Reading(spec, header, fields)
-            found.append(reading.row(lines.line_num))
-            faults += [f"{file}:{lines.line_num}: {fault}" for fault in reading.faults]
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    faults: list[str] = []
+    found: list[DiaryRow] = []
+    try:
+        header = _without_end([name.strip().lower() for name in next(lines, [])])
+        faults += [f"{file}:1: {fault}" for fault in _header_faults(header, spec)]
+        for fields in () if faults else lines:
+            if any(cell.strip() for cell in fields):
+                reading = _Reading(spec, header, fields)
+                found.append(reading.row(lines.line_num))
+                faults += [f"{file}:{lines.line_num}: {fault}" for fault in reading.faults]
+    except csv.Error as error:
+        faults.append(f"{file}:{lines.line_num}: {error}; expected comma-separated values")
     if not faults and not found:
         faults = [f"{file}:1: no row; expected a run a line"]
     if faults:
@@ -61,11 +69,22 @@ def read_diary(file: Path, spec: StudySpec) -> list[DiaryRow]:
     return found
 
 
+def _without_end(cells: Sequence[str]) -> list[str]:
+    """Return cells without the empty ones at their end, which a comma at the end of a line makes."""
+    kept = list(cells)
+    while kept and not kept[-1].strip():
+        kept.pop()
+    return kept
+
+
 def _header_faults(header: Sequence[str], spec: StudySpec) -> Iterator[str]:
+    separator = next((name for sign, name in SEPARATORS.items() if any(sign in cell for cell in header)), "")
+    if separator:
+        yield f"fields are parted by {separator}; expected commas between fields, and decimal points"
     for name in REQUIRED:
-        if name not in header:
+        if name not in header and not separator:
             yield f"column {name} is missing; expected it among {', '.join(header) or 'none'}"
-    if "backbone_lr" not in header and "ratio" not in header:
+    if "backbone_lr" not in header and "ratio" not in header and not separator:
         yield "column backbone_lr is missing; expected it, or ratio"
     for name in sorted({name for name in header if name and header.count(name) > 1}):
         yield f"column {name} is there {header.count(name)} times; expected once"
@@ -82,8 +101,9 @@ class _Reading:
         self.faults: list[str] = []
         self._spec = spec
         self._cells = {name: cell.strip() for name, cell in zip(header, fields, strict=False)}
-        if len(fields) > len(header):
-            self.faults.append(f"{len(fields)} cells; expected at most {len(header)}, as in the header")
+        if len(fields) < len(header) or len(_without_end(fields)) > len(header):
+            hint = " (are there decimal commas?)" if len(fields) > len(header) else ""
+            self.faults.append(f"{len(fields)} cells; expected {len(header)}, as in the header{hint}")
 
     def row(self, line: int) -> DiaryRow:
         """Return the row; what was wrong with it is in :attr:`faults`."""
@@ -97,23 +117,44 @@ class _Reading:
         yardstick = self._spec.what.yardstick
         if "loss" in validation:
             validation.setdefault(yardstick, validation.pop("loss"))
-        bare = {name: self._number(name) for name in metrics if self._cells.get(name)}
+        bare = {name: self._metric(name, name) for name in metrics if self._cells.get(name)}
         seed = self._seed(is_needed=yardstick in validation)
-        loss = self._loss()
-        return DiaryRow(line, lr, backbone_lr, loss, seed, validation, {**bare, **self._metrics((TEST,))})
+        loss, test = self._loss(), {**bare, **self._metrics((TEST,))}
+        self._compare("validation", validation)
+        self._compare("test", test)
+        return DiaryRow(line, lr, backbone_lr, loss, seed, validation, test)
+
+    def _compare(self, split: str, metrics: Mapping[str, float]) -> None:
+        """Note metrics that contradict each other: no mean error is above the root of its mean square."""
+        mae, rmse = metrics.get("mae", math.nan), metrics.get("rmse", math.nan)
+        if 0 <= rmse < mae * (1 - ROUNDING):
+            self.faults.append(f"{split} mae {mae:g} with rmse {rmse:g}; expected rmse at least as large")
 
     def _metrics(self, prefixes: Sequence[str]) -> dict[str, float]:
         return {
-            name.removeprefix(prefix): self._number(name)
+            name.removeprefix(prefix): self._metric(name, name.removeprefix(prefix))
             for prefix in prefixes
             for name, cell in self._cells.items()
             if cell and name.startswith(prefix)
         }
 
+    def _metric(self, column: str, metric: str) -> float:
+        """Return a metric's value; one that the metric cannot have is a fault."""
+        value = self._number(column)
+        yardstick = self._spec.what.yardstick
+        low, high = METRIC_RANGES.get(yardstick if metric == "loss" else metric, (-math.inf, math.inf))
+        if value < low:
+            why = " (has its sign been turned?)" if -value <= high else ""
+            self.faults.append(f"column {column}: {value:g}; expected {low:g} or more{why}")
+        elif value > high:
+            why = " (is it in percent?)" if high < value <= 100 * high else ""
+            self.faults.append(f"column {column}: {value:g}; expected {high:g} or less{why}")
+        return value
+
     def _number(self, column: str) -> float:
         cell = self._cells.get(column, "")
         try:
-            value = float(cell)
+            value = math.nan if "_" in cell else float(cell)
         except ValueError:
             value = math.nan
         if not math.isfinite(value):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +18,10 @@ from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from finetune.api import gpu_count
 from hpo.errors import Interrupted, StorageError, UsageError
 from hpo.fleet.child import INTERRUPTED, Child, Job
+from hpo.fleet.machine import BY_BUS, VISIBLE, cores, visible_gpus
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.storage import patiently
@@ -88,7 +88,7 @@ class _Fleet:
         self._stop = stop
         self._on_event = on_event
         self._gpus = gpus(job.settings.device)
-        self.places = len(self._gpus) or len(os.sched_getaffinity(0))
+        self.places = places(job.settings.device)
         """Workers that this machine has room for."""
         self._children: dict[int, Child] = {}
         self._barren = 0
@@ -113,9 +113,9 @@ class _Fleet:
 
     def _start(self, place: int) -> None:
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": path}
+        environment = {**BY_BUS, **os.environ, **_ONE_THREAD, "PYTHONPATH": path}
         if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
+            environment[VISIBLE] = self._gpus[place % len(self._gpus)]
         self._children[place] = Child(self._job, environment)
 
     def _listen(self, timeout_s: float) -> None:
@@ -196,22 +196,31 @@ class _Fleet:
 
 
 def gpus(device: str) -> list[str]:
-    """Return the GPUs to share among the workers, as CUDA_VISIBLE_DEVICES names them; none for the CPU.
+    """Return the GPUs to share among the workers, as CUDA_VISIBLE_DEVICES names them.
 
-    Asks ``nvidia-smi``, because torch must not be loaded here. A device with a number is taken as it is.
+    None for the CPU, and for a device with a number, which a worker finds by that number.
     """
-    if device not in {"auto", "cuda"} or shutil.which("nvidia-smi") is None:
-        return []
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name]
-    found = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.split() if found.returncode == 0 else []
+    return visible_gpus() if device in {"auto", "cuda"} else []
+
+
+def places(device: str) -> int:
+    """Return how many workers this machine has room for: one a GPU or, without any, one a core."""
+    return 1 if ":" in device else len(gpus(device)) or cores()
+
+
+def check_device(device: str) -> None:
+    """Raise :class:`UsageError` when a GPU that was asked for is not there: once, before any worker starts.
+
+    Where nvidia-smi is not there to ask, torch is.
+    """
+    if not device.startswith("cuda"):
+        return
+    count = len(visible_gpus()) or gpu_count()
+    number = int(device.partition(":")[2] or 0)
+    if number >= count:
+        there = f"cuda:0 to cuda:{count - 1}" if count > 1 else "cuda:0" if count else "a GPU that CUDA finds"
+        next_step = f"type: --device {'auto' if count else 'cpu'}"
+        raise UsageError(f"the device {device} is not there", there, next_step)
 
 
 def _cause(status: int) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hpo.fleet.machine import visible_gpus
 
 
 @contextmanager
@@ -48,20 +48,3 @@ def _sit_down(file: Path) -> int | None:
         os.close(seat)
         return None
     return seat
-
-
-def visible_gpus() -> list[str]:
-    """Return the unique ids of the GPUs that this process may use, in CUDA's order; none without any.
-
-    Asks ``nvidia-smi``; CUDA_VISIBLE_DEVICES (numbers, or beginnings of ids) is respected.
-    """
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False)
-    rows = [line.split(", ") for line in found.stdout.splitlines()] if found.returncode == 0 else []
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return [uuid for _, uuid in rows]
-    names = [name.strip() for name in chosen.split(",") if name.strip()]
-    return [uuid for name in names for index, uuid in rows if name == index or uuid.startswith(name)]

@@ -312,7 +312,7 @@ def free_name(connection: sa.Connection, name: str) -> str:
 
 def _spec_differences(row: StudyRow, spec: StudySpec) -> list[str]:
     try:
-        return spec.differences(StudySpec.model_validate(row.spec))
+        return [str(one) for one in spec.differences(StudySpec.model_validate(row.spec))]
     except ValidationError:  # written by a version of the code with other keys
         return [f"fingerprint: {spec.fingerprint()[:12]} here, {row.fingerprint[:12]} there"]
 

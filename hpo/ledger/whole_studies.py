@@ -42,12 +42,17 @@ _AT_ONCE = 5000
 class Contents:
     """What belongs to a study."""
 
-    names: tuple[str, ...]
+    rows: tuple[StudyRow, ...]
     """Its own first, then those of its confirmations."""
     trials: int
     """Finished ones."""
     looks: int
     """At the test split."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the rows."""
+        return [row.name for row in self.rows]
 
 
 def contents(engine: sa.Engine, name: str) -> Contents:
@@ -58,7 +63,7 @@ def contents(engine: sa.Engine, name: str) -> Contents:
         counts = claims.count_slots(connection, slots.c.study_id.in_(ids))
         query = sa.select(sa.func.count()).select_from(test_looks).where(test_looks.c.study_id.in_(ids))
         looks = connection.execute(query).scalar_one()
-    return Contents(tuple(row.name for row in rows), counts.finished, looks)
+    return Contents(tuple(rows), counts.finished, looks)
 
 
 def delete_study(engine: sa.Engine, name: str) -> None:

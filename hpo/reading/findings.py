@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 import sqlalchemy as sa
@@ -14,6 +15,33 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
 from hpo.study import Space, StudySpec, stored_spec
+
+
+@dataclass(frozen=True)
+class Label:
+    """Something that every output must say of the data."""
+
+    kind: Literal["synthetic", "partial", "subjects_unknown"]
+    part: str = ""
+    """Of partial data: ``n of N records``."""
+
+    def __str__(self) -> str:
+        """Return it as JSON has it."""
+        return {
+            "synthetic": "synthetic signals",
+            "partial": f"partial: {self.part}",
+            "subjects_unknown": "subjects not known",
+        }[self.kind]
+
+
+def labels_of(task: Task, row: StudyRow) -> tuple[Label, ...]:
+    """Return what every output must say of a study's data: simulated, a part of it, people not known."""
+    partial = str(row.data.get("partial", ""))
+    return (
+        *([Label("synthetic")] if task.synthetic else []),
+        *([Label("partial", partial)] if partial else []),
+        *([] if task.knows_subjects else [Label("subjects_unknown")]),
+    )
 
 
 @dataclass(frozen=True)
@@ -49,12 +77,20 @@ class Findings:
         return int((self.trials["origin"] == "imported").sum())
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What every output must say of the data: synthetic, partial, subjects not known."""
-        partial = self.row.data.get("partial", "")
-        synthetic = ["synthetic signals"] if self.task.synthetic else []
-        unknown = [] if self.task.knows_subjects else ["subjects not known"]
-        return (*synthetic, *([f"partial: {partial}"] if partial else []), *unknown)
+    def constant(self) -> float | None:
+        """What the trivial predictor of a regression always says; None where the database does not tell."""
+        known = self.row.data.get("trivial_constant") or []
+        return float(known[0]) if len(known) == 1 else None
+
+    @property
+    def folds(self) -> int:
+        """How many folds validate, each with a trivial predictor of its own; 0 on the reference split."""
+        return self.spec.validation.k if self.spec.validation.kind == "grouped_folds" else 0
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What every output must say of the data."""
+        return labels_of(self.task, self.row)
 
 
 def find_out(engine: sa.Engine, study: str) -> Findings:

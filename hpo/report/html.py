@@ -9,10 +9,11 @@ from pathlib import Path
 from hpo.confirm.confirmed import Confirmation
 from hpo.errors import UsageError
 from hpo.reading.findings import Findings
-from hpo.report.figures.all import figures, render
-from hpo.report.page import Language, report_page
+from hpo.report.figures.all import figure_words, figures, render
+from hpo.report.language import SPOKEN, Language
+from hpo.report.markdown import markdown
+from hpo.report.page import report_page
 from hpo.report.told import to_json
-from hpo.report.words import markdown
 
 
 def write_report(
@@ -46,9 +47,9 @@ def report_files(
     findings: Findings, url: str, confirmation: Confirmation | None = None, language: Language = "en"
 ) -> dict[str, bytes]:
     """Return the files of a report by name."""
-    drawn = figures(findings, confirmation)
+    drawn = figures(findings, confirmation, language)
     pictures = {name: render(figure, "svg") for name, figure in drawn.items()}
-    text = markdown(findings, list(drawn), confirmation, language)
+    text = markdown(findings, list(drawn), confirmation, language, figures_in=figure_words(language).language)
     told = to_json(findings, url) | {"confirmation": confirmation.to_json() if confirmation else None}
     return {
         "report.html": report_page(findings.row.name, text, pictures, language),
@@ -61,11 +62,12 @@ def report_files(
     }
 
 
-def answer_html(findings: Findings, confirmation: Confirmation | None, footer: str) -> bytes:
-    """Return the report as a page of a server, which has no tables beside it; ``footer`` is Markdown."""
-    drawn = figures(findings, confirmation)
-    text = markdown(findings, list(drawn), confirmation)
-    for table in ("trials.csv", "curves.csv"):
-        text = text.replace(f"[{table}]({table})", f"{table} of hpo report")
+def answer_html(
+    findings: Findings, confirmation: Confirmation | None, back: str, language: Language = "en"
+) -> bytes:
+    """Return the report as a page of a server, without tables beside it; ``back`` leads to all trials."""
+    drawn = figures(findings, confirmation, language)
+    text = markdown(findings, list(drawn), confirmation, language, is_served=True)
     pictures = {name: render(figure, "svg") for name, figure in drawn.items()}
-    return report_page(findings.row.name, f"{text}\n{footer}\n", pictures)
+    footer = f"[{SPOKEN[language].say('page.to_dashboard')}]({back})"
+    return report_page(findings.row.name, f"{text}\n{footer}\n", pictures, language)

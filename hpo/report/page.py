@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping
-from typing import Literal
 
 from markdown_it import MarkdownIt
 
-Language = Literal["en", "zh"]
+from hpo.report.language import Language
 
 
 def report_page(title: str, markdown: str, pictures: Mapping[str, bytes], language: Language = "en") -> bytes:
@@ -62,11 +61,16 @@ table { border-collapse: collapse; display: block; overflow-x: auto;
 th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; vertical-align: top }
 th, code { background: var(--tint) }
 code { padding: 0 .2em }
+@media (max-width: 40rem) {
+  p:has(> img) { overflow-x: auto }
+  img { max-width: none; width: 30rem }
+  th, td { padding: .2rem .35rem }
+}
 @media print {
   :root { --ink: #000; --paper: #fff; --line: #999; --tint: #eee; --link: #000 }
   body { max-width: none; margin: 0; font-size: 10.5pt }
   table { display: table; overflow: visible }
   img, tr, h2 { break-inside: avoid }
-  h2 { break-after: avoid }
+  h2, p:has(+ p > img) { break-after: avoid }
 }
 """

@@ -4,72 +4,111 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpo.analysis.values import Answer
+from hpo.analysis.values import Answer, Expected
+from hpo.analysis.zones import Standing
 from hpo.ledger.optuna_rows import plain
 from hpo.reading.findings import Findings
+from hpo.report.language import SPOKEN, Language, Words
+from hpo.report.naming import label_words, metric_with_unit
+from hpo.report.numbers import about, percent, rate, ratio, with_error
 from hpo.report.told import answer_json
-from hpo.report.wording import YARDSTICKS
-from hpo.report.wording.numbers import with_error
+from hpo.report.zones import spans
+from hpo.study import ABSENT
 
 
-def differences(first: Findings, second: Findings) -> list[str]:
-    """Return one ``key: the first's | the second's`` for each thing that differs and can change a result.
+def differences(first: Findings, second: Findings, language: Language = "en") -> list[str]:
+    """Return one line for each thing that differs and can change a result.
 
     Spec, data and versions, and how many trials there are; [] for two searches of the very same question.
     """
-    spec = first.spec.differences(second.spec)
-    found = [line.replace(" here, ", " | ").removesuffix(" there") for line in spec]
-    rows = first.row, second.row
+    words, rows = SPOKEN[language], (first.row, second.row)
+    nothing, none = words.say("compare.nothing"), words.say("label.none")
     pairs: dict[str, tuple[Any, Any]] = {
-        "data": (rows[0].data.get("data_hash", "")[:16], rows[1].data.get("data_hash", "")[:16]),
-        "labels": (", ".join(first.labels) or "none", ", ".join(second.labels) or "none"),
-        "finished trials": (first.counts.finished, second.counts.finished),
+        one.key: (one.here, one.there) for one in first.spec.differences(second.spec)
     }
+    hashes, labels = (
+        [str(row.data.get("data_hash", ""))[:16] for row in rows],
+        [", ".join(label_words(one.labels, words)) or none for one in (first, second)],
+    )
+    pairs[words.say("compare.key.data")] = hashes[0], hashes[1]
+    pairs[words.say("compare.key.labels")] = labels[0], labels[1]
+    pairs[words.say("compare.key.finished")] = first.counts.finished, second.counts.finished
     for name in dict.fromkeys([*rows[0].versions, *rows[1].versions]):
-        pairs[name] = rows[0].versions.get(name, "nothing"), rows[1].versions.get(name, "nothing")
-    return found + [f"{key}: {mine} | {theirs}" for key, (mine, theirs) in pairs.items() if mine != theirs]
+        pairs[name] = rows[0].versions.get(name), rows[1].versions.get(name)
+    shown = {
+        key: [nothing if one is None or one is ABSENT else one for one in pair]
+        for key, pair in pairs.items()
+        if pair[0] != pair[1]
+    }
+    return [
+        words.say("compare.difference", key=key, first=mine, second=theirs)
+        for key, (mine, theirs) in shown.items()
+    ]
 
 
-def statement(first: Findings, second: Findings) -> str:
-    """Return in one sentence what may be concluded from the two best ratios, and whether losses compare."""
-    names, answers = (first.row.name, second.row.name), (first.answer, second.answer)
-    unknown = [name for name, answer in zip(names, answers, strict=True) if not _is_identified(answer)]
+def statements(first: Findings, second: Findings, language: Language = "en") -> list[str]:
+    """Return what may be concluded from the ratios of the two, and whether losses compare."""
+    words = SPOKEN[language]
+    return [_zones(first, second, words), _ratios(first, second, words), _losses(first, second, words)]
+
+
+def _zones(first: Findings, second: Findings, words: Words) -> str:
+    """Say which ratios are as good in both: what may be taken from one study to the other."""
+    zones = first.answer.zones, second.answer.zones
+    if zones[0] is None or zones[1] is None or not (zones[0].as_good and zones[1].as_good):
+        return words.say("compare.zones.unknown")
+    both = [
+        (max(mine.low, theirs.low), min(mine.high, theirs.high))
+        for mine in zones[0].pieces
+        for theirs in zones[1].pieces
+        if mine.standing is theirs.standing is Standing.AS_GOOD
+    ]
+    shared = [(ratio(10**low), ratio(10**high)) for low, high in both if low < high]
+    if not shared:
+        return words.say("compare.zones.apart")
+    said = [words.say("span.between", low=low, high=high) for low, high in shared]
+    return words.say("compare.zones.both", spans=words.listed(said, "or"))
+
+
+def _ratios(first: Findings, second: Findings, words: Words) -> str:
+    found = first, second
+    unknown = [one.row.name for one in found if not _is_identified(one.answer)]
     if unknown:
-        ratios = f"the best ratio of {' and of '.join(unknown)} is not identified: ratios cannot be compared"
-    else:
-        (low, high), (other_low, other_high) = (answer.curve.interval for answer in answers if answer.curve)
-        apart = high < other_low or other_high < low
-        ratios = "the best ratios differ: their 95 % intervals do not meet"
-        ratios = ratios if apart else "the best ratios cannot be told apart: their 95 % intervals overlap"
-    return f"{ratios}; {_losses(first, second)}"
+        return words.count("compare.unknown", len(unknown), names=words.listed(unknown))
+    (low, high), (other_low, other_high) = (one.answer.curve.interval for one in found if one.answer.curve)
+    return words.say("compare.apart" if high < other_low or other_high < low else "compare.overlap")
 
 
 def _is_identified(answer: Answer) -> bool:
     return answer.curve is not None and answer.curve.identified
 
 
-def _losses(first: Findings, second: Findings) -> str:
+def _losses(first: Findings, second: Findings, words: Words) -> str:
     yardsticks = {
         (one.task.name, one.spec.validation, one.row.data.get("data_hash")) for one in (first, second)
     }
     if len(yardsticks) > 1:
-        return "losses are of different validation data and cannot be compared"
-    if not (first.answer.choice and second.answer.choice):
-        return "losses: not known for both"
-    ours = first.answer.choice, second.answer.choice
-    values = [one.expected_validation_loss for one in ours]
-    errors = [one.standard_error for one in ours]
-    if None in values or None in errors:
-        return "losses: not known for both"
-    gap, error = values[0] - values[1], (errors[0] ** 2 + errors[1] ** 2) ** 0.5  # type: ignore[operator]
+        return words.say("compare.losses.other_data")
+    ours, theirs = _expected(first.answer), _expected(second.answer)
+    if ours is None or theirs is None or ours.standard_error is None or theirs.standard_error is None:
+        return words.say("compare.losses.unknown")
+    gap = ours.value - theirs.value
+    error = float((ours.standard_error**2 + theirs.standard_error**2) ** 0.5)
+    is_more = abs(gap) > 1.96 * error
     said = with_error(gap, error, first.task.unit, sign="+")
-    more = "more" if abs(gap) > 1.96 * error else "not more"
-    return f"expected loss of the first minus the second {said}: {more} than its error"
+    return words.say("compare.losses.more" if is_more else "compare.losses.less", gap=said)
 
 
-def table(first: Findings, second: Findings) -> list[tuple[str, str, str]]:
+def _expected(answer: Answer) -> Expected | None:
+    choice = answer.choice
+    if choice is None or choice.expected_validation_loss is None:
+        return None
+    return Expected(choice.expected_validation_loss, choice.standard_error)
+
+
+def table(first: Findings, second: Findings, language: Language = "en") -> list[tuple[str, str, str]]:
     """Return rows of (what, the first's, the second's), a heading first."""
-    columns = [_column(first), _column(second)]
+    columns = [_column(one, SPOKEN[language]) for one in (first, second)]
     names = list(columns[0])
     return [
         ("", first.row.name, second.row.name),
@@ -77,37 +116,49 @@ def table(first: Findings, second: Findings) -> list[tuple[str, str, str]]:
     ]
 
 
-def _column(found: Findings) -> dict[str, str]:
-    answer, unit = found.answer, found.task.unit
-    curve, choice, noise = answer.curve, answer.choice, answer.noise
-    interval = "" if curve is None else f" [{10 ** curve.interval[0]:.3g}, {10 ** curve.interval[1]:.3g}]"
-    best = (
-        f"{10**curve.best:.3g}" if curve and curve.identified and curve.best is not None else "not identified"
-    )
-    rates = "not known" if choice is None else f"{choice.lr:.3g}, {choice.backbone_lr:.3g}, {choice.loss}"
+def _column(found: Findings, words: Words) -> dict[str, str]:
+    answer, unit, unknown = found.answer, found.task.unit, words.say("table.unknown")
+    zones, choice, noise = answer.zones, answer.choice, answer.noise
+    rates = unknown if choice is None else f"{rate(choice.lr)}, {rate(choice.backbone_lr)}, {choice.loss}"
+    resolved = unknown if zones is None else percent(zones.resolved)
+    good = spans(zones, Standing.AS_GOOD, words, "or") if zones else ""
+    labels = ", ".join(label_words(found.labels, words))
+    seed_sd = unknown if noise.seed_sd is None else about(noise.seed_sd, unit)
+    optimism = unknown if answer.optimism is None else about(answer.optimism, unit)
     return {
-        "data": ", ".join(found.labels) or "complete",
-        "yardstick": f"validation {YARDSTICKS[found.task.yardstick]} {unit}".rstrip(),
-        "finished trials": str(found.counts.finished),
-        "failed trials": str(found.counts.failed),
-        "best ratio [95 %]": best + interval,
-        "lr, backbone_lr, loss": rates,
-        "expected loss": _loss(
-            choice.expected_validation_loss if choice else None, choice.standard_error if choice else None
-        ),
-        "baseline": _loss(
-            *((answer.baseline.value, answer.baseline.standard_error) if answer.baseline else (None, None))
-        ),
-        "trivial predictor": f"{found.trivial:.4g} ({answer.against_trivial})",
-        "seed standard deviation": _loss(noise.seed_sd, None),
-        "optimism of the best trial": _loss(answer.optimism, None),
+        words.say("all.data"): labels or words.say("label.complete"),
+        words.say("compare.yardstick"): metric_with_unit(found.task, words),
+        words.say("compare.key.finished"): str(found.counts.finished),
+        words.say("compare.failed"): str(found.counts.failed),
+        words.say("all.zones"): good or unknown,
+        words.say("compare.resolved"): resolved,
+        words.say("compare.ratio"): _best_ratio(answer, words),
+        words.say("compare.rates"): rates,
+        words.say("all.expected"): _loss(_expected(answer), unknown),
+        words.say("compare.default"): _loss(answer.baseline, unknown),
+        words.say("compare.constant"): _constant(found, words),
+        words.say("compare.seed_sd"): seed_sd,
+        words.say("compare.optimism"): optimism,
     }
 
 
-def _loss(value: float | None, error: float | None) -> str:
-    if value is None:
-        return "not known"
-    return with_error(value, error)
+def _best_ratio(answer: Answer, words: Words) -> str:
+    curve = answer.curve
+    if curve is None or curve.best is None or not curve.identified:
+        return words.say("all.not_identified")
+    best, low, high = (ratio(10**one) for one in (curve.best, *curve.interval))
+    return words.say("all.interval", best=best, low=low, high=high)
+
+
+def _constant(found: Findings, words: Words) -> str:
+    value, against = f"{found.trivial:.4g}", found.answer.against_trivial
+    if found.answer.choice is None or against == "beats":
+        return value
+    return words.say(f"all.against.{against}", value=value)
+
+
+def _loss(expected: Expected | None, unknown: str) -> str:
+    return unknown if expected is None else with_error(expected.value, expected.standard_error)
 
 
 def to_json(first: Findings, second: Findings) -> dict[str, Any]:
@@ -115,11 +166,11 @@ def to_json(first: Findings, second: Findings) -> dict[str, Any]:
     found: dict[str, Any] = plain(
         {
             "studies": [
-                {"study": one.row.name, "labels": list(one.labels), **answer_json(one.answer)}
+                {"study": one.row.name, "labels": list(map(str, one.labels)), **answer_json(one.answer)}
                 for one in (first, second)
             ],
             "differences": differences(first, second),
-            "statement": statement(first, second),
+            "statement": " ".join(statements(first, second)),
         }
     )
     return found

@@ -12,21 +12,18 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from hpo.analysis.zones import Standing, Zones
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.standing import known_task
-from hpo.report.wording import YARDSTICKS
-from hpo.report.wording.numbers import with_error
+from hpo.report.language import SPOKEN, Language, Words
+from hpo.report.naming import label_words, metric
+from hpo.report.numbers import percent, ratio, with_error
 
-HEADER = ("study", "data", "trials", "best ratio", "expected validation loss", "trivial", "ours", "published")
-
-_CAUTION = (
-    "Ratios are lr / backbone_lr. Expected loss and trivial predictor: validation split. Published numbers "
-    "are of the test split and of other encoders: what cannot be compared stands in each study's report."
-)
+_HEADS = ("study", "data", "trials", "zones", "ratio", "expected", "trivial", "ours", "published")
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,10 @@ class Row:
     """Only where it is identified."""
     ratio_interval: tuple[float, float] | None
     """95 %."""
+    as_good: tuple[tuple[float, float], ...]
+    """The pieces of the ratio axis that are as good as the best; empty where none is known to be."""
+    resolved: float | None
+    """Share of the searched ratios, in decades, that is settled."""
     expected: float | None
     """Validation loss of the chosen configuration, by the model of the search."""
     standard_error: float | None
@@ -57,32 +58,37 @@ class Row:
     published_name: str
 
 
-def summarise(engine: sa.Engine) -> list[Row]:
+def summarise(engine: sa.Engine, language: Language = "en") -> list[Row]:
     """Return a row for every search in the database, by name; raises when there is none."""
     rows = sorted((row for row in Ledger(engine).studies() if row.kind == "search"), key=lambda row: row.name)
     if not rows:
         raise UnknownStudyError(
             "no study in the database", "one or more", "type: hpo run --study synthetic_rr"
         )
+    words = SPOKEN[language]
     return [
-        _row(engine, find_out(engine, row.name)) if known_task(row) is not None else _unknown_row(engine, row)
+        _unknown_row(engine, row, words)
+        if known_task(row) is None
+        else _row(engine, find_out(engine, row.name), words)
         for row in rows
     ]
 
 
-def _unknown_row(engine: sa.Engine, row: StudyRow) -> Row:
+def _unknown_row(engine: sa.Engine, row: StudyRow, words: Words) -> Row:
     """Return what can be said of a study whose task, encoder or loss this version does not know."""
     counts = Ledger(engine).counts(row.study_id)
     return Row(
         study=row.name,
         task=str(row.spec.get("task", "")),
-        data="unknown to this version",
+        data=words.say("label.unknown"),
         finished=counts.finished,
         failed=counts.failed,
         yardstick="",
         unit="",
         ratio=None,
         ratio_interval=None,
+        as_good=(),
+        resolved=None,
         expected=None,
         standard_error=None,
         trivial=math.nan,
@@ -94,22 +100,25 @@ def _unknown_row(engine: sa.Engine, row: StudyRow) -> Row:
     )
 
 
-def _row(engine: sa.Engine, findings: Findings) -> Row:
+def _row(engine: sa.Engine, findings: Findings, words: Words) -> Row:
     found, task = findings.answer, findings.task
     curve, choice, published = found.curve, found.choice, findings.spec.published
     is_known = curve is not None and curve.identified and curve.best is not None
     first = dict(published[0].metrics) if published else {}
-    ours, ours_is = _ours(engine, findings, list(first) or [task.yardstick])
+    ours, ours_is = _ours(engine, findings, list(first) or [task.yardstick], words)
+    zones = found.zones
     return Row(
         study=findings.row.name,
         task=task.name,
-        data=", ".join(findings.labels) or "complete",
+        data=", ".join(label_words(findings.labels, words)) or words.say("label.complete"),
         finished=findings.counts.finished,
         failed=findings.counts.failed,
-        yardstick=YARDSTICKS[task.yardstick],
+        yardstick=metric(task, words),
         unit=task.unit,
         ratio=10**curve.best if is_known and curve is not None and curve.best is not None else None,
         ratio_interval=None if curve is None else (10 ** curve.interval[0], 10 ** curve.interval[1]),
+        as_good=_good(zones) if zones else (),
+        resolved=zones.resolved if zones else None,
         expected=choice.expected_validation_loss if choice else None,
         standard_error=choice.standard_error if choice else None,
         trivial=findings.trivial,
@@ -121,7 +130,9 @@ def _row(engine: sa.Engine, findings: Findings) -> Row:
     )
 
 
-def _ours(engine: sa.Engine, findings: Findings, names: Sequence[str]) -> tuple[dict[str, float], str]:
+def _ours(
+    engine: sa.Engine, findings: Findings, names: Sequence[str], words: Words
+) -> tuple[dict[str, float], str]:
     """Return our metrics of those names: of the confirmed choice on test, else of the best trial."""
     book, study_id = ChoiceBook(engine), findings.row.study_id
     confirmed = [stored.choice for stored in book.all(study_id) if stored.scored_at is not None]
@@ -134,48 +145,73 @@ def _ours(engine: sa.Engine, findings: Findings, names: Sequence[str]) -> tuple[
         means = {
             n: float(np.mean([one.metrics[n] for one in scored])) for n in names if n in scored[0].metrics
         }
-        return means, f"test, mean of {len(scored)} seeds"
+        return means, words.count("all.source.test", len(scored))
     best = findings.answer.best
     if best is None:
         return {}, ""
     trial = findings.trials[findings.trials["number"] == best.number].iloc[0]
     metrics = {name: float(trial[f"metric_{name}"]) for name in names if f"metric_{name}" in trial.index}
-    return metrics, "validation, best trial (optimistic)"
+    return metrics, words.say("all.source.validation")
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """Return a row as texts, one for each column of ``HEADER``."""
-    loss = "not known" if row.expected is None else with_error(row.expected, row.standard_error, row.unit)
+def heads(language: Language = "en") -> tuple[str, ...]:
+    """Return the heads of the columns."""
+    return tuple(SPOKEN[language].say(f"all.{head}") for head in _HEADS)
+
+
+def cells(row: Row, language: Language = "en") -> tuple[str, ...]:
+    """Return a row as texts, one for each column."""
+    words = SPOKEN[language]
+    unknown = words.say("table.unknown")
+    loss = unknown if row.expected is None else with_error(row.expected, row.standard_error, row.unit)
+    trivial = "-" if math.isnan(row.trivial) else f"{row.trivial:.4g}"
+    if row.expected is not None and row.against_trivial != "beats":
+        trivial = words.say(f"all.against.{row.against_trivial}", value=trivial)
+    failed = words.say("all.failed", finished=row.finished, failed=row.failed)
+    published = words.say("all.published.of", metrics=_metrics(row.published), name=row.published_name)
     return (
         row.study,
         row.data,
-        f"{row.finished} ({row.failed} failed)" if row.failed else str(row.finished),
-        _ratio(row),
+        failed if row.failed else str(row.finished),
+        _zones(row, words),
+        _ratio(row, words),
         f"{row.yardstick} {loss}",
-        "-"
-        if math.isnan(row.trivial)
-        else f"{row.trivial:.4g}" + ("" if row.against_trivial == "beats" else f" ({row.against_trivial})"),
-        f"{_metrics(row.ours)} ({row.ours_is})" if row.ours else "-",
-        f"{_metrics(row.published)} (test, {row.published_name})" if row.published else "nothing published",
+        trivial,
+        words.say("all.of", metrics=_metrics(row.ours), source=row.ours_is) if row.ours else "-",
+        published if row.published else words.say("all.nothing_published"),
     )
 
 
-def _ratio(row: Row) -> str:
+def _zones(row: Row, words: Words) -> str:
+    if row.resolved is None:
+        return words.say("all.zones.few")
+    pieces = [words.say("span.between", low=ratio(low), high=ratio(high)) for low, high in row.as_good]
+    said = words.listed(pieces, "or") or words.say("table.unknown")
+    return words.say("all.zones.of", spans=said, resolved=percent(row.resolved))
+
+
+def _good(zones: Zones) -> tuple[tuple[float, float], ...]:
+    good = [piece for piece in zones.pieces if piece.standing is Standing.AS_GOOD]
+    return tuple((10**piece.low, 10**piece.high) for piece in good)
+
+
+def _ratio(row: Row, words: Words) -> str:
     if row.ratio is None or row.ratio_interval is None:
-        return "not identified"
-    low, high = row.ratio_interval
-    return f"{row.ratio:.3g} (95 %: {low:.2g} to {high:.2g})"
+        return words.say("all.not_identified")
+    best, low, high = (ratio(one) for one in (row.ratio, *row.ratio_interval))
+    return words.say("all.interval", best=best, low=low, high=high)
 
 
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], language: Language = "en") -> str:
     """Return the table as Markdown, with what cannot be compared said below it."""
-    lines = ["# All studies", "", f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in rows]
-    return "\n".join([*lines, "", _CAUTION]) + "\n"
+    words, names = SPOKEN[language], heads(language)
+    lines = [f"# {words.say('all.title')}", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    lines += [f"| {' | '.join(cells(row, language))} |" for row in rows]
+    return "\n".join([*lines, "", words.say("all.caution")]) + "\n"
 
 
 def to_json(rows: Sequence[Row]) -> dict[str, Any]:
@@ -189,9 +225,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def write_summary(rows: Sequence[Row], out: Path) -> list[Path]:
+def write_summary(rows: Sequence[Row], out: Path, language: Language = "en") -> list[Path]:
     """Write ``summary.md`` and ``summary.json`` into ``out``; raises :class:`UsageError` when it cannot."""
-    texts = {"summary.md": markdown(rows), "summary.json": json.dumps(to_json(rows), indent=2) + "\n"}
+    texts = {
+        "summary.md": markdown(rows, language),
+        "summary.json": json.dumps(to_json(rows), indent=2) + "\n",
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

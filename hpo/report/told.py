@@ -9,7 +9,8 @@ from typing import Any
 from hpo.analysis.values import Answer
 from hpo.reading.findings import Findings
 from hpo.reading.standing import standing
-from hpo.report.wording.notes import said
+from hpo.report.answer import note_words
+from hpo.report.language import SPOKEN
 
 
 def to_json(findings: Findings, url: str) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def to_json(findings: Findings, url: str) -> dict[str, Any]:
 
 def answer_json(answer: Answer) -> dict[str, Any]:
     """Return the answer's values with its notes as sentences."""
-    return {**answer.to_json(), "notes": [said(note) for note in answer.notes]}
+    return {**answer.to_json(), "notes": [note_words(note, SPOKEN["en"]) for note in answer.notes]}
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,8 @@ ending together miss comes with the next ones.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
 from hpo.ledger.ledger import Ledger
@@ -17,9 +19,14 @@ EVERY = 5
 """Trials between two looks: an answer costs about 0.6 CPU seconds at 100 trials (docs/answer.md)."""
 
 
-def known_words(factor: float, trials: int) -> str:
-    """Return in words why a search ended early."""
-    return f"the best ratio is known to within {factor:g}x after {trials} trials"
+@dataclass(frozen=True)
+class Settled:
+    """A search ended early: its best ratio is known within ``factor`` after so many ``trials``."""
+
+    factor: float
+    trials: int
+    dropped: int
+    """Slots of the budget that are not run."""
 
 
 class Settler:
@@ -30,8 +37,8 @@ class Settler:
         self._study = study
         self._engine = engine
 
-    def settle(self, ledger: Ledger) -> str | None:
-        """Take the slots that are left out of the budget if the ratio is known; None, or that in words."""
+    def settle(self, ledger: Ledger) -> Settled | None:
+        """Take the slots that are left out of the budget if the ratio is known; None while it is not."""
         within = self._spec.budget.known_within
         if within is None or self._study.kind != "search":
             return None
@@ -40,7 +47,7 @@ class Settler:
         if ended % EVERY or not self._is_known_within(within):
             return None
         dropped = ledger.drop_free_slots(self._study.study_id)
-        return f"{known_words(within, ended)}; {dropped} are not run"
+        return Settled(within, ended, dropped)
 
     def _is_known_within(self, factor: float) -> bool:
         from hpo.analysis import answer  # with SciPy and pandas, which most workers do not need

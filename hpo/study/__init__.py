@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -42,12 +43,14 @@ from hpo.study.yaml_lines import Document, Fault, dotted, model_faults, nearest,
 from hpo.study.yaml_lines import Path as KeyPath
 
 __all__ = [
+    "ABSENT",
     "LAST_TUNING_SEED",
     "LONGEST_NAME",
     "STUDY_NAME",
     "Backbone",
     "Budget",
     "Configuration",
+    "Difference",
     "Inputs",
     "NamedConfiguration",
     "Pruner",
@@ -85,6 +88,30 @@ _TEXTS: dict[str, Any] = {
 
 
 STUDY_NAME, LONGEST_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", 100
+
+
+class Absent:
+    """Stands for the value of a key that is not there."""
+
+    def __str__(self) -> str:
+        """Return it as a message of an error says it."""
+        return "nothing"
+
+
+ABSENT = Absent()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key of two studies that counts and differs."""
+
+    key: str
+    here: Any
+    there: Any
+
+    def __str__(self) -> str:
+        """Return it as a message of an error says it."""
+        return f"{self.key}: {self.here} here, {self.there} there"
 
 
 class StudySpec(Part):
@@ -167,11 +194,11 @@ class StudySpec(Part):
         canonical = json.dumps(self.what_counts(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def differences(self, other: StudySpec) -> list[str]:
-        """Return one ``key: mine here, theirs there`` for each thing that counts and differs."""
+    def differences(self, other: StudySpec) -> list[Difference]:
+        """Return each thing that counts and differs."""
         here, there = _flat(self.what_counts()), _flat(other.what_counts())
         return [
-            f"{key}: {here.get(key, 'nothing')} here, {there.get(key, 'nothing')} there"
+            Difference(key, here.get(key, ABSENT), there.get(key, ABSENT))
             for key in here | there
             if here.get(key) != there.get(key)
         ]

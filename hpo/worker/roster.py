@@ -155,7 +155,7 @@ class Roster:
             except (HpoError, FinetuneError) as error:
                 self._refuse(study, error)
                 return None
-            folder = checkpoint_folder(self._url, study.name, self._settings)
+            folder = checkpoint_folder(self._url, study, self._settings)
             self._sources[key] = Source(
                 self._session, study, spec, folder, self._below, self._ends, partial(self._goes_first, study)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import platform
@@ -22,6 +23,7 @@ from finetune.api import DataSummary, InputSpec, RunSource, RunSpec
 from hpo.errors import StorageError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import ledger_on
+from hpo.ledger.values import StudyRow
 from hpo.storage import open_engine, patiently
 from hpo.worker.stop import Stop
 from hpo.worker.watch import Watch
@@ -225,11 +227,17 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def checkpoint_folder(url: str, study: str, settings: Settings) -> Path:
-    """Return where the epoch checkpoints of a study's slots lie."""
+def checkpoint_folder(url: str, study: StudyRow, settings: Settings) -> Path:
+    """Return where the epoch checkpoints of a study's slots lie.
+
+    The name says which study of that name it is: one that was deleted and made again, or one of another
+    database that shares this cache, must not go on from the runs of the other.
+    """
+    made = f"{study.study_id} {study.created_at!r} {study.fingerprint}"
+    name = f"{study.name}-{hashlib.sha256(made.encode()).hexdigest()[:12]}"
     if settings.checkpoint_dir is not None:
-        return settings.checkpoint_dir / study
+        return settings.checkpoint_dir / name
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return Path(f"{parsed.database}.checkpoints").resolve() / study
-    return settings.cache_dir / "checkpoints" / study
+        return Path(f"{parsed.database}.checkpoints").resolve() / name
+    return settings.cache_dir / "checkpoints" / name

@@ -108,7 +108,9 @@ class Source:
         """End the search early when its ratio is known as closely as the budget asks."""
         known = self._session.patiently(lambda: self._settler.settle(self._session.ledger))
         if known is not None:
-            self._session.on_event(Event("message", self._session.worker, self.study.name, text=known))
+            text = f"the best ratio is known to within {known.factor:g}x after {known.trials} trials; "
+            text += f"{known.dropped} are not run"
+            self._session.on_event(Event("message", self._session.worker, self.study.name, text=text))
 
     # --- what the worker does besides
 

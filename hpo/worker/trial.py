@@ -103,7 +103,9 @@ class Trial:
         if isinstance(begun, NotBegun):
             return None
         self.claim = begun
-        if begun.attempt > 1:
+        if begun.attempt == 1:  # whatever lies there is of another run
+            shutil.rmtree(self._folder, ignore_errors=True)
+        else:
             self._note(session.patiently(lambda: session.ledger.curve(begun)))
         self._tell("started")
         assert begun.configuration is not None

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import auc, confusion_matrix, precision_recall_curve, roc_curve
 
 from hpo.confirm.confirmed import ArmResult, Confirmation
+from hpo.report.confirmed import arm_name
 from hpo.report.figures.ratio import COLOURS
-from hpo.report.wording import YARDSTICKS
+from hpo.report.language import Words
+from hpo.report.naming import label_words, metric_with_unit
 
 Floats = NDArray[np.float64]
 MOST_CLASSES = 10
@@ -24,7 +26,7 @@ MOST_NAMED = 40
 """Up to so many subjects are named on their axis."""
 
 
-def confirmed_figures(found: Confirmation) -> dict[str, Figure]:
+def confirmed_figures(found: Confirmation, words: Words) -> dict[str, Figure]:
     """Return the pictures of a confirmation by name; those of an arm whose runs all diverged are left out."""
     arms = [place for place in _shown(found) if found.arms[place].metrics]
     if not arms:
@@ -32,15 +34,15 @@ def confirmed_figures(found: Confirmation) -> dict[str, Figure]:
     mean = {place: _mean_predictions(found, place) for place in arms}
     if found.task.kind == "regression":
         own = {
-            "predicted": predicted_figure(found, mean),
-            "bland_altman": bland_altman_figure(found, mean),
+            "predicted": predicted_figure(found, mean, words),
+            "bland_altman": bland_altman_figure(found, mean, words),
         }
     else:
         own = {
-            "roc": roc_figure(found, mean[arms[0]]),
-            "confusion": confusion_figure(found, mean[arms[0]]),
+            "roc": roc_figure(found, mean[arms[0]], words),
+            "confusion": confusion_figure(found, mean[arms[0]], words),
         }
-    return own | {"subjects": subjects_figure(found, arms)}
+    return own | {"subjects": subjects_figure(found, arms, words)}
 
 
 def _shown(found: Confirmation) -> list[int]:
@@ -54,9 +56,9 @@ def _mean_predictions(found: Confirmation, place: int) -> Floats:
     return np.asarray(np.mean(runs, axis=0, dtype=np.float64))
 
 
-def _titled(figure: Figure, found: Confirmation, what: str) -> None:
-    text = f"{found.study}: {what}, test split, mean of {found.arms[0].seeds} seeds"
-    figure.suptitle("\n".join([text, *found.labels]), fontsize=10)
+def _titled(figure: Figure, found: Confirmation, what: str, words: Words) -> None:
+    text = words.count("figure.test.title", found.arms[0].seeds, name=found.study, what=what)
+    figure.suptitle("\n".join([text, *label_words(found.labels, words)]), fontsize=10)
 
 
 def _one_axes_each(count: int, width: float = 4.6) -> tuple[Figure, list[Axes]]:
@@ -72,7 +74,7 @@ def _clouds(axes: Axes, x: Floats, y: Floats, groups: NDArray[np.str_]) -> None:
         axes.plot(x[mine], y[mine], ".", markersize=4, alpha=0.5, color=colour, rasterized=True)
 
 
-def predicted_figure(found: Confirmation, mean: dict[int, Floats]) -> Figure:
+def predicted_figure(found: Confirmation, mean: dict[int, Floats], words: Words) -> Figure:
     """Return predicted against true labels, the chosen configuration beside the default."""
     figure, panels = _one_axes_each(len(mean))
     truth = found.scores.labels.mean(axis=1)
@@ -81,13 +83,15 @@ def predicted_figure(found: Confirmation, mean: dict[int, Floats]) -> Figure:
         ends = [min(truth.min(), said.min()), max(truth.max(), said.max())]
         axes.plot(ends, ends, color="0.5", linewidth=1)
         _clouds(axes, truth, said, found.scores.groups)
-        axes.set(xlabel=f"true ({found.task.unit})", ylabel=f"predicted ({found.task.unit})", aspect="equal")
-        axes.set_title(found.arms[place].arm.name, fontsize=9)
-    _titled(figure, found, "predicted against true, a colour a subject")
+        true = words.say("figure.true", unit=found.task.unit)
+        told = words.say("figure.predicted", unit=found.task.unit)
+        axes.set(xlabel=true, ylabel=told, aspect="equal")
+        axes.set_title(arm_name(found, place, words), fontsize=9)
+    _titled(figure, found, words.say("figure.predicted.title"), words)
     return figure
 
 
-def bland_altman_figure(found: Confirmation, mean: dict[int, Floats]) -> Figure:
+def bland_altman_figure(found: Confirmation, mean: dict[int, Floats], words: Words) -> Figure:
     """Return the differences against the means (Bland and Altman 1986), with bias and limits of agreement.
 
     The limits are those of windows: windows of one subject are not independent, so they carry no interval.
@@ -109,10 +113,10 @@ def bland_altman_figure(found: Confirmation, mean: dict[int, Floats]) -> Figure:
                 va="bottom",
                 fontsize=8,
             )
-        unit = found.task.unit
-        axes.set(xlabel=f"mean of predicted and true ({unit})", ylabel=f"predicted - true ({unit})")
-        axes.set_title(found.arms[place].arm.name, fontsize=9)
-    _titled(figure, found, "Bland-Altman")
+        across, up = (words.say(f"figure.altman.{what}", unit=found.task.unit) for what in ("mean", "gap"))
+        axes.set(xlabel=across, ylabel=up)
+        axes.set_title(arm_name(found, place, words), fontsize=9)
+    _titled(figure, found, words.say("figure.altman.title"), words)
     return figure
 
 
@@ -126,7 +130,7 @@ def _by_class(found: Confirmation) -> tuple[NDArray[np.bool_], list[str], list[i
     return is_one, names, sorted(drawable[:MOST_CLASSES])
 
 
-def roc_figure(found: Confirmation, predictions: Floats) -> Figure:
+def roc_figure(found: Confirmation, predictions: Floats, words: Words) -> Figure:
     """Return ROC and precision-recall curves of each class against the rest, of the chosen configuration."""
     figure, (roc, recall) = _one_axes_each(2)
     is_one, names, drawable = _by_class(found)
@@ -139,37 +143,40 @@ def roc_figure(found: Confirmation, predictions: Floats) -> Figure:
         }
         wrong, right, _ = roc_curve(truth, said)
         precision, found_share, _ = precision_recall_curve(truth, said)
-        roc.plot(wrong, right, label=f"{names[place]} ({auc(wrong, right):.3f})", **style)
-        label = f"{names[place]} ({truth.mean():.3f} of windows)"
+        area = words.say("figure.class.area", name=names[place], area=f"{auc(wrong, right):.3f}")
+        roc.plot(wrong, right, label=area, **style)
+        label = words.say("figure.class.share", name=names[place], share=f"{truth.mean():.3f}")
         recall.plot(found_share, precision, label=label, **style)
     roc.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (area)")
-    recall.set(xlabel="recall", ylabel="precision", title="precision and recall")
+    roc.set(xlabel=words.say("figure.roc.x"), ylabel=words.say("figure.roc.y"), title=words.say("figure.roc"))
+    title = words.say("figure.recall.title")
+    recall.set(xlabel=words.say("figure.recall"), ylabel=words.say("figure.precision"), title=title)
     for axes in (roc, recall):
         if drawable:
             axes.legend(fontsize=7)
-    _titled(figure, found, f"{found.arms[0].arm.name}, each class against the rest")
+    _titled(figure, found, words.say("figure.roc.title", arm=arm_name(found, 0, words)), words)
     return figure
 
 
-def confusion_figure(found: Confirmation, predictions: Floats) -> Figure:
+def confusion_figure(found: Confirmation, predictions: Floats, words: Words) -> Figure:
     """Return the confusion matrix of the chosen configuration; of many labels at once, each at one half."""
     is_one, names, drawable = _by_class(found)
     if found.task.kind == "multiclass":
         classes = np.arange(len(names))
         counts = confusion_matrix(is_one.argmax(axis=1), predictions.argmax(axis=1), labels=classes)
-        rows, columns, label = names, names, "predicted"
+        rows, columns, label, side = names, names, "predicted", "true"
     else:
         said, truth = predictions[:, drawable] > 0.5, is_one[:, drawable]
         cells = (truth & said, truth & ~said, ~truth & said, ~truth & ~said)
         counts = np.stack([cell.sum(axis=0) for cell in cells], axis=1)
-        rows, label = [names[place] for place in drawable], "at probability 0.5"
-        columns = ["true pos.", "false neg.", "false pos.", "true neg."]
+        rows, label, side = [names[place] for place in drawable], "half", "label"
+        columns = [words.say(f"figure.confusion.{cell}") for cell in ("tp", "fn", "fp", "tn")]
     size = (2.5 + 0.9 * len(columns), 2.0 + 0.5 * len(rows))
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     _draw_counts(figure.subplots(), counts, rows, columns)
-    figure.axes[0].set(xlabel=label, ylabel="true" if found.task.kind == "multiclass" else "label")
-    _titled(figure, found, f"{found.arms[0].arm.name}, windows")
+    across, up = (words.say(f"figure.confusion.{what}") for what in (label, side))
+    figure.axes[0].set(xlabel=across, ylabel=up)
+    _titled(figure, found, words.say("figure.confusion.title", arm=arm_name(found, 0, words)), words)
     return figure
 
 
@@ -185,7 +192,7 @@ def _draw_counts(axes: Axes, counts: NDArray[np.int64], rows: list[str], columns
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def subjects_figure(found: Confirmation, arms: list[int]) -> Figure:
+def subjects_figure(found: Confirmation, arms: list[int], words: Words) -> Figure:
     """Return the error of each subject (or record), hardest last, for the choice and the default."""
     figure = Figure(figsize=(8, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -195,14 +202,15 @@ def subjects_figure(found: Confirmation, arms: list[int]) -> Figure:
         face = COLOURS[0] if row == 0 else "none"
         errors = [result.per_unit[name] for name in order]
         style: dict[str, Any] = {"linestyle": "none", "markerfacecolor": face, "color": COLOURS[row]}
-        axes.plot(range(len(order)), errors, marker, label=result.arm.name, markersize=5, **style)
-    units = f"{found.task.unit_of_independence}s"
+        label = arm_name(found, place, words)
+        axes.plot(range(len(order)), errors, marker, label=label, markersize=5, **style)
+    kind = found.task.unit_of_independence
     if len(order) <= MOST_NAMED:
         axes.set_xticks(range(len(order)), order, rotation=90 if len(order) > 10 else 0, fontsize=8)
-    unit = f" ({found.task.unit})" if found.task.unit else ""
-    axes.set(xlabel=f"{len(order)} {units}, by error", ylabel=f"{YARDSTICKS[found.task.yardstick]}{unit}")
+    across = words.say("figure.subjects.x", units=words.count(f"unit.{kind}", len(order)))
+    axes.set(xlabel=across, ylabel=metric_with_unit(found.task, words))
     axes.legend(fontsize=8)
-    _titled(figure, found, f"error of each {found.task.unit_of_independence}")
+    _titled(figure, found, words.say("figure.subjects.title", unit=words.say(f"each.{kind}")), words)
     return figure
 
 

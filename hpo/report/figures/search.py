@@ -9,48 +9,53 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hpo.analysis.values import RateMap
+from hpo.analysis.values import NoteKind, RateMap
 from hpo.confirm.confirmed import Confirmation
 from hpo.reading.findings import Findings
+from hpo.report.confirmed import arm_name
 from hpo.report.figures.ratio import COLOURS
-from hpo.report.wording import YARDSTICKS
+from hpo.report.language import Words
+from hpo.report.naming import constant, label_words, metric_with_unit
+from hpo.report.numbers import about, rate
 
 MOST_CURVES = 300
 """Of more trials the best half and an even choice of the others: a page has to open quickly."""
 MOST_GROUPS = 12
+_LUCK = frozenset({"seed", "fold"})
+"""What is drawn with a trial, not chosen for it."""
 
 
-def yardstick(findings: Findings) -> str:
-    """Return the name of the validation loss with its unit, as an axis says it."""
-    unit = f" ({findings.task.unit})" if findings.task.unit else ""
-    return f"{YARDSTICKS[findings.task.yardstick]}{unit}"
-
-
-def titled(figure: Figure, findings: Findings, what: str) -> None:
+def titled(figure: Figure, findings: Findings, what: str, words: Words) -> None:
     """Give a figure its title, with what every output must say of the data."""
-    figure.suptitle("\n".join([f"{findings.row.name}: {what}", *findings.labels]), fontsize=10)
+    title = words.say("figure.title", name=findings.row.name, what=what)
+    figure.suptitle("\n".join([title, *label_words(findings.labels, words)]), fontsize=10)
 
 
-def rates_figure(findings: Findings) -> Figure:
+def rates_figure(findings: Findings, words: Words) -> Figure:
     """Return expected validation loss over lr and backbone_lr, with the trials on it."""
     figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")
     axes, space = figure.subplots(), findings.spec.space
     rates = findings.answer.rates
     if rates is not None:
-        _draw_surface(figure, axes, rates, f"expected validation {yardstick(findings)}")
+        label = words.say("figure.loss.expected", metric=metric_with_unit(findings.task, words))
+        _draw_surface(figure, axes, rates, label)
     axes.set(xscale="log", yscale="log", xlabel="backbone_lr", ylabel="lr")
     axes.set_xlim(space.backbone_lr.low / 1.3, space.backbone_lr.high * 1.3)
     axes.set_ylim(space.lr.low / 1.3, space.lr.high * 1.3)
     _draw_ratios(axes, findings)
-    _draw_places(axes, findings.trials)
+    if rates is None:
+        write_inside(axes, words.say("figure.rates.too_few"))
+    _draw_places(axes, findings.trials, words)
     baseline, choice = findings.spec.baseline, findings.answer.choice
-    axes.plot(baseline.backbone_lr, baseline.lr, "k*", markersize=13, label=f"baseline: {baseline.name}")
+    named = words.say("figure.default.place", name=baseline.name)
+    axes.plot(baseline.backbone_lr, baseline.lr, "k*", markersize=13, label=named)
     if choice is not None:
-        axes.plot(choice.backbone_lr, choice.lr, "D", color="#D55E00", markersize=9, label="chosen")
+        chosen = words.say("figure.chosen")
+        axes.plot(choice.backbone_lr, choice.lr, "D", color="#D55E00", markersize=9, label=chosen)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
-    titled(figure, findings, "both learning rates" if rates else "both learning rates (no model yet)")
+    titled(figure, findings, words.say("figure.rates.title"), words)
     return figure
 
 
@@ -90,7 +95,7 @@ def _draw_ratios(axes: Axes, findings: Findings) -> None:
         )
 
 
-def _draw_places(axes: Axes, trials: pd.DataFrame) -> None:
+def _draw_places(axes: Axes, trials: pd.DataFrame, words: Words) -> None:
     placed = trials[trials["lr"].notna()]
     diverged = placed["end"] == "diverged"
     kinds = {
@@ -105,10 +110,11 @@ def _draw_places(axes: Axes, trials: pd.DataFrame) -> None:
             edge = "black" if name != "diverged" else "#CC3311"
             style: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": edge, "markersize": size}
             rows = placed[mine]
-            axes.plot(rows["backbone_lr"], rows["lr"], marker, linestyle="none", label=name, **style)
+            label = words.name("word", name)
+            axes.plot(rows["backbone_lr"], rows["lr"], marker, linestyle="none", label=label, **style)
 
 
-def curves_figure(findings: Findings) -> Figure:
+def curves_figure(findings: Findings, words: Words) -> Figure:
     """Return validation loss by epoch: complete trials, pruned ones with their ends, the best one bold."""
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -116,21 +122,24 @@ def curves_figure(findings: Findings) -> Figure:
     by_trial = dict(list(curves.groupby("number"))) if "epoch" in curves else {}
     shown = [number for number in _chosen(findings.trials) if number in by_trial]
     for number in shown:
-        _draw_curve(axes, by_trial[number], str(ends.loc[number, "state"]), str(ends.loc[number, "end"]))
+        state, end = (str(ends.loc[number, name]) for name in ("state", "end"))
+        _draw_curve(axes, by_trial[number], "diverged" if end == "diverged" else state, words)
     best = findings.answer.best
     if best is not None and best.number in by_trial:
         rows = by_trial[best.number]
-        label = f"best trial: {best.number}"
+        label = words.say("figure.best", number=best.number)
         axes.plot(rows["epoch"], rows["validation_loss"], color="black", linewidth=2, label=label)
     low, high = good_range(findings)
     axes.set_ylim(low - 0.08 * (high - low), high + 0.3 * (high - low))
-    axes.axhline(findings.trivial, color="0.35", linestyle="--", linewidth=1, label="trivial predictor")
-    axes.set(xlabel="epoch", ylabel=f"validation {yardstick(findings)}")
+    guess = constant(findings, words)
+    axes.axhline(findings.trivial, color="0.35", linestyle="--", linewidth=1, label=guess)
+    loss = words.say("figure.loss", metric=metric_with_unit(findings.task, words))
+    axes.set(xlabel=words.say("figure.epoch"), ylabel=loss)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not shown:
-        say(axes, "no learning curve")
+        write_inside(axes, words.say("figure.no_curve"))
     _legend_once(figure, axes)
-    titled(figure, findings, f"learning curves of {len(shown)} trials")
+    titled(figure, findings, words.count("figure.curves.title", len(shown)), words)
     return figure
 
 
@@ -143,11 +152,10 @@ def _chosen(trials: pd.DataFrame) -> list[int]:
     return ordered[:half] + [ordered[place] for place in others]
 
 
-def _draw_curve(axes: Axes, rows: pd.DataFrame, state: str, end: str) -> None:
-    kind = "diverged" if end == "diverged" else state
+def _draw_curve(axes: Axes, rows: pd.DataFrame, kind: str, words: Words) -> None:
     colour = {"complete": COLOURS[0], "pruned": COLOURS[4], "diverged": "#CC3311"}.get(kind, "0.6")
     epochs, losses = rows["epoch"].to_numpy(), rows["validation_loss"].to_numpy(float)
-    axes.plot(epochs, losses, color=colour, linewidth=0.8, alpha=0.6, label=kind)
+    axes.plot(epochs, losses, color=colour, linewidth=0.8, alpha=0.6, label=words.name("word", kind))
     finite = np.flatnonzero(np.isfinite(losses))
     if kind in {"pruned", "diverged"} and len(finite):
         mark = "|" if kind == "pruned" else "x"
@@ -161,79 +169,102 @@ def _legend_once(figure: Figure, axes: Axes) -> None:
         figure.legend(named.values(), named.keys(), fontsize=8, ncols=4, loc="outside lower center")
 
 
-def say(axes: Axes, text: str) -> None:
+def write_inside(axes: Axes, text: str) -> None:
     """Write in the middle of empty axes why they are empty."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
 
 
-def seeds_figure(findings: Findings, confirmation: Confirmation | None = None) -> Figure:
+def seeds_figure(findings: Findings, confirmation: Confirmation | None, words: Words) -> Figure:
     """Return the spread between seeds: configurations with several in the search, and each confirmed arm."""
-    replicated = _replicated(findings)
-    panels = [(replicated, f"validation {yardstick(findings)}, search")]
+    replicated, loss = _replicated(findings, words), metric_with_unit(findings.task, words)
+    panels = [(replicated, words.say("figure.seeds.search", metric=loss))]
     if confirmation is not None:
         panels = panels if replicated else []
-        panels.append((_confirmed(confirmation), f"test {yardstick(findings)}, confirmation"))
+        panels.append((_confirmed(confirmation, words), words.say("figure.seeds.test", metric=loss)))
     rows = max(2, *(len(groups) for groups, _ in panels))
     figure = Figure(figsize=(9 if len(panels) > 1 else 8, 1.8 + 0.35 * rows), dpi=120, layout="constrained")
     for axes, (groups, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw_groups(axes, groups)
+        _draw_groups(axes, groups, words)
         axes.set_xlabel(label)
-    sd, noise = findings.answer.noise.seed_sd, findings.answer.noise
-    known = "" if sd is None else f": standard deviation {sd:.3g} (from the {noise.source})"
-    titled(figure, findings, f"spread between seeds{known}")
+    noise, title = findings.answer.noise, words.say("figure.seeds.title")
+    if noise.seed_sd is not None:
+        sd, source = about(noise.seed_sd, findings.task.unit), words.say(f"source.{noise.source}")
+        title = words.say("figure.seeds.title.sd", sd=sd, source=source)
+    titled(figure, findings, title, words)
     return figure
 
 
-def _replicated(findings: Findings) -> dict[str, list[float]]:
+def _replicated(findings: Findings, words: Words) -> dict[str, list[float]]:
     """Return the losses of each configuration with several complete trials, the best mean first."""
     trials = findings.trials
     complete = trials[(trials["state"] == "complete") & np.isfinite(trials["value"].to_numpy(float))]
     found = {
-        f"lr {lr:.2g}, backbone {slow:.2g}, {loss}": rows["value"].astype(float).tolist()
+        words.say("figure.seeds.group", lr=rate(lr), backbone_lr=rate(slow), loss=loss, n=len(rows)): rows[
+            "value"
+        ]
+        .astype(float)
+        .tolist()
         for (lr, slow, loss), rows in complete.groupby(["lr", "backbone_lr", "loss"])
         if len(rows) > 1
     }
     return dict(sorted(found.items(), key=lambda group: np.mean(group[1]))[:MOST_GROUPS])
 
 
-def _confirmed(confirmation: Confirmation) -> dict[str, list[float]]:
+def _confirmed(confirmation: Confirmation, words: Words) -> dict[str, list[float]]:
     name = confirmation.task.yardstick
-    found: dict[str, list[float]] = {}
+    found: dict[int, list[float]] = {}
     for score in confirmation.scores.scores:
-        found.setdefault(confirmation.arms[score.arm].arm.name, []).append(score.metrics[name])
-    return found
+        found.setdefault(score.arm, []).append(score.metrics[name])
+    return {
+        words.say("figure.seeds.arm", name=arm_name(confirmation, place, words), n=len(values)): values
+        for place, values in found.items()
+    }
 
 
-def _draw_groups(axes: Axes, groups: Mapping[str, list[float]]) -> None:
+def _draw_groups(axes: Axes, groups: Mapping[str, list[float]], words: Words) -> None:
     if not groups:
-        say(axes, "no configuration was run with several seeds")
+        write_inside(axes, words.say("figure.seeds.none"))
         axes.set_yticks([])
         return
     for place, values in enumerate(groups.values()):
         axes.plot(values, [place] * len(values), "o", color=COLOURS[0], markersize=5, alpha=0.6)
         axes.plot(np.mean(values), place, "|", color="black", markersize=16, markeredgewidth=2)
-    axes.set_yticks(range(len(groups)), [f"{name} (n {len(v)})" for name, v in groups.items()], fontsize=7)
+    axes.set_yticks(range(len(groups)), list(groups), fontsize=7)
     axes.set_ylim(len(groups) - 0.5, -0.5)
 
 
-def importances_figure(findings: Findings, optunas: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Return our shares of the variance beside Optuna's importances, those that could be computed."""
+def importances_figure(
+    findings: Findings, optunas: Mapping[str, Mapping[str, float]], words: Words
+) -> Figure:
+    """Return our shares of the variance beside Optuna's importances, those that could be computed.
+
+    The seed is luck, nothing that can be chosen: it has a share of ours, and no bar of Optuna's. Too few
+    trials for an answer are too few for any bar.
+    """
     figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
     axes, found = figure.subplots(), dict(findings.answer.noise.shares)
-    kinds = {"share of the variance of a random trial": found, **optunas}
-    known = {label: values for label, values in kinds.items() if values}
+    known = {"ours": found} if found else {}
+    if not findings.answer.has(NoteKind.FEW_COMPLETE):
+        for key, importances in optunas.items():
+            chosen = {name: share for name, share in importances.items() if name not in _LUCK}
+            known |= {key: chosen} if chosen else {}
     names = list(dict.fromkeys(name for values in known.values() for name in values))
     height = 0.8 / max(1, len(known))
-    for row, (label, values) in enumerate(known.items()):
+    for row, (key, values) in enumerate(known.items()):
         places = np.arange(len(names)) + (row - (len(known) - 1) / 2) * height
-        bars = axes.barh(places, [values.get(n, 0.0) for n in names], height, color=COLOURS[row], label=label)
-        axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
-    axes.set_yticks(range(len(names)), names)
+        lengths = [values.get(name, np.nan) for name in names]
+        label = words.say(f"figure.shares.{key}")
+        bars = axes.barh(places, lengths, height, color=COLOURS[row], label=label)
+        axes.bar_label(
+            bars, ["" if np.isnan(one) else f"{one:.0%}" for one in lengths], fontsize=8, padding=2
+        )
+    axes.set_yticks(range(len(names)), [words.name("share", name) for name in names])
     axes.invert_yaxis()
-    axes.set(xlabel="share", xlim=(0, 1.1))
+    axes.set(xlabel=words.say("figure.shares"), xlim=(0, 1.1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     if known:
         figure.legend(fontsize=8, ncols=2, loc="outside lower center")
     else:
-        say(axes, "too few trials to say what mattered")
-    titled(figure, findings, "what mattered")
+        write_inside(axes, words.say("figure.shares.few"))
+    titled(figure, findings, words.say("figure.shares.title"), words)
     return figure

@@ -1,0 +1,51 @@
+"""What is as good, what costs more and what is open: a strip for the ratio and for each rate."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from hpo.analysis.zones import Standing, Zones
+from hpo.reading.findings import Findings
+from hpo.report.language import Words
+from hpo.report.naming import label_words
+from hpo.report.numbers import about
+
+ZONE_COLOURS = {Standing.AS_GOOD: "#009E73", Standing.WORSE: "#D55E00", Standing.OPEN: "#BBBBBB"}
+"""Of Okabe and Ito's palette, and grey for what is not known."""
+_HATCHES = {Standing.AS_GOOD: "", Standing.WORSE: "//", Standing.OPEN: ""}
+"""A hatch, so that a print without colours tells them apart."""
+
+
+def zones_figure(findings: Findings, words: Words) -> Figure:
+    """Return the strips; of a study with too few trials, axes that say so."""
+    figure = Figure(figsize=(8, 3.4), dpi=120, layout="constrained")
+    title = words.say("figure.title", name=findings.row.name, what=words.say("figure.zones.title"))
+    figure.suptitle("\n".join([title, *label_words(findings.labels, words)]), fontsize=10)
+    zones, matters = findings.answer.zones, findings.answer.matters
+    if zones is None:
+        axes = figure.subplots()
+        axes.set_axis_off()
+        text = words.say("figure.zones.few")
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
+        return figure
+    rows = [(words.say("figure.ratio"), zones)]
+    rows += [(name, matters[name].zones) for name in ("backbone_lr", "lr") if name in matters]
+    for axes, (name, found) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        _draw_strip(axes, name, found)
+    worth = about(zones.worth, findings.task.unit)
+    handles = [Patch(facecolor=ZONE_COLOURS[one], hatch=_HATCHES[one], edgecolor="white") for one in Standing]
+    meanings = [words.say(f"figure.zone.{one.value}", worth=worth) for one in Standing]
+    figure.legend(handles, meanings, fontsize=8, ncols=3, loc="outside lower center")
+    return figure
+
+
+def _draw_strip(axes: Axes, name: str, zones: Zones) -> None:
+    for piece in zones.pieces:
+        low, high = 10**piece.low, 10**piece.high
+        colour, hatch = ZONE_COLOURS[piece.standing], _HATCHES[piece.standing]
+        axes.barh([0], [high - low], 1.0, [low], color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+    axes.set(xscale="log", ylim=(-0.5, 0.5), xlim=(10 ** zones.pieces[0].low, 10 ** zones.pieces[-1].high))
+    axes.set_yticks([])
+    axes.set_xlabel(name)

@@ -1,0 +1,41 @@
+"""What things are called: a study with its labels, its yardstick, the constant to beat, words of a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finetune.api import Task
+from hpo.reading.findings import Findings, Label
+from hpo.report.language import Words
+
+
+def label_words(labels: Sequence[Label], words: Words) -> list[str]:
+    """Return what every output must say of the data."""
+    return [words.say(f"label.{label.kind}", part=label.part) for label in labels]
+
+
+def full_name(study: str, labels: Sequence[Label], words: Words) -> str:
+    """Return a study's name with what every output must say of its data."""
+    return " ".join([study, *(f"[{label}]" for label in label_words(labels, words))])
+
+
+def metric(task: Task, words: Words) -> str:
+    """Return the name of the yardstick."""
+    return words.say(f"metric.{task.yardstick}")
+
+
+def metric_with_unit(task: Task, words: Words) -> str:
+    """Return the name of the yardstick with its unit, as an axis says it."""
+    return f"{metric(task, words)} ({task.unit})" if task.unit else metric(task, words)
+
+
+def constant(findings: Findings, words: Words) -> str:
+    """Return the trivial predictor in words: what is always guessed."""
+    task, known = findings.task, findings.constant
+    if task.kind != "regression":
+        guess = words.say("constant.prior")
+    elif known is None or findings.folds:
+        guess = words.say("constant.median")
+    else:
+        guess = words.say("constant.value", value=f"{known:.4g} {task.unit}".rstrip())
+    return words.say("constant.folds", guess=guess) if findings.folds else guess

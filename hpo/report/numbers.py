@@ -1,0 +1,62 @@
+"""Numbers as texts, in every language the same, with no more digits than they deserve."""
+
+from __future__ import annotations
+
+import math
+
+
+def about(value: float, unit: str = "") -> str:
+    """Return a value with two digits and its unit."""
+    return f"{_plain(value, 2)} {unit}".rstrip()
+
+
+def rate(value: float) -> str:
+    """Return a learning rate with two digits: ``6.3e-4``, ``1e-5``, ``0.05``."""
+    if 0.01 <= value < 10:
+        return f"{value:.2g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def ratio(value: float) -> str:
+    """Return a ratio of rates with two digits: ``0.082``, ``90``, ``1200``, ``2e-5``."""
+    return _plain(value, 2) if 1e-3 <= value < 1e5 else rate(value)
+
+
+def percent(share: float) -> str:
+    """Return a share as whole per cent: ``6 %``."""
+    return f"{100 * share:.0f} %"
+
+
+def rounded(value: float, error: float | None, unit: str = "") -> str:
+    """Return a value with as many digits as its error has any use for, without the error."""
+    places = _places(error)
+    return f"{_plain(value, 4) if places is None else format(value, f'.{places}f')} {unit}".rstrip()
+
+
+def with_error(value: float, error: float | None, unit: str = "", *, sign: str = "") -> str:
+    """Return a value with as many digits as its standard error has any use for: ``0.450 ± 0.077 bpm``.
+
+    The error has two digits, the value no more decimal places than that, and four digits without an error.
+    ``sign`` is ``+`` where a positive value shows its sign.
+    """
+    if error is None or not (math.isfinite(error) and error > 0):
+        return f"{value:{sign}.4g} {unit}".rstrip()
+    places = _places(error)
+    if places is None:
+        return f"{value:{sign}.4g} ± {error:.2g} {unit}".rstrip()
+    return f"{value:{sign}.{places}f} ± {error:.{places}f} {unit}".rstrip()
+
+
+def _places(error: float | None) -> int | None:
+    """Return the decimal places at which an error has two digits; None where there are too many or none."""
+    if error is None or not (math.isfinite(error) and error > 0):
+        return None
+    places = 1 - math.floor(math.log10(float(f"{error:.1e}")))
+    return places if 0 <= places <= 6 else None
+
+
+def _plain(value: float, digits: int) -> str:
+    """Return a value with so many digits and no exponent where it is of ordinary size."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e6 else text

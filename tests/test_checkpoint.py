@@ -1,0 +1,153 @@
+"""Checkpoints of runs: what is not as it was written, or does not fit, is nothing, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
+from finetune.engine.checkpoint import BEST, LAST, Progress, load_best, load_last, save_best, save_last
+from finetune.engine.optim import AdamW, make_optimizer
+from finetune.errors import CheckpointError
+from finetune.model import FineTunedModel, Head
+from finetune.spec import BackboneSpec, InputSpec, Recipe, RunSpec
+
+SPEC = RunSpec(
+    InputSpec("bidmc_hr"), BackboneSpec("cmssl"), "full_finetuning", Recipe(), 1e-3, 1e-4, "mse", 3
+)
+
+
+def fresh(seed: int) -> tuple[FineTunedModel, AdamW]:
+    """Return a small model and its optimiser, both after three steps of noise."""
+    generator = torch.Generator().manual_seed(seed)
+    encoder = CmsslEncoder(CmsslArchitecture(patch=5, embedding=8, layers=1, heads=2, max_patches=4))
+    model = FineTunedModel(encoder.initialise(generator), Head(8, 1, generator))
+    optimizer = make_optimizer(model, SPEC)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(4, 20, generator=generator)).square().mean().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def whole(model: FineTunedModel, optimizer: AdamW) -> list[bytes]:
+    """Return everything that a checkpoint may change, as bytes."""
+    moments = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
+    tensors = [*model.state_dict().values(), *moments]
+    return [tensor.detach().numpy().tobytes() for tensor in tensors]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slot")
+    model, optimizer = fresh(1)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    save_last(folder, SPEC, Progress(4, 3, 1.5, {"mae": 1.5}, weights, 9.0), model, optimizer)
+    save_best(folder, Progress(4, 3, 1.5, {}, weights))
+    return folder
+
+
+def test_a_checkpoint_comes_back_whole(saved: Path) -> None:
+    model, optimizer = fresh(2)
+
+    progress = load_last(saved, SPEC, model, optimizer)
+
+    assert (progress.epoch, progress.best_epoch, progress.best_metrics) == (4, 3, {"mae": 1.5})
+    assert whole(model, optimizer) == whole(*fresh(1))
+
+
+def test_a_flipped_bit_anywhere_is_the_same_state_or_none(saved: Path, tmp_path: Path) -> None:
+    content, stored, untouched = (saved / LAST).read_bytes(), whole(*fresh(1)), whole(*fresh(2))
+    taken = 0
+    for place in np.random.default_rng(0).integers(8 * len(content), size=150):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << (place % 8)
+        (tmp_path / LAST).write_bytes(damaged)
+        model, optimizer = fresh(2)
+        progress = load_last(tmp_path, SPEC, model, optimizer)
+
+        taken += progress.epoch > 0
+        assert whole(model, optimizer) == (stored if progress.epoch else untouched), place
+        assert progress.epoch in (0, 4)
+        if progress.epoch:
+            assert progress.best_metrics == {"mae": 1.5}
+            assert progress.best_validation_loss == 1.5
+    assert taken < 75  # those that only touch padding and dates
+
+
+def edited(saved: Path, folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    state = torch.load(saved / LAST, weights_only=True)
+    edit(state)
+    torch.save(state, folder / LAST)
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another run": lambda state: state.update(spec="other"),
+    "no spec": lambda state: state.pop("spec"),
+    "a key more": lambda state: state.update(more=1),
+    "a tensor less": lambda state: state["model"].pop("head.out.bias"),
+    "a tensor more": lambda state: state["model"].update(more=torch.ones(1)),
+    "another shape": lambda state: state["model"].update({"head.out.bias": torch.ones(3)}),
+    "another type": lambda state: state["model"].update(
+        {"head.out.bias": torch.ones(1, dtype=torch.float64)}
+    ),
+    "no tensor": lambda state: state["model"].update({"head.out.bias": 1.0}),
+    "no model": lambda state: state.update(model=None),
+    "no progress": lambda state: state.update(progress=None),
+    "a field less": lambda state: state["progress"].pop("best_epoch"),
+    "a best epoch to come": lambda state: state["progress"].update(best_epoch=5),
+    "best weights of another model": lambda state: state["progress"].update(
+        best_weights={"a": torch.ones(1)}
+    ),
+    "a loss that is none": lambda state: state["progress"].update(best_validation_loss=float("nan")),
+    "a group less": lambda state: state["optimizer"]["param_groups"].pop(),
+    "moments of another shape": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.ones(7)),
+    "a parameter more": lambda state: state["optimizer"]["state"].update(
+        {99: {}, 98: {"exp_avg": torch.ones(2)}}
+    ),
+    "no optimiser": lambda state: state.update(optimizer={}),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_sound_file_that_does_not_fit_is_nothing_and_changes_nothing(
+    edit: str, saved: Path, tmp_path: Path
+) -> None:
+    edited(saved, tmp_path, EDITS[edit])
+    model, optimizer = fresh(2)
+
+    assert load_last(tmp_path, SPEC, model, optimizer) == Progress()
+    assert whole(model, optimizer) == whole(*fresh(2))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"text", b"<html>"])
+def test_a_file_of_another_kind_is_nothing(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / LAST).write_bytes(content)
+
+    assert load_last(tmp_path, SPEC, *fresh(2)) == Progress()
+    assert load_last(tmp_path / "nowhere", SPEC, *fresh(2)) == Progress()
+    assert load_last(None, replace(SPEC, seed=4), *fresh(2)) == Progress()
+
+
+def test_best_weights_with_a_flipped_bit_are_refused(saved: Path, tmp_path: Path) -> None:
+    content, stored = (saved / BEST).read_bytes(), fresh(1)[0].state_dict()
+    load_best(saved / BEST, fresh(2)[0])
+    refused = 0
+    for place in np.random.default_rng(0).integers(8 * len(content), size=60):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << (place % 8)
+        (tmp_path / BEST).write_bytes(damaged)
+        model, _ = fresh(2)
+        try:
+            load_best(tmp_path / BEST, model)
+        except CheckpointError:
+            refused += 1
+            continue
+        assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items()), place
+    assert refused > 40

@@ -1,0 +1,299 @@
+"""Values become words at the edge, in two languages with the same keys, and no word is ever read back."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Formatter
+from typing import Any, get_args
+
+import pytest
+from rich.console import Console
+from small_study import NAME, Place, small_spec
+
+from hpo.analysis.matters import Mattering
+from hpo.analysis.values import Against, NoteKind
+from hpo.analysis.zones import Standing
+from hpo.cli.app import main
+from hpo.confirm.verdicts import Doubt, Finding
+from hpo.report.chinese import CHINESE
+from hpo.report.english import ENGLISH
+from hpo.report.figures.all import DRAWN
+from hpo.report.language import SPOKEN, Words
+from hpo.search_here import launch
+from hpo.storage import open_engine
+
+HPO = Path(__file__).resolve().parent.parent / "hpo"
+MODULES = sorted(path for path in HPO.rglob("*.py") if "migrations" not in path.parts)
+
+
+def fields(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
+
+
+def test_both_tables_have_the_same_keys() -> None:
+    assert ENGLISH.keys() - CHINESE.keys() == set()
+    assert CHINESE.keys() - ENGLISH.keys() == set()
+
+
+@pytest.mark.parametrize("key", sorted(ENGLISH))
+def test_a_sentence_has_the_same_parts_in_both_languages(key: str) -> None:
+    may_miss = {"n"} if key.endswith((".one", ".many")) else set()
+
+    assert fields(ENGLISH[key]) - may_miss == fields(CHINESE[key]) - may_miss
+
+
+@pytest.mark.parametrize("table", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_what_is_counted_can_be_one_and_many(table: Mapping[str, str]) -> None:
+    stems = {
+        key.removesuffix(".one").removesuffix(".many") for key in table if key.endswith((".one", ".many"))
+    }
+
+    assert {f"{stem}.{number}" for stem in stems for number in ("one", "many")} <= table.keys()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *([f"note.{kind.value}.{n}" for n in ("one", "many")] for kind in NoteKind),
+        *([f"figure.zone.{standing.value}"] for standing in Standing),
+        *([f"confirmed.choice.{finding.value}", f"verdict.{finding.value}"] for finding in Finding),
+        *([f"doubt.{doubt.value}"] for doubt in Doubt),
+        *([f"arm.{role}"] for role in ("choice", "luckiest", "from_scratch", "linear_probing", "trivial")),
+        *([f"answer.{against}"] for against in get_args(Against)),
+        *([f"caption.{name}"] for name in DRAWN),
+        ["matters.matters", "matters.does_not_matter", "matters.open"],
+    ],
+    ids=lambda keys: keys[0],
+)
+def test_every_value_of_the_core_has_its_words(keys: list[str]) -> None:
+    assert set(keys) <= ENGLISH.keys()
+    assert len(Mattering) == 3
+
+
+# --- keys that are said are in the table, and those in the table are said
+
+
+def said_in(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each key that a module says, up to its first computed part, and whether it is counted."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+            continue
+        if node.func.attr not in {"say", "count", "name"}:
+            continue
+        first = node.args[0]
+        for one in [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]:
+            if isinstance(one, ast.Constant) and isinstance(one.value, str):
+                dot = "." if node.func.attr == "name" else ""
+                yield one.value + dot, node.func.attr == "count"
+            elif isinstance(one, ast.JoinedStr) and isinstance(one.values[0], ast.Constant):
+                yield str(one.values[0].value), node.func.attr == "count"
+
+
+SAID = {key for path in MODULES for key in said_in(path)}
+
+
+def test_whatever_is_said_is_in_the_table() -> None:
+    unknown = {
+        key
+        for key, is_counted in SAID
+        if not key.endswith(".") and (f"{key}.one" if is_counted else key) not in ENGLISH
+    }
+
+    said = {key for key in unknown if not any(known.startswith(key) for known in ENGLISH)}
+    assert {key for key in said if "." in key} == set()  # of text.count("@") we know nothing
+
+
+def test_whatever_is_in_the_table_is_said() -> None:
+    whole = {key for key, _ in SAID if not key.endswith(".")}
+    begins = tuple(key for key, _ in SAID if key.endswith("."))
+    stems = {key: key.removesuffix(".one").removesuffix(".many") for key in ENGLISH}
+
+    assert [key for key, stem in stems.items() if stem not in whole and not key.startswith(begins)] == []
+
+
+# --- no module reads a sentence
+
+READING = {
+    "startswith",
+    "endswith",
+    "replace",
+    "removeprefix",
+    "removesuffix",
+    "partition",
+    "rpartition",
+    "split",
+    "find",
+}
+MACHINES = {
+    # what is read here was written by machines or typed by a person: formats, no sentences
+    ("dashboard/login.py", "*"),
+    ("dashboard/door.py", "*"),
+    ("dashboard/answer_page.py", "/answer"),
+    ("dashboard/answer_page.py", "/answer/"),
+    ("dashboard/answering.py", "*"),
+    ("diary/file.py", "*"),
+    ("fleet/seats.py", "*"),
+    ("storage/schema.py", "*"),
+    ("storage/__init__.py", "*"),
+    ("storage/mounts.py", "*"),
+    ("search_here.py", "re"),
+    ("study/yaml_lines.py", "*"),
+    ("report/page.py", "body.replace(f'src=\"{name}.png\"', f'src=\"data:image/svg+xml;base64,{inside}\"')"),
+    ("worker/__init__.py", "out of memory"),
+    ("worker/__init__.py", "can't allocate memory"),
+}
+
+
+def readings(source: str, *, is_core: bool) -> list[str]:
+    """Return each place of a module that reads a sentence: searches, cuts, compares or replaces words of one.
+
+    ``is_core``: where sentences are made or what they are made of, any rewriting of a text is one.
+    """
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    found = {told: None for node in ast.walk(tree) for told in _reading(node, set(), is_core=is_core)}
+    for scope in [tree, *functions]:
+        lines = _lines_of(scope)
+        found |= {told: None for node in ast.walk(scope) for told in _reading(node, lines, is_core=is_core)}
+    return list(found)
+
+
+def _lines_of(scope: ast.Module | ast.FunctionDef) -> set[str]:
+    """Return the names to which a scope's own statements give lines for a person."""
+    own = scope.body if isinstance(scope, ast.Module) else [scope]
+    nodes = [
+        node
+        for one in own
+        if isinstance(scope, ast.FunctionDef) or not _defines(one)
+        for node in ast.walk(one)
+    ]
+    return {
+        target.id
+        for node in nodes
+        if isinstance(node, ast.Assign) and _gives_lines(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _defines(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.ClassDef)
+
+
+def _gives_lines(node: ast.expr) -> bool:
+    """Return whether an expression is lines for a person: what ``..._lines`` and ``say`` return."""
+    if isinstance(node, ast.IfExp):
+        return _gives_lines(node.body) or _gives_lines(node.orelse)
+    name = node.func if isinstance(node, ast.Call) else None
+    text = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
+    return text.endswith(("_lines", "_words")) or text in {"say", "headline"}
+
+
+def _reading(node: ast.AST, lines: set[str], *, is_core: bool) -> Iterator[str]:
+    if isinstance(node, ast.Import) and any(name.name == "re" for name in node.names):
+        yield "re"
+    if isinstance(node, ast.Subscript):
+        of = node.value
+        if _gives_lines(of) or (isinstance(of, ast.Name) and of.id in lines):
+            yield ast.unparse(node)
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        texts = [one.value for one in sides if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        yield from (text for text in texts if " " in text and text not in get_args(Against))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in READING:
+        texts = [
+            one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        ]
+        yield from (text for text in texts if re.search(r"[A-Za-z\u4e00-\u9fff]{2}", text))
+        is_rewriting = node.func.attr == "replace" and len(node.args) > 1
+        if is_rewriting and is_core and not texts:
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "path", MODULES, ids=lambda path: path.relative_to(HPO).as_posix().removesuffix(".py")
+)
+def test_no_module_reads_a_sentence(path: Path) -> None:
+    place = path.relative_to(HPO).as_posix()
+    is_core = place.startswith(("report/", "analysis/", "reading/", "confirm/", "search/"))
+    allowed = {literal for module, literal in MACHINES if module == place}
+
+    found = readings(path.read_text(encoding="utf-8"), is_core=is_core)
+
+    assert [one for one in found if "*" not in allowed and one not in allowed] == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        'enough = "needs at least" not in " ".join(notes)',
+        'if words.startswith("cannot"):\n    pass',
+        'said = words.replace("told apart", "told apart from the default", 1)',
+        "lines = confirmation_lines(found)\nsaid = [lines[0], *lines[1 + arms :]]",
+        'kept = [line for line in lines if not line.startswith("published: ")]',
+        "import re",
+        "label = label.replace(english, chinese)",
+        'if headline(found) == "no better than a constant":\n    pass',
+        'first = words.say("answer.none")[:20]',
+    ],
+)
+def test_the_guard_sees_a_sentence_that_is_read(planted: str) -> None:
+    assert readings(planted, is_core=True) != []
+
+
+# --- and so rewording changes no answer
+
+
+@pytest.fixture
+def gibberish(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {
+        key: " ".join(["Xq", *(f"{{{name}}}" for name in sorted(fields(sentence), reverse=True))])
+        for key, sentence in ENGLISH.items()
+    }
+    monkeypatch.setitem(SPOKEN, "en", Words("en", table))  # type: ignore[arg-type]
+
+
+KNOWN = {"budget": {"trials": 60, "known_within": 30.0}, "pruner": {"kind": "none"}}
+TEXTS = {"notes", "statement", "storage", "differences", "files", "frozen_at", "scored_at"}
+
+
+def decided(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[Any]:
+    """Search until the ratio is known, report and compare; return all that was decided, without texts."""
+    folder.mkdir()
+    place = Place(folder)
+    launched = launch(
+        small_spec(**KNOWN),
+        place.url,
+        total=60,
+        workers=1,
+        settings=place.settings(),
+        console=Console(quiet=True),
+    )
+    outcomes: list[Any] = [launched.known_within, launched.findings.counts.finished]
+    out, storage = str(folder / "out"), ["--storage", place.url, "--json"]
+    for words in (["report", "--study", NAME, "--out", out], ["compare", NAME, NAME]):
+        assert main([*words, *storage]) == 0
+        outcomes.append(_values(json.loads(capsys.readouterr().out)))
+    engine = open_engine(place.url)
+    engine.dispose()
+    outcomes.append([(row.slot, row.config, row.value) for row in place.slots()])
+    return outcomes
+
+
+def _values(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _values(value) for key, value in found.items() if key not in TEXTS}
+    return [_values(value) for value in found] if isinstance(found, list) else found
+
+
+def test_rewording_changes_no_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    worded = decided(tmp_path / "worded", capsys)
+    request.getfixturevalue("gibberish")
+
+    assert decided(tmp_path / "gibberish", capsys) == worded
