@@ -229,13 +229,9 @@ def _pages(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Sequenc
 
 
 def _own_key(table: sa.Table) -> list[str]:
-    """Return the columns that number a table's rows and mean nothing else."""
-    return [column.name for column in table.primary_key if column.name.endswith("_id") and _is_serial(table)]
-
-
-def _is_serial(table: sa.Table) -> bool:
-    keys = list(table.primary_key)
-    return len(keys) == 1 and keys[0].name not in {"study_id", "trial_id"}
+    """Return the column that numbers a table's rows and means nothing else, if it has one."""
+    keys = [column.name for column in table.primary_key]
+    return keys if len(keys) == 1 and keys[0] not in {"study_id", "trial_id"} else []
 
 
 def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:

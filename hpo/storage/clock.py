@@ -40,8 +40,9 @@ class KernelClock:
 
     def _boot_time(self, up_s: float) -> float:
         if self._started_at is None or not 0 <= up_s - self._read_at < _READ_AGAIN_S:
-            text = self._stat.read_text(encoding="ascii") if self._is_shared else ""
-            self._started_at = float(text.partition("\nbtime ")[2].partition("\n")[0])
+            lines = self._stat.read_text(encoding="ascii").splitlines() if self._is_shared else []
+            rows = {row[0]: row[1] for row in map(str.split, lines) if len(row) > 1}
+            self._started_at = float(rows.get("btime", "0"))
             self._read_at = up_s
         return self._started_at
 
