@@ -43,6 +43,7 @@ from finetune.spec import (
     RunResult,
     RunSource,
     RunSpec,
+    Schedule,
     TestScores,
 )
 from finetune.tasks import LOSSES, METRIC_RANGES, TASKS, Task, find_task
@@ -90,6 +91,7 @@ __all__ = [
     "RunResult",
     "RunSource",
     "RunSpec",
+    "Schedule",
     "SettingError",
     "TASKS",
     "Task",

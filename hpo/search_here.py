@@ -24,7 +24,7 @@ from hpo.storage import open_engine
 from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
-from hpo.worker.progress import Display, Progress
+from hpo.worker.progress import Display, Progress, said_if_slow
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def launch(
     """
     spec = settled(spec, settings.data_dir)
     warm = warm_from(url, warm_start, spec)
-    name = open_study(url, spec, settings, total=total, warm=warm).name
+    with said_if_slow(f"{spec.name}: reading the data and the weights", console.print):
+        name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
     try:
         row = Ledger(engine).study(name)
@@ -75,7 +76,8 @@ def launch(
                 return before
         with Display(_progress(engine, row, counts, total), console) as display:
             run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
-        return Launched(_found(engine, name), total, did_nothing=False)
+        with said_if_slow(f"{name}: working out the answer", console.print):
+            return Launched(_found(engine, name), total, did_nothing=False)
     finally:
         engine.dispose()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
 import http.client
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -18,17 +22,24 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from bottle import Bottle
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.storages import RDBStorage
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._app import create_app
 from small_study import NAME, Place
-from web import TOKEN, Answer, ask, finished_study, served
+from web import TOKEN, Answer, ask, finished_study, running, served
 
-from hpo.dashboard import Access, PageKeeper, build, make_access
+from hpo.dashboard import Access, PageKeeper, build, check_token, listening, make_access, make_door
+from hpo.dashboard.door import WriteCheck
+from hpo.dashboard.kept import AnswerStore
+from hpo.dashboard.listening import listen
+from hpo.dashboard.login import IDLE_S, Sessions
 from hpo.dashboard.study_page import figure, note, write_study_page
 from hpo.errors import UsageError
 from hpo.reading.findings import find_out
+from hpo.report.answer import answer_lines
 from hpo.storage import open_engine, optuna_storage
 from hpo.storage.quick_storage import QuickStorage
 
@@ -71,6 +82,8 @@ def routes() -> list[tuple[str, str]]:
     app: Bottle = create_app(optuna.storages.InMemoryStorage())
     found = {(route.method, re.sub(r"<[^>]*>", "1", route.rule)) for route in app.routes}
     ours = {("GET", "/answer"), ("GET", f"/answer/{NAME}"), ("POST", "/login"), ("GET", "/nowhere")}
+    ours |= {("GET", path) for path in ("/live", f"/live/{NAME}", f"/study/{NAME}", "/own/hpo.js")}
+    ours |= {("GET", f"/study/{NAME}/ratio.svg"), ("POST", "/logout")}
     return sorted(found | ours)
 
 
@@ -151,7 +164,7 @@ def test_the_login_form_opens_a_session(public: WSGIApplication) -> None:
 def test_a_login_leads_to_no_other_site(public: WSGIApplication, further: str) -> None:
     form = f"token={TOKEN}&next={further}".encode()
 
-    assert ask(public, "/login", "POST", host="hpo.example", body=form).headers["location"] == "/dashboard"
+    assert ask(public, "/login", "POST", host="hpo.example", body=form).headers["location"] == "/"
 
 
 @pytest.mark.parametrize("cookie", ["hpo-8080=", "hpo-8080=guess", f"hpo-8080={TOKEN}", '"', "=;=,\x00"])
@@ -164,8 +177,59 @@ def test_guesses_are_slowed_down_and_sessions_go_on(public: WSGIApplication) -> 
     guesses = [ask(public, "/api/studies", host="hpo.example", **bearer(f"guess {n}")) for n in range(11)]
 
     assert [guess.status for guess in guesses] == [401] * 10 + [429]
-    assert ask(public, "/", host="hpo.example", **bearer()).status == 429
     assert ask(public, "/api/studies", host="hpo.example", cookie=session).status == 200
+
+
+def test_the_guesses_of_one_lock_out_nobody_who_shares_the_address(public: WSGIApplication) -> None:
+    """Behind a proxy everybody has the proxy's address."""
+    for number in range(20):
+        ask(public, "/api/studies", host="hpo.example", **bearer(f"guess {number}"))
+
+    assert ask(public, "/api/studies", host="hpo.example", **bearer()).status == 200
+    assert ask(public, f"/?token={TOKEN}", host="hpo.example").status == 303
+
+
+def test_whoever_logs_out_has_to_log_in_again(public: WSGIApplication) -> None:
+    session = cookie_of(ask(public, f"/?token={TOKEN}", host="hpo.example"))
+    left = ask(public, "/logout", "POST", host="hpo.example", cookie=session)
+
+    assert (left.status, left.headers["location"]) == (303, "/")
+    assert "Max-Age=0" in left.headers["set-cookie"]
+    assert ask(public, "/api/studies", host="hpo.example", cookie=session).status == 401
+    assert ask(public, "/logout", "POST", host="hpo.example").status == 401
+
+
+@pytest.mark.parametrize(
+    ("waits", "is_open"),
+    [([IDLE_S - 1], True), ([IDLE_S + 1], False), ([IDLE_S - 1] * 6, True), ([IDLE_S - 1] * 8, False)],
+)
+def test_a_session_ends_after_a_day_without_a_request_and_after_a_week(
+    waits: list[float], is_open: bool
+) -> None:
+    now = [0.0]
+    sessions = Sessions(clock=lambda: now[0])
+    name = sessions.open()
+    for wait in waits:
+        now[0] += wait
+        found = sessions.is_open(name)
+
+    assert found is is_open
+
+
+@pytest.mark.parametrize("behind_tls", [True, False])
+def test_behind_tls_cookies_go_over_nothing_else(place: Place, engine: sa.Engine, behind_tls: bool) -> None:
+    access = make_access("0.0.0.0", 8080, ["hpo.example"], allow_writes=False, behind_tls=behind_tls)
+    answer = ask(build(place.url, engine, access), f"/?token={access.token}", host="hpo.example")
+
+    assert ("Secure" in answer.headers["set-cookie"].split("; ")) is behind_tls
+    assert access.address(8080).startswith(
+        "https://hpo.example/" if behind_tls else "http://hpo.example:8080/"
+    )
+
+
+def test_behind_tls_wants_the_name_of_the_proxy() -> None:
+    with pytest.raises(UsageError, match="--allowed-host"):
+        make_access("0.0.0.0", 8080, [], allow_writes=False, behind_tls=True)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +274,34 @@ def test_a_short_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         make_access("0.0.0.0", 8080, [], allow_writes=False)
 
 
+@pytest.mark.parametrize(
+    "token",
+    [
+        "a" * 24,
+        "1234567890123456",
+        "abcdefghijklmnopqrst",
+        "Password-of-the-lab-7",
+        "ab" * 12,
+        "tøken-of-sixteen-s",
+    ],
+)
+def test_a_token_that_is_tried_among_the_first_is_refused(
+    monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HPO_DASHBOARD_TOKEN", token)
+
+    with pytest.raises(UsageError, match="openssl"):
+        make_access("0.0.0.0", 8080, [], allow_writes=False)
+
+
+@given(st.binary(min_size=8, max_size=32))
+def test_random_tokens_pass(random: bytes) -> None:
+    digest = hashlib.sha256(random).hexdigest()
+
+    check_token(digest)
+    check_token(base64.urlsafe_b64encode(bytes.fromhex(digest)).decode()[:24])
+
+
 # --- what may be written
 
 
@@ -235,12 +327,128 @@ def test_with_writes_a_page_of_ours_may_write_and_another_may_not(own_place: Pla
     assert get_note(optuna.load_study(study_name=NAME, storage=own_place.url)) == "by hand"
 
 
-@pytest.mark.parametrize("path", ["/api/studies/1/rename", "/api/trials/1/tell", "/api/studies/1/1/skip"])
-def test_even_with_writes_results_are_the_ledgers(place: Place, engine: sa.Engine, path: str) -> None:
-    app = build(place.url, engine, Access(allow_writes=True))
-    body = json.dumps({"state": "complete", "values": [0.0], "dst_study_name": "other"}).encode()
+WRITABLE = [
+    ("PUT", "/api/studies/1/note"),
+    ("PUT", "/api/studies/1/1/note"),
+    ("DELETE", "/api/studies/1"),
+    ("POST", "/api/artifacts/1"),
+    ("POST", "/api/artifacts/1/1"),
+    ("DELETE", "/api/artifacts/1/1"),
+    ("DELETE", "/api/artifacts/1/1/1"),
+]
 
-    assert ask(app, path, "POST", body=body).status == 403
+
+def is_passed_on(method: str, path: str) -> bool:
+    """Whether a write comes to the dashboard itself."""
+    passed = []
+
+    def app(environ: object, start_response: Callable[..., object]) -> list[bytes]:
+        passed.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    ask(WriteCheck(app, allow_writes=True), path, method)  # type: ignore[arg-type]  # a smaller start_response
+    return bool(passed)
+
+
+def test_even_with_writes_only_notes_files_and_a_studys_end_are_written() -> None:
+    writes = [(method, path) for method, path in routes() if method not in {"GET", "HEAD"}]
+
+    assert {(method, path) for method, path in writes if is_passed_on(method, path)} == set(WRITABLE)
+
+
+@pytest.mark.parametrize("path", ["/api/studies/1/rename", "/api/trials/1/tell", "/api/studies/1/1/skip"])
+@pytest.mark.parametrize("end", ["", "/", "//", "///"])
+@pytest.mark.parametrize("one", ["1", "\u0661", "\u0967", "\uff11", "01", "+1", "%31"])
+def test_no_spelling_of_an_address_reaches_the_ledgers_rows(path: str, end: str, one: str) -> None:
+    spelt = (path.replace("1", one) + end).encode().decode("latin-1")  # as a server hands it on
+
+    assert not is_passed_on("POST", spelt)
+
+
+@given(st.sampled_from(["POST", "PUT", "DELETE", "PATCH"]), st.text(max_size=30))
+def test_whatever_else_is_asked_for_with_writes_stays_outside(method: str, path: str) -> None:
+    assert not is_passed_on(method, f"/api/{path}".replace("?", "")) or any(
+        re.fullmatch(rule.replace("1", "[0-9]+"), f"/api/{path}".rstrip("/")) for _, rule in WRITABLE
+    )
+
+
+# --- how much a stranger may take
+
+
+@pytest.fixture
+def port(place: Place, engine: sa.Engine) -> Iterator[int]:
+    """A dashboard for everybody that listens on loopback; its port."""
+    access = Access("0.0.0.0", token=TOKEN, allowed_hosts=("hpo.example",), allow_writes=True)
+    door = make_door(place.url, engine, access)
+    with running(listen(door.app, "127.0.0.1", 0, door.may_write)) as found:
+        yield found
+
+
+def knock(port: int, head: str, body: bytes = b"") -> bytes:
+    """Send a request as it is and return the status line."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + body)
+        return connection.makefile("rb").readline()
+
+
+def test_a_stranger_sends_no_more_than_a_login_form(port: int) -> None:
+    head = "POST /login HTTP/1.1\nHost: hpo.example\n"
+    big = knock(port, f"{head}Content-Length: 5000\n\n", b"x" * 5000)
+    chunked = knock(port, f"{head}Transfer-Encoding: chunked\n\n", b"1388\r\n" + b"x" * 5000 + b"\r\n")
+    small = knock(port, f"{head}Content-Length: 7\n\n", b"token=x")
+
+    assert (big.split()[1], chunked.split()[1], small.split()[1]) == (b"413", b"413", b"401")
+
+
+def test_who_has_the_token_may_send_a_file(port: int) -> None:
+    head = f"PUT /api/studies/1/note HTTP/1.1\nHost: hpo.example\nAuthorization: Bearer {TOKEN}\n"
+    body = json.dumps({"body": "n" * 20_000, "version": 99}).encode()
+
+    status = knock(port, f"{head}Content-Type: application/json\nContent-Length: {len(body)}\n\n", body)
+
+    assert status.split()[1] not in {b"413", b"401", b"403"}
+
+
+def test_open_connections_and_unfinished_bodies_keep_nobody_out(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in range(206):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            if number >= 200:
+                connection.sendall(
+                    b"POST /login HTTP/1.1\r\nHost: hpo.example\r\nContent-Length: 4000\r\n\r\nx"
+                )
+        answers = [
+            knock(port, f"GET /api/studies HTTP/1.0\nHost: hpo.example\nAuthorization: Bearer {TOKEN}\n\n")
+            for _ in range(10)
+        ]
+
+    assert {answer.split()[1] for answer in answers} == {b"200"}
+
+
+def test_a_request_that_trickles_in_is_cut_off(
+    place: Place, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "REQUEST_S", 1)
+    access = Access("0.0.0.0", token=TOKEN, allowed_hosts=("hpo.example",))
+    door = make_door(place.url, engine, access)
+    cut = False
+    with (
+        running(listen(door.app, "127.0.0.1", 0, door.may_write)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.settimeout(0.2)
+        for _ in range(100):
+            with contextlib.suppress(TimeoutError):
+                try:
+                    connection.sendall(b"G")
+                    cut = connection.recv(1) == b""
+                except ConnectionError:
+                    cut = True
+            if cut:
+                break
+
+    assert cut
 
 
 def test_with_writes_a_study_can_be_deleted_and_made_anew(own_place: Place) -> None:
@@ -470,3 +678,107 @@ def test_a_port_that_is_taken_is_told_in_one_line(place: Place, private: WSGIApp
     assert server.returncode == 2
     assert said.startswith(f"error: cannot listen on 127.0.0.1 port {port}")
     assert said.count("\n") == 1
+
+
+# --- our own pages
+
+
+@pytest.fixture(scope="module")
+def answered(place: Place, engine: sa.Engine) -> WSGIApplication:
+    """The dashboard after its thread has worked out the answers."""
+    answers = AnswerStore(engine)
+    PageKeeper(engine, answers).refresh()
+    return make_door(place.url, engine, Access(), answers=answers).app
+
+
+def test_the_front_page_has_a_card_for_each_study_with_what_is_as_good(answered: WSGIApplication) -> None:
+    (card,) = ask(answered, "/live?lang=en").json["studies"]
+
+    assert (card["name"], card["state"], card["finished"], card["total"]) == (NAME, "done", 12, 12)
+    assert card["good"]
+    page = ask(answered, "/", accept="text/html")
+    assert page.status == 200
+    assert f'"name":"{NAME}"'.encode() in page.body
+
+
+def test_a_study_shows_its_answer_first_and_the_same_as_the_command_line(
+    answered: WSGIApplication, place: Place, engine: sa.Engine
+) -> None:
+    found = ask(answered, f"/live/{NAME}?lang=en").json
+
+    assert found["answer"] == answer_lines(find_out(engine, NAME))
+    assert {trial["number"] for trial in found["trials"]} == set(range(12))
+    assert {curve["number"] for curve in found["curves"]} == set(range(12))
+    assert b"<svg" in ask(answered, f"/study/{NAME}/ratio.svg").body
+
+
+def test_before_an_answer_is_worked_out_the_page_says_so(private: WSGIApplication) -> None:
+    found = ask(private, f"/live/{NAME}?lang=en").json
+
+    assert found["answer"] == ["The answer is being worked out."]
+    assert ask(private, f"/study/{NAME}/ratio.svg").status == 404
+
+
+def test_pages_speak_the_readers_language(answered: WSGIApplication) -> None:
+    english, chinese = (ask(answered, f"/live/{NAME}?lang={language}").json for language in ("en", "zh"))
+    preferred = ask(answered, f"/live/{NAME}", accept_language="zh-CN,zh;q=0.9").json
+
+    assert chinese["answer"] != english["answer"]
+    assert preferred == chinese
+    assert 'lang="zh-Hans"' in ask(answered, f"/study/{NAME}?lang=zh").body.decode()
+
+
+def test_what_has_not_changed_is_not_sent_again(answered: WSGIApplication) -> None:
+    first = ask(answered, f"/live/{NAME}")
+    again = ask(answered, f"/live/{NAME}", if_none_match=first.headers["etag"])
+
+    assert (again.status, again.raw) == (304, b"")
+
+
+def test_a_study_that_is_not_there_is_told(answered: WSGIApplication) -> None:
+    assert ask(answered, "/study/none").status == 404
+    assert ask(answered, "/live/none").status == 404
+    assert ask(answered, "/study/none/ratio.svg").status == 404
+
+
+@pytest.mark.parametrize("path", ["/", f"/study/{NAME}", f"/study/{NAME}/ratio.svg", "/live", "/own/hpo.js"])
+def test_our_pages_load_nothing_from_elsewhere_and_run_no_script_in_them(
+    answered: WSGIApplication, path: str
+) -> None:
+    answer = ask(answered, path)
+    policy = answer.headers["content-security-policy"]
+
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(rb"(src|href)=\"(https?:)?//", answer.body)
+
+
+def test_a_title_of_a_study_is_a_text_and_no_script(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.open(2, title="</script><script>alert(1)</script>")
+    engine = open_engine(place.url)
+    app = build(place.url, engine, Access())
+    pages = [ask(app, path).body for path in ("/", f"/study/{NAME}")]
+    engine.dispose()
+
+    assert all(b"<script>alert" not in page for page in pages)
+
+
+@pytest.mark.parametrize("allow_writes", [True, False])
+def test_optunas_pages_hide_what_is_refused(place: Place, engine: sa.Engine, allow_writes: bool) -> None:
+    app = build(place.url, engine, Access(allow_writes=allow_writes))
+    style = ask(app, "/own/optuna.css").body.decode()
+    page = ask(app, "/dashboard/studies/1")
+
+    assert b"/own/optuna.css" in page.body
+    assert "rename study" in style
+    assert ("delete study" in style) is not allow_writes
+
+
+def test_optunas_pages_name_the_objective(own_place: Place) -> None:
+    engine = open_engine(own_place.url)
+    write_study_page(engine, find_out(engine, NAME))
+    engine.dispose()
+
+    study = optuna.load_study(study_name=NAME, storage=own_place.url)
+    assert study.metric_names == ["validation MAE (breaths/min)"]

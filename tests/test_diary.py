@@ -15,6 +15,7 @@ from hpo.cli.app import main
 from hpo.diary import find_or_open
 from hpo.diary.file import read_diary
 from hpo.errors import UsageError
+from hpo.reading.activity import throughput
 from hpo.reading.findings import find_out
 from hpo.report.answer import answer_lines
 from hpo.report.told import to_json
@@ -47,7 +48,8 @@ def test_each_row_says_what_became_of_it(place: Place, capsys: pytest.CaptureFix
     assert bring(place, DIARY) == 0
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "line 2: imported, trial 4: lr 0.0001, backbone_lr 2e-05, l1, validation mae 2.61"
+    told = "line 2: imported, trial 4: lr 0.0001, backbone_lr 2e-05, l1, validation mae 2.61"
+    assert lines[0] == f"{told} (kept as test figures: mae 1.9)"
     assert lines[1].startswith("line 3: to try, trial 5: lr 0.001, backbone_lr 5e-05, l1; only test metrics")
     assert lines[2].startswith("line 4: already there, trial 0: lr 0.0001, backbone_lr 1e-05, mse")
     assert lines[3].startswith(f"{NAME}: 1 imported, 1 to try, 1 already there")
@@ -78,6 +80,18 @@ def test_an_imported_trial_is_marked_in_the_tables_and_in_the_answer(place: Plac
     assert list(findings.trials["origin"]).count("imported") == 1
     assert to_json(findings, place.url)["imported"] == 1
     assert "1 of 1 finished trials was imported, not measured here" in "\n".join(answer_lines(findings))
+
+
+def test_test_figures_are_kept_as_such_and_imported_runs_are_no_speed(place: Place) -> None:
+    bring(place, DIARY)
+
+    study = optuna.load_study(study_name=NAME, storage=place.url)
+    assert study.user_attrs["imported_test:4"] == {"source": "runs.csv:2", "test": {"mae": 1.9}}
+    assert study.user_attrs["imported_test:5"]["test"] == {"mae": 1.87}
+    engine = open_engine(place.url)
+    pace = throughput(engine, place.ledger().study(NAME).study_id)
+    engine.dispose()
+    assert (pace.trials_per_hour, pace.epochs_per_hour) == (0, 0)
 
 
 def test_a_row_with_test_metrics_only_is_run_like_any_known_configuration(place: Place) -> None:

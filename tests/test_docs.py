@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +114,25 @@ def test_the_example_study_of_the_documentation_is_one() -> None:
     assert spec is not None, faults
 
 
+def test_the_study_of_the_readme_is_one() -> None:
+    from hpo.study import parse_spec
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"^    name: my_rr\n(?:    .*\n)+", text, re.MULTILINE)
+    assert example is not None
+
+    spec, faults = parse_spec(textwrap.dedent(example[0]))
+
+    assert spec is not None, faults
+
+
+def test_the_picture_of_the_readme_is_there_and_light() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"!\[[^]]{20,}\]\(([^)]+)\)", text)
+
+    assert (ROOT / picture).stat().st_size < 200_000
+
+
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [package for extra in project["optional-dependencies"].values() for package in extra]
@@ -172,3 +193,32 @@ def test_every_file_that_a_page_names_is_there(paper: str) -> None:
     )
 
     assert [name for name in named if not NOT_FILES.search(name) and not (ROOT / name).exists()] == []
+
+
+MOST_FILES, MOST_LINES = 30, 2500
+
+
+def definitions(file: Path) -> dict[str, int]:
+    """Return the lines of each function, class and method of a file, by name."""
+    found: dict[str, int] = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = (node.end_lineno or 0) - node.lineno + 1
+        for part in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(part, ast.FunctionDef):
+                found[f"{node.name}.{part.name}"] = (part.end_lineno or 0) - part.lineno + 1
+    return found
+
+
+def test_the_way_of_one_trial_is_short_and_there() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## The files of one trial")[2]
+    rows = re.findall(r"^\|[^|]*\| `([^`]+\.py)` \| (.+) \|$", text, re.MULTILINE)
+    lines = {
+        f"{file}: {name}": definitions(ROOT / file).get(name, 0)
+        for file, names in rows
+        for name in re.findall(r"`([^`]+)`", names)
+    }
+
+    assert [name for name, count in lines.items() if not count] == []
+    assert 20 < len({file for file, _ in rows}) <= MOST_FILES
+    assert 1000 < sum(lines.values()) <= MOST_LINES

@@ -85,7 +85,13 @@ def ask(
 @contextmanager
 def served(app: WSGIApplication) -> Iterator[int]:
     """Serve the application on loopback; gives its port."""
-    server = waitress.server.create_server(app, host="127.0.0.1", port=0, threads=4)
+    with running(waitress.server.create_server(app, host="127.0.0.1", port=0, threads=4)) as port:
+        yield port
+
+
+@contextmanager
+def running(server: Any) -> Iterator[int]:
+    """Run a server of waitress in a thread; gives its port."""
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield server.effective_port

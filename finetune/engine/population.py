@@ -17,6 +17,7 @@ import torch
 
 from finetune.engine.device_data import DeviceData
 from finetune.engine.loop import Member, end_epoch, fine_tune, open_member, result_of, settle, train_epoch
+from finetune.engine.recipe import is_plain
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
@@ -109,6 +110,12 @@ def _shape(spec: RunSpec) -> tuple[object, ...]:
 
 def check_stackable(member: Member, slots: int) -> None:
     """Raise :class:`SettingError` unless the member can be one of several."""
+    if not is_plain(member.run.spec.recipe):
+        raise SettingError(
+            f"slots {slots} with a recipe of schedules, layers or the head alone",
+            "1: such runs train one at a time",
+            "use --slots 1",
+        )
     if not is_stackable(member.model):
         name = member.run.spec.backbone.name
         raise SettingError(
@@ -124,6 +131,8 @@ def choose_slots(spec: RunSpec, load: LoadInputs, device: torch.device) -> int:
     On the CPU: one, where stacking gains nothing, but :data:`CPU_HEADS` cached heads. On a GPU: the smallest
     number whose cost per member is within 10 % of the best, by timing a few steps.
     """
+    if not is_plain(spec.recipe):
+        return 1
     if device.type == "cpu":
         return CPU_HEADS if spec.mode == "linear_probing_cached" else 1
     data = _few_steps(load(spec), spec)

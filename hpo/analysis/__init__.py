@@ -14,12 +14,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3
 
 from hpo.analysis.box import Box, Floats, Lattice, SearchSpace
 from hpo.analysis.choice import Places, chosen_places
-from hpo.analysis.evidence import MIN_MODEL, Evidence, classify, gather, has_folds, points_of, thinned
-from hpo.analysis.fitting import ModelFit, model_fit
-from hpo.analysis.landscape import draw_landscapes
-from hpo.analysis.matters import matters_of
-from hpo.analysis.noise import replicate_sd, shares
-from hpo.analysis.posterior import fit_surrogate
+from hpo.analysis.evidence import MIN_MODEL, Evidence, classify, gather, points_of
+from hpo.analysis.look import Look, by_rates
+from hpo.analysis.noise import shares
 from hpo.analysis.ratio import RatioCurve, ratio_curve, unknown_curve
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import (
@@ -33,7 +30,7 @@ from hpo.analysis.values import (
     NoteKind,
     RateMap,
 )
-from hpo.analysis.zones import WorthSource
+from hpo.analysis.zones import Standing, Zone, Zones
 from hpo.study.setting import HasSetting
 
 if TYPE_CHECKING:  # a worker, which needs the model but has no tables, starts without pandas
@@ -42,12 +39,7 @@ if TYPE_CHECKING:  # a worker, which needs the model but has no tables, starts w
 MIN_COMPLETE = 10
 """Complete trials below which no ratio is called identified (chosen by us: two for each coefficient of
 the surrogate's trend)."""
-MAX_MODEL = 400
-"""Trials in the model; of more, those where a first model expects the lowest losses, and a quarter spread
-over the others. Time grows with the cube."""
 MIN_RATIOS = 3
-MIN_REPLICATES = 8
-"""Degrees of freedom from which the replicates' standard deviation is reported instead of the model's."""
 
 
 def answer(
@@ -145,73 +137,48 @@ def _modelled(
     baseline: HasSetting | None,
     worth: float | None,
 ) -> Answer:
-    """Return the answer of the model; of few complete trials only a choice among them."""
+    """Return the answer of the model; of few trials, or where it does not fit, only a tried configuration."""
     assert bare.best is not None
-    evidence, surrogate = _fit(gather(trials, curves, box), box)
-    lattice = Lattice.of(box)
-    mean, draws = draw_landscapes(surrogate, lattice, np.random.default_rng(1))
-    noise = _noise(surrogate, trials, lattice, mean)
-    assert noise.seed_sd is not None
-    complete = evidence.extra == 0
-    left_out, sd = surrogate.leave_one_out()
-    error = (evidence.y - left_out)[complete]
-    fit = model_fit(error, sd[complete], None)
-    found = replace(bare, noise=noise, fit=fit, diagnostics=_diagnostics(fit, error, evidence.y[complete]))
+    look = Look.at(gather(trials, curves, box), box, trials, worth)
     is_enough = bare.trials["complete"] >= MIN_COMPLETE
-    if is_enough:
-        source = WorthSource.SEED_SD if worth is None else WorthSource.STUDY
-        worth = noise.seed_sd if worth is None else worth
-        found = _with_zones(found, lattice, evidence, mean, draws, (worth, source))
+    if is_enough and not look.fit.fits:
+        look = Look.at(look.evidence, box, trials, worth, effort=2)
+    found = replace(bare, noise=look.noise, fit=look.fit, diagnostics=look.diagnostics())
+    if is_enough and look.fit.fits:
+        found = _with_zones(found, look)
+    elif is_enough:
+        alone = Zones((Zone(*box.ratio, Standing.OPEN),), *look.worth)
+        found = replace(found, zones=alone, notes=(*found.notes, Note(NoteKind.DOES_NOT_FIT)))
     else:
-        found = replace(found, noise=replace(noise, shares={}))
-    places = chosen_places(lattice, mean, evidence, surrogate, from_model=is_enough)
-    return _with_choice(found, surrogate, evidence, box, places, trials, baseline)
+        found = replace(found, noise=replace(found.noise, shares={}))
+    from_model = is_enough and look.fit.fits
+    places = chosen_places(look.lattice, look.mean, look.evidence, look.surrogate, from_model=from_model)
+    return _with_choice(found, look, places, trials, baseline)
 
 
-def _with_zones(
-    found: Answer,
-    lattice: Lattice,
-    evidence: Evidence,
-    mean: Floats,
-    draws: Floats,
-    worth: tuple[float, WorthSource],
-) -> Answer:
-    """Return the answer with what enough trials say of the axes: zones, what matters, the curve, the map."""
-    losses = evidence.scale.expand(draws)
-    matters = matters_of(lattice, np.where(np.isfinite(draws), losses, np.inf), *worth)
-    enough = not found.has(NoteKind.FEW_RATIOS)
+def _with_zones(found: Answer, look: Look) -> Answer:
+    """Return the answer with what a model that fits says of the axes: zones, what matters, curve, map."""
+    zones = look.matters["ratio"].zones
+    curve = ratio_curve(look.lattice, look.mean, look.draws)
+    perhaps_good = zones.decades(Standing.AS_GOOD) + zones.decades(Standing.OPEN)
+    is_narrow = perhaps_good <= 0.5 * look.lattice.box.narrower_decades
+    identified = curve.identified and is_narrow and not found.has(NoteKind.FEW_RATIOS)
     return replace(
         found,
-        curve=_in_losses(ratio_curve(lattice, mean, draws), evidence, enough=enough),
-        rates=_rate_map(lattice, mean, evidence),
-        matters=matters,
-        zones=matters["ratio"].zones,
-    )
-
-
-def _fit(evidence: Evidence, box: Box) -> tuple[Evidence, Surrogate]:
-    """Return the surrogate and the evidence that it rests on: of many trials, those that matter."""
-    if len(evidence.y) > MAX_MODEL:
-        sample = np.random.default_rng(3).permutation(len(evidence.y))[: MAX_MODEL // 2]
-        _, first = _fit(evidence.rows(np.sort(sample)), box)
-        evidence = thinned(evidence, first.posterior(evidence.x)[0], MAX_MODEL)
-    return evidence, fit_surrogate(
-        evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups
+        curve=_in_losses(replace(curve, identified=identified), look.evidence),
+        rates=_rate_map(look.lattice, look.mean, look.evidence),
+        matters=look.matters,
+        zones=zones,
     )
 
 
 def _with_choice(
-    found: Answer,
-    surrogate: Surrogate,
-    evidence: Evidence,
-    box: Box,
-    places: Places,
-    trials: pd.DataFrame,
-    baseline: HasSetting | None,
+    found: Answer, look: Look, places: Places, trials: pd.DataFrame, baseline: HasSetting | None
 ) -> Answer:
     """Return the answer with the choice, beside the default, a constant and the luckiest trial."""
     assert found.best is not None
     assert found.noise.seed_sd is not None
+    surrogate, evidence, box = look.surrogate, look.evidence, look.lattice.box
     settings = [found.best, baseline or found.best]
     asked = np.concatenate([places.choice[None], points_of(settings, box)])
     chosen, naive, default = _expected(surrogate, evidence, asked)
@@ -272,41 +239,13 @@ def _lead(surrogate: Surrogate, two: Floats) -> Against:
     return "beats" if low > 0 else "does not beat" if high < 0 else "cannot be told"
 
 
-def _noise(surrogate: Surrogate, trials: pd.DataFrame, lattice: Lattice, mean: Floats) -> Noise:
-    model, between = surrogate.noise_sd, surrogate.block_sd
-    by_fold = has_folds(trials)
-    if not by_fold:
-        model = float(np.hypot(model, between))  # blocks are seeds: their effect is the seed's
-    replicated, degrees = replicate_sd(trials)
-    by_model = replicated is None or degrees < MIN_REPLICATES
-    sources = {"seed": model**2} | ({"fold": between**2} if by_fold and between > 0 else {})
-    spread = shares(_by_rates(lattice, mean), sources)
-    return Noise(model if by_model else replicated, "model" if by_model else "replicates", degrees, spread)
-
-
-def _by_rates(lattice: Lattice, mean: Floats) -> Floats:
-    """Return the mean landscape (L, I, J) as (lr, backbone_lr, loss)."""
-    return np.moveaxis(lattice.on_box(mean), 0, 2)
-
-
 def _rate_map(lattice: Lattice, mean: Floats, evidence: Evidence) -> RateMap:
     """Return the mean landscape (L, I, J) over both rates, in units of the loss."""
-    lowest = _by_rates(lattice, mean).min(axis=2)
+    lowest = by_rates(lattice, mean).min(axis=2)
     return RateMap(lattice.lr, lattice.backbone_lr, evidence.scale.expand(lowest))
 
 
-def _in_losses(curve: RatioCurve, evidence: Evidence, *, enough: bool) -> RatioCurve:
-    """Return the curve in units of the loss; not identified when there were too few trials or ratios."""
+def _in_losses(curve: RatioCurve, evidence: Evidence) -> RatioCurve:
+    """Return the curve in units of the loss."""
     mean, low, high = (evidence.scale.expand(values) for values in (curve.mean, curve.low, curve.high))
-    return replace(curve, mean=mean, low=low, high=high, identified=curve.identified and enough)
-
-
-def _diagnostics(fit: ModelFit, error: Floats, observed: Floats) -> dict[str, float | None]:
-    """Return how well each complete trial is foretold from all others, on the surrogate's scale."""
-    spread, squares = float(np.var(observed)), float(np.mean(error**2))
-    return {
-        "leave_one_out_rmse": float(np.sqrt(squares)),
-        "leave_one_out_r2": 1 - squares / spread if spread > 0 else None,
-        "within_95": fit.within_95,
-        "standardised_rms": fit.standardised_rms,
-    }
+    return replace(curve, mean=mean, low=low, high=high)

@@ -1,15 +1,19 @@
 """The shape that expected validation loss has over log rates: one basin, steep or flat, open or saturating.
 
     m(x) = A psi(q),  psi(q) = s / kappa ((1 + q / s)^kappa - 1),  s = 1 - kappa,
-    q = (a^2 - 2 r a b + b^2) / (1 - r^2),  a = (log lr - c) / w,  b = (log ratio - c') / w'
+    q = e^(-2 omega_l) sum_k (d_k / w_k)^2,  d = (a, b, a - b, a + b),
+    a = log lr - c_lr - tau xi_l,  b = log backbone_lr - c_backbone_lr - tau xi'_l
 
-with the centre (c, c') moved a little by each loss. psi is the general robust loss (Barron 2019,
-arXiv 1701.03077): kappa = 1 a parabola, 0 a logarithm, below 0 a plateau, -inf 1 - exp(-q); near the
-bottom it is q for all of them. All logarithms of rates are to base 10. Parameters, in this order
-(P = 7 + 2 L, L losses):
+Each of the four directions d (lr, backbone_lr, the ratio, the product) may be the only one that matters: a
+ridge is a basin with one narrow width. Each loss l has a centre and a width of its own, shrunk to common ones
+(its level is the Gaussian process's). psi is the general robust loss (Barron 2019, arXiv 1701.03077):
+kappa = 1 a parabola, 0 a logarithm, below 0 a plateau, -inf 1 - exp(-q); near the bottom it is q for all of
+them. All logarithms of rates are to base 10. Parameters, in this order (P = 9 + 3 L, L losses):
 
-    log A, c_lr, c_backbone_lr (c' = c_lr - c_backbone_lr), log w, log w', atanh r, log s,
-    the shifts of c by each loss (L), the shifts of c' by each loss (L)
+    log A, c_lr, c_backbone_lr, v (4), log s, log tau, xi (L), xi' (L), omega (L)
+
+with log w = v + 2 log(1 + exp(2 (v - WIDE))): the upper part of v is stretched, so that a direction that does
+not matter at all is no rare thing.
 """
 
 from __future__ import annotations
@@ -21,37 +25,58 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-FIXED = 7
+FIXED = 9
+WIDE = 0.5
+"""v above which widths are stretched."""
+DIRECTIONS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+"""(4, 2) how lr and backbone_lr enter each direction."""
 
 
 @dataclass(frozen=True)
 class Bowl:
-    """One basin's quadratic form at points: what value and slopes share, each (n,) but the scalars."""
+    """One basin's quadratic form at points: what value and slopes share."""
 
     height: float
     kappa: float
-    tilt: float
-    a: Floats
-    b: Floats
+    tau: float
+    shifts: Floats
+    """(2, L) xi and xi'."""
+    stretch: Floats
+    """(4,) of log w by v."""
+    parts: Floats
+    """(4, n) each direction's part of q."""
     q: Floats
+    slope: Floats
+    """(2, n) of q by a and by b."""
     losses: NDArray[np.int64]
 
     @classmethod
     def of(cls, parameters: Floats, x: Floats) -> Bowl:
         """Return the bowl at points (n, 3): log10 lr, log10 ratio, index of the loss."""
         losses = x[:, 2].astype(np.int64)
-        count = (len(parameters) - FIXED) // 2
-        shift_lr, shift_ratio = parameters[FIXED : FIXED + count], parameters[FIXED + count :]
-        width_lr, width_ratio = np.exp(parameters[3:5])
-        tilt = float(np.tanh(parameters[5]))
-        a = (x[:, 0] - parameters[1] - shift_lr[losses]) / width_lr
-        b = (x[:, 1] - parameters[1] + parameters[2] - shift_ratio[losses]) / width_ratio
-        q = (a * a - 2 * tilt * a * b + b * b) / (1 - tilt**2)
-        return cls(float(np.exp(parameters[0])), 1 - float(np.exp(parameters[6])), tilt, a, b, q, losses)
+        own = parameters[FIXED:].reshape(3, -1)
+        tau = float(np.exp(parameters[8]))
+        centres = parameters[1:3, None] + tau * own[:2, losses]
+        offsets = np.stack([x[:, 0], x[:, 0] - x[:, 1]]) - centres
+        height = float(np.exp(parameters[0]))
+        scale = np.exp(-2 * own[2, losses])
+        distances = DIRECTIONS @ offsets
+        widths, stretch = _stretched(parameters[3:7])
+        precisions = np.exp(-2 * widths)[:, None] * scale
+        parts = precisions * distances**2
+        slope = 2 * DIRECTIONS.T @ (precisions * distances)
+        kappa = 1 - float(np.exp(parameters[7]))
+        return cls(height, kappa, tau, own[:2], stretch, parts, parts.sum(axis=0), slope, losses)
 
     def value(self) -> Floats:
         """Return m(x), shape (n,)."""
         return np.asarray(self.height * _psi(self.q, self.kappa))
+
+
+def _stretched(v: Floats) -> tuple[Floats, Floats]:
+    """Return log w and its derivative by v, (4,) each."""
+    above = 2 * (v - WIDE)
+    return v + 2 * np.logaddexp(0.0, above), 1 + 4 / (1 + np.exp(-above))
 
 
 def basin(parameters: Floats, x: Floats) -> Floats:
@@ -69,24 +94,19 @@ def basin_slopes(parameters: Floats, x: Floats) -> tuple[Floats, Floats]:
     """Return m(x) (n,) and its derivatives by the parameters (P, n)."""
     bowl = Bowl.of(parameters, x)
     value = bowl.value()
-    count = (len(parameters) - FIXED) // 2
-    width_lr, width_ratio = np.exp(parameters[3:5])
     rise = bowl.height * np.exp((bowl.kappa - 1) * np.log1p(bowl.q / (1 - bowl.kappa)))
-    room = 1 - bowl.tilt**2
-    by_a = rise * 2 * (bowl.a - bowl.tilt * bowl.b) / room
-    by_b = rise * 2 * (bowl.b - bowl.tilt * bowl.a) / room
-    here = (bowl.losses[None, :] == np.arange(count)[:, None]).astype(float)
+    by_centre = -rise * bowl.slope  # (2, n)
+    here = (bowl.losses[None, :] == np.arange(bowl.shifts.shape[1])[:, None]).astype(float)
     slopes = np.vstack(
         [
             value,
-            -by_a / width_lr - by_b / width_ratio,
-            by_b / width_ratio,
-            -by_a * bowl.a,
-            -by_b * bowl.b,
-            rise * 2 * (bowl.tilt * bowl.q - bowl.a * bowl.b),
+            by_centre,
+            -2 * rise * bowl.stretch[:, None] * bowl.parts,
             _by_shape(bowl),
-            here * (-by_a / width_lr),
-            here * (-by_b / width_ratio),
+            bowl.tau * np.sum(bowl.shifts[:, bowl.losses] * by_centre, axis=0),
+            bowl.tau * here * by_centre[0],
+            bowl.tau * here * by_centre[1],
+            here * (-2 * rise * bowl.q),
         ]
     )
     return value, slopes

@@ -5,16 +5,17 @@ Notation (shapes in brackets)
     y      (n,)    what was observed; `extra` (n,) is variance beyond the seed's (pruned, diverged), and
            `common` (n, q) what each of q errors, normal and common to all trials, does to it (pruned)
     h      (n,)    how bad the trial's neighbourhood is, 0 (best) to 1: the noise may grow with it
-    z      (8 + 7 + 2 L,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
+    u      (n, 2)  log10 lr and log10 backbone_lr, from the middle of the box: the noise may grow with them
+    z      (10 + 9 + 3 L,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
            first the kernel's: log s_loss, log s_bump, log l_lr, log l_ratio, logit rho, log sigma,
-           log s_group, growth; then the basin's (hpo/analysis/basin.py)
+           log s_group, growth, slope (2); then the basin's (hpo/analysis/basin.py)
     f(x)   = basin(x) + g(x), the expected loss;  g ~ GP(0, k)
     k(x, x') = LEVEL + s_loss^2 [l = l'] + s_bump^2 c(l, l') m(log lr / l_lr) m(log ratio / l_ratio)
     c(l, l') = rho + (1 - rho) [l = l'],  m the Matern-5/2 function (Rasmussen and Williams 2006, 4.17)
 
-The seed is noise (standard deviation sigma exp(growth h)). What the trials of a block (a validation fold, or
-a seed that returns) share is a random effect (standard deviation s_group exp(growth h)), so that a prediction
-is an average over blocks. Nothing is fixed at a best guess: z is drawn from its posterior
+The seed is noise (standard deviation sigma e, e = exp(growth h + slope u)). What the trials of a block (a
+validation fold, or a seed that returns) share is a random effect (standard deviation s_group e), so that a
+prediction is an average over blocks. Nothing is fixed at a best guess: z is drawn from its posterior
 (hpo/analysis/posterior.py), and every statement is an average over the draws.
 """
 
@@ -30,7 +31,7 @@ from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 from hpo.analysis.basin import FIXED, Floats, basin, basin_slopes
 from hpo.analysis.box import Box
 
-KERNEL = 8
+KERNEL = 10
 LEVEL_VARIANCE = 9.0
 JITTER = 1e-8
 # Priors: mean and standard deviation. Chosen by us, in units of the standard deviation of y and in decades:
@@ -44,12 +45,15 @@ _KERNEL_PRIOR = (
     (np.log(0.3), 1.2),  # log sigma
     (np.log(0.2), 1.0),  # log s_group
     (0.3, 0.5),  # growth
+    (0.0, 0.4),  # slope along lr, a decade
+    (0.0, 0.4),  # slope along backbone_lr
 )
 _HEIGHT_PRIOR = (np.log(0.4), 2.0)
-_WIDTH_PRIOR = (np.log(1.0), 0.6)
-_TILT_PRIOR = (0.0, 0.6)
+_WIDTH_PRIOR = (0.2, 1.0)  # of v: two directions in five are wider than 6 decades
 _SHAPE_PRIOR = (0.7, 1.0)
-_SHIFT_PRIOR = (0.0, 0.5)
+_TAU_PRIOR = (np.log(0.25), 0.8)
+_SHIFT_PRIOR = (0.0, 1.0)
+_OWN_WIDTH_PRIOR = (0.0, 0.25)
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,10 @@ class Prior:
     def of(cls, box: Box) -> Prior:
         """Return the prior for a search box: the basin's centre is anywhere in it, or a little beyond."""
         centres = [(sum(ends) / 2, 0.4 * (ends[1] - ends[0])) for ends in (box.lr, box.backbone_lr)]
-        shifts = [_SHIFT_PRIOR] * (2 * len(box.losses))
-        bowl = [_HEIGHT_PRIOR, *centres, _WIDTH_PRIOR, _WIDTH_PRIOR, _TILT_PRIOR, _SHAPE_PRIOR, *shifts]
+        own = [_SHIFT_PRIOR] * (2 * len(box.losses)) + [_OWN_WIDTH_PRIOR] * len(box.losses)
+        bowl = [_HEIGHT_PRIOR, *centres, *[_WIDTH_PRIOR] * 4, _SHAPE_PRIOR, _TAU_PRIOR, *own]
         mean, sd = np.array([*_KERNEL_PRIOR, *bowl], dtype=np.float64).T
-        assert len(mean) == KERNEL + FIXED + len(shifts)
+        assert len(mean) == KERNEL + FIXED + len(own)
         return cls(mean, sd)
 
 
@@ -116,6 +120,29 @@ def mix(theta: Floats, same_loss: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class Half:
+    """The lower triangle of all pairs, m = n (n + 1) / 2 of them: half the work of the whole."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    places: NDArray[np.int64]
+    """Where each pair stands in a matrix that is stored column by column."""
+    pairs: Pairs
+    common_variance: Floats
+    same_group: Floats | None
+    """None without blocks."""
+
+    @classmethod
+    def of(cls, pairs: Pairs, common_variance: Floats, same_group: Floats) -> Half:
+        """Return the lower triangle of (n, n) matrices."""
+        rows, columns = np.tril_indices(len(common_variance))
+        own = Pairs(*(part[rows, columns] for part in pairs))
+        blocks = same_group[rows, columns] if same_group.any() else None
+        places = columns * len(common_variance) + rows
+        return cls(rows, columns, places, own, common_variance[rows, columns], blocks)
+
+
+@dataclass(frozen=True)
 class Problem:
     """Standardised observations with their prior: the posterior density of z."""
 
@@ -126,34 +153,63 @@ class Problem:
     common_variance: Floats
     """(n, n): common @ common.T."""
     badness: Floats
+    from_middle: Floats
+    """(n, 2) log10 rates from the middle of the box."""
     same_group: Floats
     """(n, n): 1 where two trials share a block; all zero without blocks."""
     prior: Prior
     pairs: Pairs
+    """Of all observations, (n, n) each."""
+    half: Half
 
     def theta(self, z: Floats) -> Floats:
         """Return the parameters."""
         return self.prior.mean + self.prior.sd * z
 
+    def rows(self, chosen: NDArray[np.int64]) -> Problem:
+        """Return the problem of some observations only."""
+        square = np.ix_(chosen, chosen)
+        pairs = Pairs(*(part[square] for part in self.pairs))
+        return Problem(
+            self.x[chosen],
+            self.y[chosen],
+            self.extra[chosen],
+            self.common[chosen],
+            self.common_variance[square],
+            self.badness[chosen],
+            self.from_middle[chosen],
+            self.same_group[square],
+            self.prior,
+            pairs,
+            Half.of(pairs, self.common_variance[square], self.same_group[square]),
+        )
+
+    def growth(self, theta: Floats) -> Floats:
+        """Return how many times as large (n,) the noise at each observation is, in the logarithm."""
+        return np.asarray(theta[7] * self.badness + self.from_middle @ theta[8:10])
+
     def seed_variance(self, theta: Floats) -> Floats:
         """Return the variance (n,) between seeds at each observation."""
-        return np.asarray(np.exp(2 * theta[5] + 2 * theta[7] * self.badness))
+        return np.asarray(np.exp(2 * (theta[5] + self.growth(theta))))
 
     def factor(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
-        noisy = covariance(theta, self.pairs) + self.common_variance
-        if self.same_group.any():
-            noisy += self._shared_variance(theta)
-        noisy.flat[:: len(noisy) + 1] += self.seed_variance(theta) + self.extra + JITTER
-        lower, failed = dpotrf(noisy, lower=1, clean=1)
+        half, size = self.half, len(self.y)
+        packed = covariance(theta, half.pairs) + half.common_variance
+        if half.same_group is not None:
+            packed += self._shared_variance(theta)
+        flat = np.zeros(size * size)
+        flat[half.places] = packed
+        flat[:: size + 1] += self.seed_variance(theta) + self.extra + JITTER
+        lower, failed = dpotrf(flat.reshape(size, size, order="F"), lower=1, clean=0, overwrite_a=1)
         if failed:
             raise np.linalg.LinAlgError("covariance is not positive definite")
         return lower, self.y - basin(theta[KERNEL:], self.x)
 
     def _shared_variance(self, theta: Floats) -> Floats:
-        """Return the covariance (n, n) of what the trials of a block share."""
-        grown = np.exp(theta[6] + theta[7] * self.badness)
-        return np.asarray(grown[:, None] * self.same_group * grown)
+        """Return the covariance of what the trials of a block share, of each pair of the half."""
+        grown = np.exp(theta[6] + self.growth(theta))
+        return np.asarray(grown[self.half.rows] * self.half.same_group * grown[self.half.columns])
 
     def log_density(self, z: Floats) -> float:
         """Return log p(y | z) + log p(z), up to a constant; -inf where it cannot be computed."""
@@ -172,33 +228,41 @@ class Problem:
         alpha, _ = dpotrs(lower, residual, lower=1)
         _, slopes = basin_slopes(theta[KERNEL:], self.x)
         inverse, _ = dpotri(lower, lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        weight = np.outer(alpha, alpha) - inverse
+        half = self.half
+        weight = alpha[half.rows] * alpha[half.columns] - inverse.ravel(order="K")[half.places]
+        weight[half.rows != half.columns] *= 2
         gradient = np.concatenate([0.5 * self._kernel_slopes(theta, weight), slopes @ alpha])
         value = -0.5 * residual @ alpha - np.log(np.diag(lower)).sum()
         return float(0.5 * z @ z - value), z - self.prior.sd * gradient
 
     def _kernel_slopes(self, theta: Floats, weight: Floats) -> Floats:
-        """Return sum(weight * dK / dtheta) for the kernel's parameters."""
+        """Return sum(weight * dK / dtheta) over the half for the kernel's parameters."""
+        half = self.half
         loss, bump = np.exp(2 * theta[:2])
         rho = 1 / (1 + np.exp(-theta[4]))
-        far_lr, far_ratio = scaled_distances(theta, self.pairs)
-        noise = self.seed_variance(theta) * np.diag(weight)
+        far_lr, far_ratio = scaled_distances(theta, half.pairs)
+        noise = self.seed_variance(theta) * weight[half.rows == half.columns]
         decay = weight * np.exp(-far_lr - far_ratio)
         near_lr, near_ratio = (1 + far + far * far / 3 for far in (far_lr, far_ratio))
-        mixed = decay * mix(theta, self.pairs.same_loss)
+        mixed = decay * mix(theta, half.pairs.same_loss)
         whole = decay * near_lr * near_ratio
-        shared = weight * self._shared_variance(theta)
+        by_size, shared = 2 * noise, 0.0
+        if half.same_group is not None:
+            each = weight * self._shared_variance(theta)
+            shared = 2 * float(each.sum())
+            for ends in (half.rows, half.columns):
+                by_size += np.bincount(ends, each, len(noise))
         return np.array(
             [
-                2 * loss * np.vdot(weight, self.pairs.same_loss),
+                2 * loss * np.vdot(weight, half.pairs.same_loss),
                 2 * bump * np.vdot(mixed, near_lr * near_ratio),
                 bump * np.vdot(mixed, far_lr * far_lr * (1 + far_lr) / 3 * near_ratio),
                 bump * np.vdot(mixed, far_ratio * far_ratio * (1 + far_ratio) / 3 * near_lr),
-                bump * rho * (1 - rho) * (whole.sum() - np.vdot(whole, self.pairs.same_loss)),
+                bump * rho * (1 - rho) * (whole.sum() - np.vdot(whole, half.pairs.same_loss)),
                 2 * noise.sum(),
-                2 * shared.sum(),
-                2 * noise @ self.badness + 2 * shared.sum(axis=1) @ self.badness,
+                shared,
+                by_size @ self.badness,
+                *(by_size @ self.from_middle),
             ]
         )
 
@@ -207,7 +271,7 @@ class Problem:
         noise = np.sqrt(self.seed_variance(theta) + self.extra + JITTER) * rng.standard_normal(len(self.y))
         if self.same_group.any():
             first = np.argmax(self.same_group > 0, axis=1)
-            grown = np.exp(theta[6] + theta[7] * self.badness)
+            grown = np.exp(theta[6] + self.growth(theta))
             noise += grown * rng.standard_normal(len(self.y))[first]
         if self.common.any():
             noise += self.common @ rng.standard_normal(self.common.shape[1])
@@ -226,8 +290,20 @@ def problem_of(
     standard = (y - centre) / scale
     badness = _badness(standard, pairs)
     common = common / scale
+    middle = np.array([sum(box.lr) / 2, sum(box.backbone_lr) / 2])
+    from_middle = np.stack([x[:, 0], x[:, 0] - x[:, 1]], axis=1) - middle
     problem = Problem(
-        x, standard, extra / scale**2, common, common @ common.T, badness, same, Prior.of(box), pairs
+        x,
+        standard,
+        extra / scale**2,
+        common,
+        common @ common.T,
+        badness,
+        from_middle,
+        same,
+        Prior.of(box),
+        pairs,
+        Half.of(pairs, common @ common.T, same),
     )
     return problem, centre, scale
 

@@ -64,6 +64,12 @@ class Surrogate:
     centre: float
     scale: float
 
+    @classmethod
+    def of(cls, runs: Sequence[Surrogate]) -> Surrogate:
+        """Return the posterior of several runs on the same problem: the draws of one after the other's."""
+        fits = [fit for run in runs for fit in run.fits]
+        return cls(runs[0].problem, fits, runs[0].centre, runs[0].scale)
+
     def expected(self, x: Floats) -> Floats:
         """Return the mean of the expected loss at each row (m,): the first half of :meth:`posterior`."""
         means = [fit.mean(self.problem, x) for fit in self.fits]
@@ -99,9 +105,18 @@ class Surrogate:
         """Standard deviation between blocks (folds, seeds), median over the draws of z; 0 without blocks."""
         if not self.problem.same_group.any():
             return 0.0
-        return self.scale * float(np.median([np.exp(fit.theta[6]) for fit in self.fits]))
+        return self.scale * self._spread(6)
 
     @property
     def noise_sd(self) -> float:
-        """Standard deviation between runs of one configuration in one block, median over the draws of z."""
-        return self.scale * float(np.median([np.exp(fit.theta[5]) for fit in self.fits]))
+        """Standard deviation between runs of one configuration in one block, at the best observed place.
+
+        Median over the draws of z.
+        """
+        return self.scale * self._spread(5)
+
+    def _spread(self, entry: int) -> float:
+        """Return the median over the draws of the deviation at ``entry`` of theta, at the best place."""
+        some = Surrogate(self.problem, self.fits[:: max(1, len(self.fits) // 16)], self.centre, self.scale)
+        best = self.problem.from_middle[int(np.argmin(some.expected(self.problem.x)))]
+        return float(np.median([np.exp(fit.theta[entry] + best @ fit.theta[8:10]) for fit in self.fits]))

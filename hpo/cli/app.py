@@ -40,6 +40,7 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
+from hpo.cli.watch import has_work, watch
 from hpo.errors import HpoError, Interrupted
 
 app = typer.Typer(
@@ -114,17 +115,13 @@ def status(
         print_lines(["", *failures])
     if workers:
         print_lines(["", *worker_lines(workers)])
-    elif waiting := [one["study"] for one in found if _waits(one)]:
+    elif waiting := [one["study"] for one in found if has_work(one)]:
         option = options_again(url)
         next_step = f"hpo worker{option}, or hpo run {waiting[0]}{option}"
         print_lines([f"no worker is attached; next: {next_step}"], is_result=False)
 
 
-def _waits(study: dict[str, Any]) -> bool:
-    """Return whether a study has trials that a worker could run."""
-    return bool(study["state"] == "open" and study["finished"] + study["failed"] < study["budget"])
-
-
+app.command()(watch)
 app.command()(report)
 app.command()(compare)
 app.command()(figure)
@@ -167,12 +164,15 @@ def dashboard(
     artifacts: Annotated[
         Path | None, typer.Option("--artifacts", metavar="DIR", help="Folder of Optuna's file artifacts.")
     ] = None,
+    behind_tls: Annotated[
+        bool, typer.Option("--behind-tls", help="A proxy speaks HTTPS: cookies go over nothing else.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Serve the studies of a database to a browser, with their answers; Ctrl-C ends it."""
     from hpo.dashboard import make_access, serve
 
-    access = make_access(host, port, allowed_host or (), allow_writes=allow_writes)
+    access = make_access(host, port, allowed_host or (), allow_writes=allow_writes, behind_tls=behind_tls)
     url = url_of(storage)
 
     def tell(address: str) -> None:

@@ -20,6 +20,7 @@ from hpo.cli.terminal import (
     Storage,
     Workers,
     database,
+    doing,
     print_json,
     print_lines,
     shown,
@@ -86,7 +87,9 @@ def import_diary(
     from hpo.search_here import make_settings
 
     url = url_of(storage)
-    name = find_or_open(url, the_study(given, study, "import"), make_settings(data, cache, "cpu", None))
+    asked, settings = the_study(given, study, "import"), make_settings(data, cache, "cpu", None)
+    with doing(f"{asked}: reading the data and the weights"):
+        name = find_or_open(url, asked, settings)
     with database(url) as engine:
         deeds = import_diary(engine, name, csv)
     counts = Counter(deed.did for deed in deeds)

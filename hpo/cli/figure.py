@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from hpo.cli.terminal import Json, Storage, database, print_json, print_lines, url_of
+from hpo.cli.terminal import Given, Json, Named, Storage, database, print_json, print_lines, the_study, url_of
 from hpo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ def figure(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="ratio, zones, rates, curves, seeds or importances.")
     ],
-    study: Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")],
+    given: Given = None,
+    study: Named = None,
     storage: Storage = None,
     out: Annotated[
         Path | None,
@@ -40,7 +41,8 @@ def figure(
     from hpo.report.language import SPOKEN
 
     if name not in DRAWN:
-        raise UsageError(f"no figure {name!r}", ", ".join(DRAWN), f"type: hpo figure ratio --study {study}")
+        raise UsageError(f"no figure {name!r}", ", ".join(DRAWN), "type: hpo figure ratio NAME")
+    study = the_study(given, study, f"figure {name}")
     file, language = out or Path(f"{study}-{name}.pdf"), language_of(lang)
     kind = _kind(file)
     with database(url_of(storage)) as engine:

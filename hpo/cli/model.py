@@ -19,6 +19,7 @@ from hpo.cli.terminal import (
     Named,
     Storage,
     database,
+    doing,
     print_json,
     print_lines,
     the_study,
@@ -30,6 +31,10 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to be made.")],
     given: Given = None,
     study: Named = None,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FORMAT", help="model, csv, mlflow, tensorboard or wandb (offline)."),
+    ] = "model",
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
@@ -37,7 +42,7 @@ def export(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write the best configuration's model: the confirmed one, or one trained again."""
+    """Write the best model, confirmed or trained again; or the whole study for other programs (--to)."""
     from rich.console import Console
 
     from hpo.models import export_best
@@ -45,6 +50,9 @@ def export(
 
     study = the_study(given, study, "export --out DIR")
     url, settings = url_of(storage), make_settings(data, cache, device, None)
+    if to != "model":
+        _export_records(url, study, to, out, as_json)
+        return
     with database(url) as engine:
         made = export_best(engine, url, study, out, settings, Console(stderr=True))
     if as_json:
@@ -52,6 +60,22 @@ def export(
         return
     print_lines([f"{made.said}; written: {', '.join(str(file) for file in made.files)}"])
     print_lines([f"next: hpo predict --model {shlex.quote(str(out))} --input FILE --rate HZ"])
+
+
+def _export_records(url: str, study: str, to: str, out: Path, as_json: bool) -> None:
+    """Write a whole study, its curves and its answer in a format of others."""
+    from hpo.reading.findings import find_out
+    from hpo.records.formats import export_records
+
+    with database(url) as engine, doing(f"{study}: reading the study"):
+        findings = find_out(engine, study)
+    with doing(f"{study}: writing {len(findings.trials)} trials"):
+        files = [str(file) for file in export_records(findings, url, to, out)]
+    if as_json:
+        print_json({"study": study, "to": to, "files": files})
+    else:
+        several = f" and {len(files) - 1} beside it" if len(files) > 1 else ""
+        print_lines([f"written: {files[0]}{several}" if files else "no trial yet: nothing to write"])
 
 
 def predict(

@@ -13,6 +13,7 @@ from hpo.cli.terminal import (
     Named,
     Storage,
     database,
+    doing,
     print_json,
     print_lines,
     shown,
@@ -52,10 +53,11 @@ def report(
         _report_all(url, out or Path("reports"), language, as_json)
         return
     study = the_study(given, study, "report")
-    with database(url) as engine:
+    with database(url) as engine, doing(f"{study}: working out the answer"):
         findings, confirmation = find_out(engine, study), newest_confirmation(engine, study)
     folder = out or Path("reports") / study
-    files = write_report(findings, url, folder, confirmation=confirmation, language=language)
+    with doing(f"{study}: drawing the figures"):
+        files = write_report(findings, url, folder, confirmation=confirmation, language=language)
     if as_json:
         print_json(to_json(findings, url) | {"files": [str(file) for file in files]})
         return
@@ -100,7 +102,7 @@ def compare(
     from hpo.report.side_by_side import differences, statements, table, to_json
 
     url = url_of(storage)
-    with database(url) as engine:
+    with database(url) as engine, doing("working out both answers"):
         one, other = find_out(engine, first), find_out(engine, second)
     if as_json:
         print_json({"storage": shown(url), **to_json(one, other)})

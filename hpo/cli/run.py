@@ -92,7 +92,7 @@ def run(
         launched = launch(
             spec, url, total=total, workers=workers, settings=mine, console=console, warm_start=warm
         )
-        _print_outcome(launched, options_again(url, data, cache, device), as_json)
+        _print_outcome(launched, options_again(url, data, cache, device, code), as_json)
         return to_json(launched.findings, url)
 
     _search_all(specs, search, as_json)

@@ -29,6 +29,7 @@ from hpo.cli.terminal import (
     WarmStart,
     check_file_is_there,
     database,
+    doing,
     options_again,
     print_json,
     print_lines,
@@ -133,9 +134,10 @@ def submit(
     spec = read_spec(name, url=url, allow_partial=allow_partial, known_within=known_within)
     total = trials or spec.budget.trials
     settings = make_settings(data, cache, "auto", None)
-    spec = settled(spec, settings.data_dir)
-    warm = warm_from(url, warm_start or (), spec)
-    row = open_study(url, spec, settings, total=total, warm=warm)
+    with doing(f"{spec.name}: reading the data and the weights"):
+        spec = settled(spec, settings.data_dir)
+        warm = warm_from(url, warm_start or (), spec)
+        row = open_study(url, spec, settings, total=total, warm=warm)
     with database(url) as engine:
         Ledger(engine).set_priority(row.study_id, priority)
         counts = Ledger(engine).counts(row.study_id, below=total)

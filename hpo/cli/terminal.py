@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,7 +141,13 @@ def url_of(storage: str | None) -> str:
     return url_of_word(storage) if storage else default_url()
 
 
-def options_again(url: str, data: Path | None = None, cache: Path | None = None, device: str = "auto") -> str:
+def options_again(
+    url: str,
+    data: Path | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    code: Path | None = None,
+) -> str:
     """Return the options, each after a blank, that a next command needs to work where this one did.
 
     A password is never shown: whoever typed one has to type it again.
@@ -150,6 +156,7 @@ def options_again(url: str, data: Path | None = None, cache: Path | None = None,
     for name, value, usual in (
         ("data", data, os.environ.get("HPO_DATA", "data")),
         ("cache", cache, os.environ.get("HPO_CACHE", "")),
+        ("code", code, os.environ.get("HPO_CODE", "")),
     ):
         if value is not None and str(value) != usual:
             option += f" --{name} {shlex.quote(str(value))}"
@@ -191,6 +198,13 @@ def check_file_is_there(url: str) -> None:
     if not is_there(url):
         next_step = "type: hpo submit --study NAME, or name another with --storage"
         raise StorageError(f"there is no database {shown(url)}", "one that holds a study", next_step)
+
+
+def doing(text: str) -> AbstractContextManager[None]:
+    """Say on standard error what is done inside, if a person would wait for it without a sign of life."""
+    from hpo.worker.progress import said_if_slow
+
+    return said_if_slow(text, lambda line: print_lines([line], is_result=False))
 
 
 def print_json(value: dict[str, Any]) -> None:

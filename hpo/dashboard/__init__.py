@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-import waitress
 from optuna.artifacts import FileSystemArtifactStore
 
 from hpo.dashboard.answer_page import AnswerPages
-from hpo.dashboard.door import behind_door, is_loopback
+from hpo.dashboard.door import Door, behind_door, is_loopback
+from hpo.dashboard.front import FrontPages
 from hpo.dashboard.glance import glance
+from hpo.dashboard.kept import AnswerStore
+from hpo.dashboard.listening import listen
 from hpo.dashboard.quick_pages import quick_dashboard
 from hpo.dashboard.study_page import write_study_page
 from hpo.errors import UsageError
@@ -37,6 +40,9 @@ _log = logging.getLogger(__name__)
 
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 _SHORTEST_TOKEN = 16
+_FEWEST_SIGNS = 8
+"""Different ones in a token: 24 random bytes in hex have fewer once in 10^16 times."""
+_GUESSED = ("password", "changeme", "change-me", "qwerty", "letmein", "secret-token", "example")
 _REFRESH_S = 60.0
 _SHARE = 0.05
 """Of one core, at most, that keeping the answers up to date may take."""
@@ -54,6 +60,8 @@ class Access:
     """The token was made up here, so it has to be told."""
     allowed_hosts: tuple[str, ...] = ()
     allow_writes: bool = False
+    behind_tls: bool = False
+    """A proxy in front of it speaks HTTPS: cookies are sent over nothing else."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -64,30 +72,50 @@ class Access:
         """Return what to type into a browser; ``port`` is the one that was got."""
         name = self.host if self.host not in _WILDCARDS else next(iter(self.allowed_hosts), "localhost")
         token = f"/?token={self.token}" if self.is_generated else "/"
-        return f"http://{f'[{name}]' if ':' in name else name}:{port}{token}"
+        scheme = "https" if self.behind_tls else "http"
+        where = f"[{name}]" if ":" in name else name
+        return f"{scheme}://{where}{token}" if self.behind_tls else f"{scheme}://{where}:{port}{token}"
 
 
-def make_access(host: str, port: int, allowed_hosts: Sequence[str], *, allow_writes: bool) -> Access:
+def make_access(
+    host: str, port: int, allowed_hosts: Sequence[str], *, allow_writes: bool, behind_tls: bool = False
+) -> Access:
     """Return the access to a dashboard on that address.
 
     A login is required unless it can be reached from this machine only: with another host, with other
     names (a proxy in front of it), or when HPO_DASHBOARD_TOKEN (or the file that HPO_DASHBOARD_TOKEN_FILE
-    names) gives a token. Raises :class:`UsageError` for a short token or a port that is none.
+    names) gives a token. Raises :class:`UsageError` for a token that can be guessed, a port that is none, and
+    ``behind_tls`` without the name that the proxy is asked by.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"--port is {port}", "a number up to 65535 (0: any that is free)")
     token = _token_given()
-    if token is not None and len(token) < _SHORTEST_TOKEN:
-        raise UsageError(
-            f"HPO_DASHBOARD_TOKEN has {len(token)} characters",
-            f"at least {_SHORTEST_TOKEN}",
-            "make one: openssl rand -hex 24",
-        )
+    if token is not None:
+        check_token(token)
+    if behind_tls and not allowed_hosts:
+        raise UsageError("--behind-tls without --allowed-host", "the name by which the proxy is asked")
     is_private = is_loopback(host.strip("[]").lower()) and not allowed_hosts
     is_generated = token is None and not is_private
     if is_generated:
         token = secrets.token_hex(24)
-    return Access(host.strip("[]"), port, token, is_generated, tuple(allowed_hosts), allow_writes)
+    named = tuple(allowed_hosts)
+    return Access(host.strip("[]"), port, token, is_generated, named, allow_writes, behind_tls)
+
+
+def check_token(token: str) -> None:
+    """Raise :class:`UsageError` for a token that a person or a program would try among the first."""
+    fault = None
+    steps = [ord(after) - ord(before) for before, after in pairwise(token)]
+    if len(token) < _SHORTEST_TOKEN:
+        fault = f"has {len(token)} characters", f"at least {_SHORTEST_TOKEN}"
+    elif not (token.isascii() and token.isprintable() and " " not in token):
+        fault = "has blanks or signs that a header cannot hold", "letters, digits and signs of ASCII"
+    elif len(set(token)) < _FEWEST_SIGNS or 2 * sum(abs(step) <= 1 for step in steps) > len(token):
+        fault = "repeats a few signs or counts", "random characters"
+    elif any(word in token.lower() for word in _GUESSED):
+        fault = "holds a word that is tried among the first", "random characters"
+    if fault is not None:
+        raise UsageError(f"HPO_DASHBOARD_TOKEN {fault[0]}", fault[1], "make one: openssl rand -hex 24")
 
 
 def _token_given() -> str | None:
@@ -104,14 +132,33 @@ def _token_given() -> str | None:
 
 def build(url: str, engine: sa.Engine, access: Access, artifacts: Path | None = None) -> WSGIApplication:
     """Return the whole WSGI application; ``artifacts`` is the folder with the files of trials, if any."""
-    store = None if artifacts is None else FileSystemArtifactStore(artifacts)
-    pages = AnswerPages(quick_dashboard(optuna_storage(url), store), engine)
+    return make_door(url, engine, access, artifacts).app
+
+
+def make_door(
+    url: str,
+    engine: sa.Engine,
+    access: Access,
+    artifacts: Path | None = None,
+    answers: AnswerStore | None = None,
+) -> Door:
+    """Return the application behind its door; ``answers`` are those that a :class:`PageKeeper` works out."""
+    files = None if artifacts is None else FileSystemArtifactStore(artifacts)
+    optunas = quick_dashboard(optuna_storage(url), files)
+    pages = FrontPages(
+        AnswerPages(optunas, engine),
+        engine,
+        answers or AnswerStore(engine),
+        has_login=access.token is not None,
+        allow_writes=access.allow_writes,
+    )
     return behind_door(
         pages,
         hosts=access.hosts,
         token=access.token,
         allow_writes=access.allow_writes,
         cookie=f"hpo-{access.port}",
+        behind_tls=access.behind_tls,
     )
 
 
@@ -122,8 +169,9 @@ def serve(url: str, access: Access, artifacts: Path | None, announce: Callable[[
     """
     # A server's database may be empty still: the dashboard and the workers start together.
     engine = open_engine(url, create=sqlite_file(parse_url(url)) is None)
-    server = _listen(build(url, engine, access, artifacts), access)
-    keeper = PageKeeper(engine)
+    answers = AnswerStore(engine)
+    server = _listen(make_door(url, engine, access, artifacts, answers), access)
+    keeper = PageKeeper(engine, answers)
     keeper.start()
     try:
         with _ended_by_signals(server):
@@ -135,18 +183,10 @@ def serve(url: str, access: Access, artifacts: Path | None, announce: Callable[[
         engine.dispose()
 
 
-def _listen(app: WSGIApplication, access: Access) -> Any:
+def _listen(door: Door, access: Access) -> Any:
     """Return a server that has its address already (waitress has no types)."""
     try:
-        return waitress.server.create_server(
-            app,
-            host=access.host or "0.0.0.0",
-            port=access.port,
-            threads=4,
-            ident=None,
-            max_request_body_size=64 * 2**20,
-            clear_untrusted_proxy_headers=True,
-        )
+        return listen(door.app, access.host, access.port, door.may_write)
     except (OSError, ValueError) as error:
         is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
         raise UsageError(
@@ -178,10 +218,13 @@ def _ended_by_signals(server: Any) -> Iterator[None]:
 
 
 class PageKeeper:
-    """A thread that keeps each study's note and figure up to date, once a minute at most."""
+    """A thread that keeps each answer up to date in our pages and Optuna's, once a minute at most."""
 
-    def __init__(self, engine: sa.Engine, refresh_s: float = _REFRESH_S) -> None:
+    def __init__(
+        self, engine: sa.Engine, answers: AnswerStore | None = None, refresh_s: float = _REFRESH_S
+    ) -> None:
         self._engine = engine
+        self._answers = answers or AnswerStore(engine)
         self._refresh_s = refresh_s
         self._seen: dict[int, Counts] = {}
         self._ended = threading.Event()
@@ -207,7 +250,9 @@ class PageKeeper:
         """Write the pages of the studies of which a trial has ended since the last time."""
         ledger = Ledger(self._engine)
         ledger.forget_deleted()
-        for study in ledger.studies():
+        there = ledger.studies()
+        self._answers.forget_others({study.name for study in there})
+        for study in there:
             counts = ledger.counts(study.study_id)
             before = self._seen.get(study.study_id)
             if self._ended.is_set() or (before is not None and _ends(before) == _ends(counts)):
@@ -216,7 +261,9 @@ class PageKeeper:
             self._seen[study.study_id] = counts
 
     def _write(self, study: str) -> None:
-        write_study_page(self._engine, glance(self._engine, study))
+        findings = glance(self._engine, study)
+        self._answers.keep(findings)
+        write_study_page(self._engine, findings)
 
 
 def _quietly(call: Callable[[], None]) -> None:

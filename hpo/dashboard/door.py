@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -20,22 +21,44 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _READING = frozenset({"GET", "HEAD"})
-_LEDGERS = re.compile(r"^/api/(studies/\d+/(rename|\d+/skip)|trials/\d+/tell)/?$")
-"""Writes that would part Optuna's rows from the ledger's: a result or a study that no worker made."""
+_WRITES = re.compile(
+    r"PUT /api/studies/\d+(/\d+)?/note"
+    r"|DELETE /api/studies/\d+"
+    r"|POST /api/artifacts/\d+(/\d+)?"
+    r"|DELETE /api/artifacts/\d+(/\d+)?/[0-9a-fA-F-]+",
+    re.ASCII,
+)
+"""All that can be written in a page: notes, files, and a study's end. Whatever else the dashboard offers
+would part Optuna's rows from the ledger's: a result, an attribute or a study that no worker made."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """An application that strangers may knock at."""
+
+    app: WSGIApplication
+    may_write: Callable[[Mapping[str, str]], bool]
+    """Whether the sender of a request with these headers may send more than a login form."""
 
 
 def behind_door(
-    app: WSGIApplication, *, hosts: Collection[str], token: str | None, allow_writes: bool, cookie: str
-) -> WSGIApplication:
+    app: WSGIApplication,
+    *,
+    hosts: Collection[str],
+    token: str | None,
+    allow_writes: bool,
+    cookie: str,
+    behind_tls: bool = False,
+) -> Door:
     """Return ``app`` with a Host check, a login (unless ``token`` is None) and a check of what is written.
 
     ``hosts`` are the names under which it may be asked for, besides the loopback ones; ``cookie`` is the
     name of the login's cookie.
     """
     guarded: WSGIApplication = WriteCheck(app, allow_writes=allow_writes)
-    if token is not None:
-        guarded = Login(guarded, token, cookie)
-    return Compressed(Hardened(HostCheck(guarded, hosts)))
+    login = None if token is None else Login(guarded, token, cookie, is_secure=behind_tls)
+    whole = Compressed(Hardened(HostCheck(login or guarded, hosts)))
+    return Door(whole, lambda headers: allow_writes and (login is None or login.knows(headers)))
 
 
 class HostCheck:
@@ -72,8 +95,9 @@ class WriteCheck:
     def _objection(self, environ: WSGIEnvironment) -> str | None:
         if not self._allow_writes:
             return "this dashboard is read-only; start with --allow-writes"
-        if _LEDGERS.match(environ.get("PATH_INFO", "")):
-            return "studies and results belong to the ledger; they cannot be renamed or told here"
+        path = environ.get("PATH_INFO", "").rstrip("/")  # as the dashboard's router has it
+        if not _WRITES.fullmatch(f"{environ['REQUEST_METHOD']} {path}"):
+            return "studies and results belong to the ledger; here notes, files and a study's end are written"
         return None if is_same_origin(environ) else "the request comes from another site"
 
 

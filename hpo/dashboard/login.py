@@ -9,7 +9,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SESSION_S = 7 * 24 * 3600
+IDLE_S = 24 * 3600
+"""A session ends after a week, or a day without a request."""
 FAILURES, WINDOW_S = 10, 60.0
-"""So many wrong tokens from one address in so many seconds; after them, every token of its is refused."""
+"""So many wrong tokens from one address in so many seconds; after them it is told to wait. The right token
+is let in all the same: behind a proxy everybody has one address, and a guesser must not lock them out. What
+keeps a guesser out is the token's length (:func:`hpo.dashboard.check_token`)."""
 _MOST_SESSIONS = 1000
 _MOST_ADDRESSES = 10_000
 _LONGEST_FORM = 4096
@@ -30,7 +34,8 @@ class Sessions:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._ends: dict[bytes, float] = {}
+        self._ends: dict[bytes, tuple[float, float]] = {}
+        """When each ends at the latest, and when without a request."""
         self._lock = threading.Lock()
 
     def open(self) -> str:
@@ -39,13 +44,25 @@ class Sessions:
         with self._lock:
             while len(self._ends) >= _MOST_SESSIONS:
                 del self._ends[next(iter(self._ends))]
-            self._ends[_digest(name)] = self._clock() + SESSION_S
+            now = self._clock()
+            self._ends[_digest(name)] = now + SESSION_S, now + IDLE_S
         return name
 
     def is_open(self, name: str) -> bool:
-        """Return whether that session was opened and has not run out."""
+        """Return whether that session was opened and has not run out; it is used by asking."""
+        key = _digest(name)
         with self._lock:
-            return self._ends.get(_digest(name), 0.0) > self._clock()
+            ends, now = self._ends.get(key, (0.0, 0.0)), self._clock()
+            if min(ends) <= now:
+                self._ends.pop(key, None)
+                return False
+            self._ends[key] = ends[0], now + IDLE_S
+            return True
+
+    def close(self, name: str) -> None:
+        """End that session, if there is one."""
+        with self._lock:
+            self._ends.pop(_digest(name), None)
 
 
 class Throttle:
@@ -77,33 +94,67 @@ class Login:
     """Lets pass who has a session's cookie or sends the token; everybody else gets the login page (401)."""
 
     def __init__(
-        self, app: WSGIApplication, token: str, cookie: str, clock: Callable[[], float] = time.monotonic
+        self,
+        app: WSGIApplication,
+        token: str,
+        cookie: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        is_secure: bool = False,
     ) -> None:
+        """``is_secure`` cookies are sent over HTTPS only."""
         self._app = app
         self._token = _digest(token)
         self._cookie = cookie
+        self._flags = "HttpOnly; SameSite=Strict" + ("; Secure" if is_secure else "")
         self._sessions = Sessions(clock)
         self._throttle = Throttle(clock)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer with the app, with the login page, or 429 after too many wrong tokens."""
-        if self._sessions.is_open(_cookie(environ, self._cookie)):
+        session = _cookie(environ.get("HTTP_COOKIE", ""), self._cookie)
+        if self._sessions.is_open(session):
+            if _is_logout(environ):
+                return self._leave(session, start_response)
             return self._app(environ, start_response)
         given, further = _given_token(environ)
         if given is None:
-            return _login_page(environ, start_response, further or "/dashboard", "")
+            return _login_page(environ, start_response, further or "/", "")
+        if not self._is_right(given):
+            return self._refuse(environ, start_response, further or "/")
+        return self._app(environ, start_response) if further is None else self._enter(start_response, further)
+
+    def knows(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a request with these headers comes from somebody who came in, or has the token."""
+        scheme, _, bearer = headers.get("AUTHORIZATION", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._is_right(bearer.strip())
+        return self._sessions.is_open(_cookie(headers.get("COOKIE", ""), self._cookie))
+
+    def _is_right(self, token: str) -> bool:
+        return hmac.compare_digest(_digest(token), self._token)
+
+    def _refuse(
+        self, environ: WSGIEnvironment, start_response: StartResponse, further: str
+    ) -> Iterable[bytes]:
+        """Answer a wrong token: with the form, or after too many of them that it is time to wait."""
         address = environ.get("REMOTE_ADDR", "")
         if self._throttle.is_shut(address):
             return _too_many(start_response)
-        if not hmac.compare_digest(_digest(given), self._token):
-            self._throttle.count(address)
-            return _login_page(environ, start_response, further or "/dashboard", "This is not the token.")
-        return self._app(environ, start_response) if further is None else self._enter(start_response, further)
+        self._throttle.count(address)
+        return _login_page(environ, start_response, further, "This is not the token.")
+
+    def _leave(self, session: str, start_response: StartResponse) -> Iterable[bytes]:
+        """End the session and send the browser to the form."""
+        self._sessions.close(session)
+        cookie = f"{self._cookie}=; Path=/; Max-Age=0; {self._flags}"
+        start_response("303 See Other", [("Location", "/"), ("Set-Cookie", cookie), ("Content-Length", "0")])
+        return []
 
     def _enter(self, start_response: StartResponse, further: str) -> Iterable[bytes]:
         """Open a session and send the browser on, to an address without the token."""
         name = self._sessions.open()
-        cookie = f"{self._cookie}={name}; Path=/; Max-Age={SESSION_S}; HttpOnly; SameSite=Strict"
+        cookie = f"{self._cookie}={name}; Path=/; Max-Age={SESSION_S}; {self._flags}"
         start_response(
             "303 See Other", [("Location", further), ("Set-Cookie", cookie), ("Content-Length", "0")]
         )
@@ -140,14 +191,20 @@ def _form(environ: WSGIEnvironment) -> dict[str, str]:
 
 def local_path(path: str) -> str:
     """Return ``path`` when it leads to a page here, otherwise the front page."""
-    is_local = path.startswith("/") and not path.startswith(("//", "/\\", "/login"))
+    is_local = path.startswith("/") and not path.startswith(("//", "/\\", "/login", "/logout"))
     is_plain = path.isascii() and path.isprintable()
-    return path if is_local and is_plain and path != "/" else "/dashboard"
+    return path if is_local and is_plain else "/"
 
 
-def _cookie(environ: WSGIEnvironment, name: str) -> str:
+def _is_logout(environ: WSGIEnvironment) -> bool:
+    """Return whether a page of ours asks for the session's end (a page elsewhere sends no cookie of ours)."""
+    path = str(environ.get("PATH_INFO", ""))
+    return environ["REQUEST_METHOD"] == "POST" and path.rstrip("/") == "/logout"
+
+
+def _cookie(header: str, name: str) -> str:
     try:
-        found = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(name)
+        found = SimpleCookie(header).get(name)
     except CookieError:
         return ""
     return found.value if found else ""

@@ -30,6 +30,8 @@ from hpo.storage import writing
 HEADING = f"## {SPOKEN['en'].say('page.so_far')}"
 """What is above it in a note is a person's and stays; from here on the note is ours."""
 FIGURE = "ratio"
+METRIC_NAMES = "study:metric_names"
+"""Optuna's own attribute, as ``Study.set_metric_names`` writes it."""
 _MOST_POINTS = 300
 
 
@@ -44,8 +46,14 @@ def write_study_page(engine: sa.Engine, findings: Findings) -> bool:
             version = int(page.attributes.get(note_ver_key(None), 0)) + 1
             save_note_with_version(page, study_id, None, version, body)
         save_graph_object_json(page, study_id, f"{SYSTEM_ATTR_PLOT_DATA}{FIGURE}:", figure(findings))
+        page.set_study_system_attr(study_id, METRIC_NAMES, [objective(findings)])
         optuna_rows.write_system_attributes(connection, study_id, page.changed)
     return bool(page.changed)
+
+
+def objective(findings: Findings) -> str:
+    """Return what a trial's value is called in Optuna's pages: ``validation MAE (bpm)``."""
+    return f"validation {metric_with_unit(findings.task, SPOKEN['en'])}"
 
 
 class _Page:

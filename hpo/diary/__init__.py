@@ -111,18 +111,20 @@ class _Import:
             seed = own_seed(self._spec, number) if row.seed is None else row.seed
         configuration = Configuration(row.lr, row.backbone_lr, row.loss, seed)
         metrics = row.validation if value is not None else {}
-        return HandMade(configuration, value, metrics, f"{source}:{row.line}")
+        return HandMade(configuration, value, metrics, f"{source}:{row.line}", row.test)
 
     def _deed(self, row: DiaryRow, value: float | None, number: int) -> Deed:
+        figures = ", ".join(f"{name} {figure:g}" for name, figure in row.test.items())
+        kept = f" (kept as test figures: {figures})" if figures else ""
         if value is not None:
-            text = f"{_words(row)}, validation {self._yardstick} {value:g}"
+            text = f"{_words(row)}, validation {self._yardstick} {value:g}{kept}"
             return Deed(row.line, "imported", number, text)
         if row.validation:
             folds = self._spec.validation.kind == "grouped_folds"
             why = "validated on another split" if folds else f"no validation {self._yardstick}"
         else:
             why = "only test metrics, which choose nothing here" if row.test else "no metric"
-        return Deed(row.line, "to try", number, f"{_words(row)}; {why}")
+        return Deed(row.line, "to try", number, f"{_words(row)}; {why}{kept}")
 
 
 def _words(row: DiaryRow) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -25,13 +25,16 @@ class HandMade:
     metrics: Mapping[str, float]
     source: str
     """File and line."""
+    test: Mapping[str, float] = field(default_factory=dict)
+    """Test figures of the row: kept as such, and evidence of nothing."""
 
 
 def import_runs(engine: sa.Engine, study_id: int, runs: Sequence[HandMade], space: Space) -> list[int]:
     """Add ``runs`` behind the last slot, in one transaction, and return their numbers.
 
-    Those with a value become finished trials of origin ``imported``, in Optuna's tables too; the others
-    become slots of origin ``known``, which wait for a worker.
+    Those with a value become finished trials of origin ``imported``, in Optuna's tables too; others become
+    slots of origin ``known``, which wait for a worker. Test figures are kept as the study's attribute
+    ``imported_test:<number>``: beside the trial, out of reach of whatever ranks trials.
     """
     with writing(engine) as connection:
         rows.lock_study(connection, study_id)
@@ -41,6 +44,9 @@ def import_runs(engine: sa.Engine, study_id: int, runs: Sequence[HandMade], spac
                 rows.insert_slots(connection, study_id, {number: ("known", run.configuration)})
             else:
                 _insert_finished(connection, study_id, number, run, space)
+            if run.test:
+                kept = {"source": run.source, "test": dict(run.test)}
+                optuna_rows.write_study_attribute(connection, study_id, f"imported_test:{number}", kept)
     return list(range(first, first + len(runs)))
 
 

@@ -102,6 +102,12 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
 
 
+def write_study_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:
+    """Write one user attribute of a study, over what is there."""
+    row = {"study_id": study_id, **attribute_rows({key: value})[0]}
+    connection.execute(_upsert(connection, _study_attributes, "study_id", "key"), row)
+
+
 def create_trial(connection: sa.Connection, study_id: int, number: int, at: float) -> int:
     """Insert a running trial and return its id.
 

@@ -74,13 +74,17 @@ class Throughput:
 
 
 def throughput(engine: sa.Engine, study_id: int, *, window_s: float = 3600.0) -> Throughput:
-    """Return the rate at which results came in during the last ``window_s`` seconds."""
+    """Return the rate at which results came in during the last ``window_s`` seconds.
+
+    Imported trials are no speed: they took nobody here any time.
+    """
     since = now_s() - window_s
-    lately = sa.and_(slots.c.state == "done", slots.c.ended_at > since)
+    is_ours = slots.c.origin != "imported"
+    lately = sa.and_(slots.c.state == "done", slots.c.ended_at > since, is_ours)
     query = sa.select(
         sa.func.count().filter(lately),
         sa.func.coalesce(sa.func.sum(slots.c.epochs).filter(lately), 0),
-        now_s() - sa.func.min(slots.c.started_at),
+        now_s() - sa.func.min(slots.c.started_at).filter(is_ours),
         sa.func.count().filter(slots.c.state.in_(("free", "running"))),
     ).where(slots.c.study_id == study_id)
     with reading(engine) as connection:

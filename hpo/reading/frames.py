@@ -60,7 +60,11 @@ def _configurations(configs: pd.DataFrame) -> pd.DataFrame:
 def _read(engine: sa.Engine, query: sa.Select[Any]) -> pd.DataFrame:
     with engine.connect() as connection:
         rows = connection.execute(query).all()
-    return pd.DataFrame.from_records(rows, columns=list(query.selected_columns.keys()))
+    frame = pd.DataFrame.from_records(rows, columns=list(query.selected_columns.keys()))
+    for name, kind in frame.dtypes.items():
+        if isinstance(kind, pd.StringDtype):  # pandas 3 has texts of their own, where None becomes NaN
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
+    return frame
 
 
 def _state(state: str, end: str | None) -> str:

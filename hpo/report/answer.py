@@ -193,7 +193,7 @@ def loss(findings: Findings, value: float) -> str:
 def next_steps(findings: Findings, option: str = "", language: Language = "en") -> list[str]:
     """Return what to type next; ``option`` is the storage option that the person used, or nothing."""
     words, counts, zones = SPOKEN[language], findings.counts, findings.answer.zones
-    report = f"hpo report --study {findings.row.name}{option}"
+    report = f"hpo report {findings.row.name}{option}"
     if zones is None or zones.as_good is None:
         more = max(2 * counts.finished, findings.spec.budget.trials)
         command = run_command(findings, more, option)
@@ -204,4 +204,4 @@ def next_steps(findings: Findings, option: str = "", language: Language = "en") 
 def run_command(findings: Findings, trials: int, option: str = "") -> str:
     """Return what goes on with a study up to so many trials, on a part of its data where it began on one."""
     partial = " --allow-partial" if findings.row.data.get("partial") else ""
-    return f"hpo run --study {findings.row.name} --trials {trials}{partial}{option}"
+    return f"hpo run {findings.row.name} --trials {trials}{partial}{option}"

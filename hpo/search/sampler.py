@@ -231,7 +231,14 @@ class RatioSampler(BaseSampler):
         name = f"{key.hexdigest()}{box}"
         if name not in self._memory:
             fitted = fit_surrogate(
-                evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups, draws=DRAWS
+                evidence.x,
+                evidence.y,
+                box,
+                evidence.extra,
+                evidence.common,
+                evidence.groups,
+                draws=DRAWS,
+                thorough=False,
             )
             prior = fitted.problem.prior
             self._memory[name] = np.array([(fit.theta - prior.mean) / prior.sd for fit in fitted.fits])

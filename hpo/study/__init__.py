@@ -159,6 +159,7 @@ class StudySpec(Part):
             {("baseline",): self.baseline}
             | {("known", place): known for place, known in enumerate(self.known)},
             self.data,
+            self.recipe,
         )
         if wrong:
             texts = "; ".join(text for _, text in wrong)
@@ -180,6 +181,7 @@ class StudySpec(Part):
         if self.space.seed.count is None:
             del counts["space"]["seed"]["count"]  # as above
         self.backbone.what_counts(counts["backbone"])
+        self.recipe.what_counts(counts["recipe"])
         if self.data is None:
             del counts["data"]  # as above
         for rate in ("lr", "backbone_lr"):
@@ -373,6 +375,7 @@ def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:
         _part(Space, document.piece("space")),
         {path: part for path, part in read.items() if part is not None},
         _part(OwnSignals, data) or data,
+        _part(Recipe, document.piece("recipe") or {}),
     )
 
 

@@ -5,9 +5,12 @@ Writes only to the console that it is given (standard error, from the command li
 
 from __future__ import annotations
 
+import math
+import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -21,8 +24,22 @@ from rich.text import Text
 if TYPE_CHECKING:
     from hpo.worker.session import Event
 
+SLOW_S = 0.7
+"""What takes longer says what it is."""
 QUIET_S = 30.0
 """Without a terminal, the longest silence while trials run."""
+
+
+@contextmanager
+def said_if_slow(text: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Say what is done here, once, if it takes longer than a person waits without a sign of life."""
+    timer = threading.Timer(SLOW_S, say, [f"{text} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass
@@ -44,8 +61,9 @@ class Progress:
 
     def __post_init__(self) -> None:
         """Start the clock: time left is estimated from the trials that finish from here on."""
-        self._since = self.now()
-        self._before = self.finished
+        self._gaps: list[float] = []
+        """Seconds between the ends of trials, the first from the start."""
+        self._last_end = self.now()
 
     @property
     def finished(self) -> int:
@@ -60,6 +78,8 @@ class Progress:
             self.running[event.slot] = event
             return
         self.running.pop(event.slot, None)
+        if event.kind in {"complete", "pruned"}:
+            self._ended()
         if event.kind == "complete":
             self.complete += 1
             if event.value is not None and (self.best is None or event.value < self.best):
@@ -69,23 +89,36 @@ class Progress:
         elif event.kind == "failed":
             self.failed += 1
 
-    def seconds_left(self) -> float | None:
-        """Return the estimated seconds to the end; None before the first trial of this command."""
-        done = self.finished - self._before
-        if done <= 0:
+    def _ended(self) -> None:
+        now = self.now()
+        self._gaps.append(now - self._last_end)
+        self._last_end = now
+
+    def seconds_left(self) -> tuple[float, float] | None:
+        """Return between how many seconds the end is expected (80 %); None before two trials have ended.
+
+        From the gaps between the ends of trials of this command, taken as independent: their sum to come,
+        and the error of their mean. At least half as variable as long, even where the first ones are equal.
+        """
+        count, left = len(self._gaps), max(0, self.total - self.finished)
+        if count < 2:
             return None
-        return (self.now() - self._since) / done * max(0, self.total - self.finished)
+        gap = statistics.fmean(self._gaps)
+        spread = max(statistics.stdev(self._gaps), 0.5 * gap)
+        away = 1.28 * spread * math.sqrt(left + left**2 / count)
+        since = self.now() - self._last_end
+        return max(0.0, left * gap - away - since), max(0.0, left * gap + away - since)
 
     def words(self) -> str:
         """Return the state in one line."""
-        parts = [f"{self.finished}/{self.total} finished ({self.complete} complete, {self.pruned} pruned)"]
+        parts = [f"{self.finished}/{self.total} finished ({self.pruned} pruned)"]
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.best is not None:
-            parts.append(f"best {self.loss(self.best)} (trial {self.best_slot})")
+            parts.append(f"best {self.best:.4g} (trial {self.best_slot})")
         left = self.seconds_left()
         if left is not None and self.finished < self.total:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"{duration_range(*left)} left")
         return ", ".join(parts)
 
     def loss(self, value: float) -> str:
@@ -101,15 +134,29 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def duration_range(low_s: float, high_s: float) -> str:
+    """Return two times as a person says them: ``10 to 15 min``, ``40 s to 3 min``; one where they agree."""
+    if high_s >= 2 * 3600 and low_s >= 1800:
+        low, high = f"{low_s / 3600:.0f} h", f"{high_s / 3600:.0f} h"
+    else:
+        low, high = duration(low_s), duration(high_s)
+    if low == high:
+        return f"about {high}"
+    same_unit = low.rpartition(" ")[2] == high.rpartition(" ")[2] and " h " not in f"{low} {high}"
+    return f"{low.rpartition(' ')[0] if same_unit else low} to {high}"
+
+
 def event_line(event: Event, progress: Progress) -> str | None:
-    """Return the plain line that ``event`` is worth, or None."""
+    """Return the plain lines that ``event`` is worth, or None; of 80 columns where names are short."""
     if event.kind in {"waiting", "message"}:
         return f"{progress.study}: {event.text}"
+    if event.kind == "started" and event.epoch:
+        return f"{progress.study}: trial {event.slot} resumes at epoch {event.epoch + 1} of {event.epochs}"
     if event.kind not in {"complete", "pruned", "failed"}:
         return None
     value = "" if event.value is None else f" at {progress.loss(event.value)}"
     reason = f" ({event.text})" if event.text else ""
-    return f"{progress.study}: trial {event.slot} {event.kind}{value}{reason}; {progress.words()}"
+    return f"{progress.study}: trial {event.slot} {event.kind}{value}{reason}\n  {progress.words()}"
 
 
 class Display:
@@ -158,7 +205,7 @@ class Display:
     def _picture(self) -> RenderableType:
         progress = self._progress
         row = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=progress.total, completed=progress.finished, width=30)
+        bar = ProgressBar(total=progress.total, completed=progress.finished, width=12)
         row.add_row(Text(progress.study, style="bold"), bar, Text(progress.words()))
         events = sorted(progress.running.items())
         return Group(row, *(Text(f"  {_epoch_words(event, progress)}", style="dim") for _, event in events))

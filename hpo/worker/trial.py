@@ -107,7 +107,7 @@ class Trial:
             shutil.rmtree(self._folder, ignore_errors=True)
         else:
             self._note(session.patiently(lambda: session.ledger.curve(begun)))
-        self._tell("started")
+        self._tell("started", epoch=max(self.losses, default=0))
         assert begun.configuration is not None
         return Run(self.run_id, self.served.spec.run_spec(begun.configuration), self._folder)
 

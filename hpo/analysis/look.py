@@ -1,0 +1,116 @@
+"""One look at the trials of a study: the model's posterior by two independent runs, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpo.analysis.box import Box, Floats, Lattice
+from hpo.analysis.evidence import Evidence, has_folds, thinned
+from hpo.analysis.fitting import ModelFit, model_fit
+from hpo.analysis.landscape import draw_landscapes
+from hpo.analysis.matters import Matters, matters_of
+from hpo.analysis.noise import replicate_sd, shares
+from hpo.analysis.posterior import PARTICLES, fit_surrogate
+from hpo.analysis.ratio import profile_of
+from hpo.analysis.surrogate import Surrogate
+from hpo.analysis.values import Noise
+from hpo.analysis.zones import WorthSource, disagreement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_MODEL = 300
+"""Trials in the model; of more, those where a first model expects the lowest losses, and a quarter spread
+over the others. Time grows with the cube."""
+MIN_REPLICATES = 8
+"""Degrees of freedom from which the replicates' standard deviation is reported instead of the model's."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The posterior of one study's landscape (shapes as in :mod:`hpo.analysis.landscape`)."""
+
+    evidence: Evidence
+    surrogate: Surrogate
+    lattice: Lattice
+    mean: Floats
+    """(L, I, J), on the surrogate's scale."""
+    draws: Floats
+    """(S, L, I, J): one run's, then as many of the other."""
+    noise: Noise
+    worth: tuple[float, WorthSource]
+    matters: Mapping[str, Matters]
+    fit: ModelFit
+    left_out: Floats
+    """(m,) errors of the complete trials, each foretold from all others."""
+
+    @classmethod
+    def at(
+        cls, evidence: Evidence, box: Box, trials: pd.DataFrame, worth: float | None, *, effort: int = 1
+    ) -> Look:
+        """Return the look; ``effort`` multiplies the particles of each run."""
+        evidence = _those_that_matter(evidence, box)
+        seeds = (0, 1) if effort == 1 else (2, 3)
+        runs = [_fitted(evidence, box, effort * PARTICLES, seed) for seed in seeds]
+        surrogate = Surrogate.of(runs)
+        lattice = Lattice.of(box)
+        mean, draws = draw_landscapes(surrogate, lattice, np.random.default_rng(1))
+        noise = _noise(surrogate, trials, lattice, mean)
+        assert noise.seed_sd is not None
+        own = (noise.seed_sd, WorthSource.SEED_SD) if worth is None else (worth, WorthSource.STUDY)
+        losses = np.where(np.isfinite(draws), evidence.scale.expand(draws), np.inf)
+        profiles = profile_of(losses)
+        half = len(profiles) // 2
+        apart = disagreement(lattice.ratio, (profiles[:half], profiles[half:]), own[0])
+        foretold, sd = surrogate.leave_one_out()
+        complete = evidence.extra == 0
+        error = (evidence.y - foretold)[complete]
+        fit = model_fit(error, sd[complete], apart)
+        matters = matters_of(lattice, losses, *own)
+        return cls(evidence, surrogate, lattice, mean, draws, noise, own, matters, fit, error)
+
+    def diagnostics(self) -> dict[str, float | None]:
+        """Return how well each complete trial is foretold from all others, on the surrogate's scale."""
+        spread = float(np.var(self.evidence.y[self.evidence.extra == 0]))
+        squares = float(np.mean(self.left_out**2))
+        return {
+            "leave_one_out_rmse": float(np.sqrt(squares)),
+            "leave_one_out_r2": 1 - squares / spread if spread > 0 else None,
+            "within_95": self.fit.within_95,
+            "standardised_rms": self.fit.standardised_rms,
+        }
+
+
+def _fitted(evidence: Evidence, box: Box, draws: int, seed: int) -> Surrogate:
+    x, y, extra = evidence.x, evidence.y, evidence.extra
+    return fit_surrogate(x, y, box, extra, evidence.common, evidence.groups, draws=draws, seed=seed)
+
+
+def _those_that_matter(evidence: Evidence, box: Box) -> Evidence:
+    """Return the evidence that the model rests on: of many trials, those that matter to a first model."""
+    if len(evidence.y) <= MAX_MODEL:
+        return evidence
+    sample = np.random.default_rng(3).permutation(len(evidence.y))[: MAX_MODEL // 2]
+    first = _fitted(evidence.rows(np.sort(sample)), box, PARTICLES // 2, 0)
+    return thinned(evidence, first.expected(evidence.x), MAX_MODEL)
+
+
+def _noise(surrogate: Surrogate, trials: pd.DataFrame, lattice: Lattice, mean: Floats) -> Noise:
+    model, between = surrogate.noise_sd, surrogate.block_sd
+    by_fold = has_folds(trials)
+    if not by_fold:
+        model = float(np.hypot(model, between))  # blocks are seeds: their effect is the seed's
+    replicated, degrees = replicate_sd(trials)
+    by_model = replicated is None or degrees < MIN_REPLICATES
+    sources = {"seed": model**2} | ({"fold": between**2} if by_fold and between > 0 else {})
+    spread = shares(by_rates(lattice, mean), sources)
+    return Noise(model if by_model else replicated, "model" if by_model else "replicates", degrees, spread)
+
+
+def by_rates(lattice: Lattice, mean: Floats) -> Floats:
+    """Return the mean landscape (L, I, J) as (lr, backbone_lr, loss)."""
+    return np.moveaxis(lattice.on_box(mean), 0, 2)

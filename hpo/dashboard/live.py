@@ -1,0 +1,191 @@
+"""What our own pages show of a database, as JSON values: a few queries that do not grow with the study.
+
+Texts are in the reader's language already; the page's script only puts them into their places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from hpo.analysis.zones import Zones
+from hpo.dashboard.kept import AnswerStore
+from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import COMPLETE, StudyRow
+from hpo.reading.findings import Findings
+from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, pace
+from hpo.report.answer import answer_lines
+from hpo.report.language import Words
+from hpo.report.numbers import percent, rate, ratio
+from hpo.report.zones import zone_lines
+from hpo.storage import reading
+from hpo.storage.tables import curve, slots
+from hpo.study import task_of
+
+MOST_BEST, MOST_RECENT, MOST_CURVES = 100, 100, 40
+"""Trials that a page shows: the best, the latest ended; and the curves of the latest."""
+
+
+def cards(engine: sa.Engine, store: AnswerStore, words: Words) -> list[dict[str, Any]]:
+    """Return one card for each study, the ones that are worked on first, then the latest."""
+    workers = attached_workers(engine)
+    found = [_card(engine, row, store, workers, words) for row in Ledger(engine).studies()]
+    return sorted(found, key=lambda card: (not card["running"], -card["created"]))
+
+
+def _card(
+    engine: sa.Engine,
+    row: StudyRow,
+    store: AnswerStore,
+    workers: list[dict[str, Any]],
+    words: Words,
+) -> dict[str, Any]:
+    kept = store.get(row.name)
+    return {
+        "name": row.name,
+        "title": str(row.spec.get("title") or ""),
+        "task": str(row.spec.get("task") or ""),
+        "created": row.created_at,
+        **_progress(engine, row, words),
+        "workers": words.count("board.workers", sum(one["study"] == row.name for one in workers)),
+        "good": zone_lines(kept, words)[:1] if kept else [],
+        "resolved": _resolved(kept, words),
+    }
+
+
+def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
+    """Return how far a study is: numbers for the bar, and words."""
+    counts = Ledger(engine).counts(row.study_id)
+    total = budget(counts)
+    best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
+    is_over = counts.finished + counts.failed >= total
+    state = row.state if row.state != "open" else "done" if is_over else "open"
+    return {
+        "state": state,
+        "state_words": words.say(f"board.state.{state}"),
+        "finished": counts.finished,
+        "failed": counts.failed,
+        "running": counts.running,
+        "total": total,
+        "counted": words.count("board.finished", counts.finished, total=total),
+        "left": "" if is_over or not left_s or not counts.running else _left(left_s, words),
+        "best": _value(row, best["validation_loss"]) if best else "",
+    }
+
+
+def _resolved(kept: Findings | None, words: Words) -> str:
+    zones: Zones | None = kept.answer.zones if kept else None
+    return words.say("board.resolved", share=percent(zones.resolved)) if zones else ""
+
+
+def _left(seconds: float, words: Words) -> str:
+    """Return how long it will take, as a range: the rate of the last hour, half as fast or as it is."""
+    minutes = max(1, math.ceil(seconds / 60))
+    key, low = ("board.left.minutes", minutes) if minutes < 60 else ("board.left.hours", minutes // 60)
+    return words.say(key, low=low, high=2 * low)
+
+
+def _value(row: StudyRow, value: float) -> str:
+    """Return one run's loss: enough digits to tell it from its neighbours in a table."""
+    return f"{value:.4g} {_unit(row)}".rstrip()
+
+
+def _unit(row: StudyRow) -> str:
+    return task_of(row.spec).unit
+
+
+def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Words) -> dict[str, Any]:
+    """Return everything that a study's page brings up to date."""
+    kept = store.get(row.name)
+    shown = _shown(engine, row)
+    workers = attached_workers(engine, row.name)
+    return {
+        **_progress(engine, row, words),
+        "answer": answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")],
+        "figure": store.mark(row.name),
+        "trials": [_trial(one, row, words) for one in shown.values()],
+        "losses": list(row.spec["space"]["loss"]),
+        "curves": _curves(engine, row, shown),
+        "workers": [_worker(one, words) for one in workers],
+        "confirmed": store.confirmed(row.name, words),
+    }
+
+
+def _shown(engine: sa.Engine, row: StudyRow) -> dict[int, Mapping[str, Any]]:
+    """Return the trials to show by their numbers: under way, failed, the latest ended and the best."""
+    mine = sa.select(slots).where(slots.c.study_id == row.study_id)
+    is_complete = (slots.c.state == "done") & slots.c.end.in_(COMPLETE)
+    queries = (
+        mine.where(slots.c.state == "running").order_by(slots.c.slot).limit(200),
+        mine.where(slots.c.state == "failed").order_by(slots.c.slot.desc()).limit(50),
+        mine.where(slots.c.state == "done").order_by(slots.c.ended_at.desc()).limit(MOST_RECENT),
+        mine.where(is_complete).order_by(slots.c.value, slots.c.slot).limit(MOST_BEST),
+    )
+    with reading(engine) as connection:
+        rows = [one for query in queries for one in connection.execute(query).mappings()]
+    return {int(one["slot"]): dict(one) for one in rows}
+
+
+def _trial(one: Mapping[str, Any], row: StudyRow, words: Words) -> dict[str, Any]:
+    config = one["config"] or {}
+    lr, backbone_lr = float(config.get("lr", math.nan)), float(config.get("backbone_lr", math.nan))
+    kind = str(one["end"] if one["state"] == "done" else one["state"])
+    kind = "complete" if kind in COMPLETE else kind
+    value = one["value"] if one["value"] is not None and math.isfinite(one["value"]) else None
+    rates = [rate(lr), rate(backbone_lr), ratio(lr / backbone_lr)] if config else ["", "", ""]
+    return {
+        "number": int(one["slot"]),
+        "kind": kind,
+        "kind_words": words.name("board.trial", kind),
+        "lr": lr if config else None,
+        "backbone_lr": backbone_lr if config else None,
+        "ratio": lr / backbone_lr if config else None,
+        "shown": rates,
+        "loss": config.get("loss", ""),
+        "seed": config.get("seed"),
+        "value": value,
+        "value_words": "" if value is None else _value(row, value),
+        "epochs": one["epochs"],
+    }
+
+
+def _curves(engine: sa.Engine, row: StudyRow, shown: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the validation losses by epoch of the trials under way and of the latest others."""
+    ended = sorted(
+        shown, key=lambda slot: (shown[slot]["state"] != "running", -(shown[slot]["ended_at"] or 0))
+    )
+    wanted = ended[:MOST_CURVES]
+    query = (
+        sa.select(curve.c.slot, curve.c.epoch, curve.c.validation_loss)
+        .where(curve.c.study_id == row.study_id, curve.c.slot.in_(wanted))
+        .order_by(curve.c.slot, curve.c.epoch)
+    )
+    points: dict[int, list[list[float]]] = {}
+    with reading(engine) as connection:
+        for slot, epoch, loss in connection.execute(query):
+            if loss is not None and math.isfinite(loss):
+                points.setdefault(int(slot), []).append([int(epoch), float(f"{loss:.4g}")])
+    return [
+        {"number": slot, "state": shown[slot]["state"], "points": found} for slot, found in points.items()
+    ]
+
+
+def _worker(one: Mapping[str, Any], words: Words) -> dict[str, str]:
+    """Return who works on what, and whether it has been silent for long."""
+    at = "" if one["number"] is None else words.say("board.worker.trial", **_at(one))
+    silent_s = float(one["silent_s"])
+    return {
+        "name": f"{one['host']} {one['pid']}",
+        "device": str(one["device"]),
+        "does": at or words.say("board.worker.idle"),
+        "silent": words.say("board.worker.silent", n=round(silent_s / 60))
+        if silent_s > ATTACHED_S / 2
+        else "",
+    }
+
+
+def _at(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {"number": one["number"], "epoch": one["epoch"]}

@@ -1,0 +1,93 @@
+"""One study as a plain value, as every format is given it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpo.reading.findings import Findings
+from hpo.report.told import to_json
+
+PARAMETERS = ("lr", "backbone_lr", "ratio", "loss", "seed", "fold")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a trial."""
+
+    epoch: int
+    values: Mapping[str, float]
+    """train_loss and validation_loss, those that are finite."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial that a worker has begun."""
+
+    number: int
+    state: str
+    """complete, pruned, failed or running."""
+    origin: str
+    parameters: Mapping[str, float | int | str]
+    results: Mapping[str, float]
+    """value (best validation loss), best_epoch, epochs, elapsed_s and the metrics of the best epoch."""
+    curve: Sequence[Epoch]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study with its trials and its answer."""
+
+    name: str
+    task: str
+    fingerprint: str
+    spec: Mapping[str, Any]
+    answer: Mapping[str, Any]
+    """The object of ``hpo report --json``."""
+    trials: Sequence[TrialRecord]
+
+
+def record_of(findings: Findings, url: str) -> StudyRecord:
+    """Return a study as records have it; trials that nobody has begun are left out."""
+    curves = {
+        int(str(number)): [_epoch(row) for row in rows.to_dict("records")]
+        for number, rows in findings.curves.groupby("number")
+    }
+    begun = findings.trials[findings.trials["state"] != "waiting"]
+    trials = [_trial(row, curves.get(int(row["number"]), [])) for row in begun.to_dict("records")]
+    row = findings.row
+    return StudyRecord(
+        row.name, findings.spec.task, row.fingerprint, row.spec, to_json(findings, url), trials
+    )
+
+
+def _epoch(row: Mapping[Any, Any]) -> Epoch:
+    return Epoch(int(row["epoch"]), _known(row, ("train_loss", "validation_loss")))
+
+
+def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch]) -> TrialRecord:
+    names = (
+        "value",
+        "best_epoch",
+        "epochs",
+        "elapsed_s",
+        *(str(name) for name in row if "metric_" in str(name)),
+    )
+    parameters = {name: row[name] for name in PARAMETERS if _is_there(row[name])}
+    plain = {
+        name: value if isinstance(value, str | float) else int(value) for name, value in parameters.items()
+    }
+    return TrialRecord(int(row["number"]), row["state"], row["origin"], plain, _known(row, names), curve)
+
+
+def _known(row: Mapping[Any, Any], names: Sequence[str]) -> dict[str, float]:
+    """Return the finite numbers among ``names``."""
+    found = {name: float(row[name]) for name in names if _is_there(row[name])}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _is_there(value: Any) -> bool:
+    """Return whether a cell of a table holds anything (pandas has three ways to say no)."""
+    return value is not None and str(value) not in {"nan", "<NA>", "None"}
