@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import DataError
+from finetune.errors import DataError, DeviceLostError
 from finetune.spec import DataSummary, InputSpec, Report, Run, RunResult, RunSource, RunSpec, TestScores
 
 ENGINE_VERSION = "analytic"
@@ -142,6 +142,8 @@ def _misbehave(run: Run, behaviour: dict[str, Any]) -> None:
             raise MemoryError("no room")
         case "cuda":
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        case "lost":
+            raise DeviceLostError("the device failed: CUDA error: unspecified launch failure")
         case "data":
             raise DataError("bidmc_01_Signals.csv is broken", "numbers", "download it again")
         case _:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from finetune.api import gpu_count
 from hpo.errors import Interrupted, UsageError
-from hpo.fleet.child import INTERRUPTED, Child, Job
+from hpo.fleet.child import DEVICE_LOST, INTERRUPTED, Child, Job
 from hpo.fleet.machine import BY_BUS, VISIBLE, cores, visible_gpus
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
@@ -31,6 +31,7 @@ GRACE_S = 4.0
 """From asking the workers to end until they are killed; Ctrl-C is promised to end within 5 s."""
 BARREN_DEATHS = 10
 """So many workers in a row that died without any progress end the search: something is broken."""
+_HOW = {INTERRUPTED: "was asked to end", DEVICE_LOST: "lost its GPU"}
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -139,7 +140,7 @@ class _Fleet:
     def _mourn(self, child: Child) -> None:
         """Tell of a death, and free the trials of the dead at once instead of when the lease runs out."""
         status = child.exit_status or 0
-        how = "was asked to end" if status == INTERRUPTED else f"died ({_cause(status)})"
+        how = _HOW.get(status) or f"died ({_cause(status)})"
         self._barren += 1
         if self._barren >= BARREN_DEATHS:
             raise RuntimeError(f"{self._barren} workers in a row {how} without progress:\n{child.output}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from finetune.api import FinetuneError, sealed_test_split
+from finetune.api import DeviceLostError, FinetuneError, sealed_test_split
 from hpo.errors import HpoError
 from hpo.worker.leases import renewing
 from hpo.worker.opening import check_fits, open_study
@@ -141,9 +141,14 @@ def _train(train: Callable[[Source], None], source: Source, roster: Roster) -> N
         roster.refuse(source, error)
     except HpoError:
         raise
+    except DeviceLostError:
+        source.fail_one(Broken("error", traceback.format_exc()))
+        raise
     except Exception as error:  # whatever it is: the run that it ended must not end the search
-        end: Literal["out_of_memory", "error"] = "out_of_memory" if _is_memory(error) else "error"
-        source.fail_all(Broken(end, traceback.format_exc()))
+        if _is_memory(error):  # of one run alone: several would have been halved
+            source.fail_one(Broken("out_of_memory", traceback.format_exc()))
+        else:
+            source.fail_all(Broken("error", traceback.format_exc()))
 
 
 def _is_memory(error: Exception) -> bool:

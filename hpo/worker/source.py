@@ -132,6 +132,12 @@ class Source:
         for trial in list(self._trials.values()):
             self._end(trial, broken)
 
+    def fail_one(self, broken: Broken) -> None:
+        """Count a fault against the oldest trial under way, and give the others back."""
+        for trial in list(self._trials.values())[:1]:
+            self._end(trial, broken)
+        self.give_back_all()
+
     def give_back_all(self) -> None:
         """Free the slots under way without counting the attempt; gives up soon when the database is away."""
         self._ready = None
