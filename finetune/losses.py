@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
-from finetune.errors import UnknownNameError
+from finetune.errors import SettingError, UnknownNameError
+from finetune.tasks import MULTICLASS_LOSSES, REGRESSION_LOSSES
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,19 +29,44 @@ LARGEST_POSITIVE_WEIGHT = 100.0
 windows would otherwise own the gradient."""
 
 
-def make_loss(name: str, train_labels: Tensor, reduction: Literal["mean", "none"] = "mean") -> Loss:
+def make_loss(
+    name: str,
+    train_labels: Tensor,
+    reduction: Literal["mean", "none"] = "mean",
+    smoothing: float = 0.0,
+    classes: int = 0,
+) -> Loss:
     """Return the loss ``name`` on (predictions (B, outputs), targets): a scalar, or (B,) unreduced.
 
     Targets are (B, outputs) float for regression (z-scored) and multi-label (0 or 1), (B,) int64 for
     classes. ``train_labels`` are all training targets, in the same form and on the device of the batches:
-    the balanced losses take their weights from them. Raises :class:`UnknownNameError`.
+    the balanced losses take their weights from them. With ``smoothing`` s every loss is 1 - s of itself and
+    s of its mean over all ``classes`` (of each label: over both values); for cross-entropy that is label
+    smoothing. Raises :class:`UnknownNameError`, and :class:`SettingError` for smoothed numbers.
     """
     if name not in _MAKERS:
         raise UnknownNameError.of("loss", name, _MAKERS)
     per_row = _MAKERS[name](train_labels)
+    if smoothing:
+        per_row = _smoothed(per_row, name, smoothing, classes)
     if reduction == "none":
         return per_row
     return lambda predictions, targets: per_row(predictions, targets).mean()
+
+
+def _smoothed(per_row: Loss, name: str, smoothing: float, classes: int) -> Loss:
+    """Spread a share of the target over all classes, or over both values of each label."""
+    if name in REGRESSION_LOSSES:
+        raise SettingError(f"label_smoothing {smoothing} with loss {name}", "0 for regression")
+
+    def smoothed(predictions: Tensor, targets: Tensor) -> Tensor:
+        if name in MULTICLASS_LOSSES:
+            others = [per_row(predictions, torch.full_like(targets, one)) for one in range(classes)]
+        else:
+            others = [per_row(predictions, torch.full_like(targets, one)) for one in (0.0, 1.0)]
+        return (1 - smoothing) * per_row(predictions, targets) + smoothing * torch.stack(others).mean(dim=0)
+
+    return smoothed
 
 
 def _plain(loss: Callable[..., Tensor]) -> Callable[[Tensor], Loss]:

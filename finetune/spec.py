@@ -18,6 +18,8 @@ Normalisation = Literal["position", "window"]
 Precision = Literal["fp32", "tf32", "bf16"]
 """Of training; validation is always fp32. ``tf32``: matrix products on the tensor cores of a GPU that has
 them (Ampere or later), elsewhere as fp32; ``bf16``: autocast."""
+Schedule = Literal["constant", "cosine", "one_cycle"]
+"""How the rates move over the epochs of a recipe; see :mod:`finetune.engine.recipe`."""
 EndReason = Literal["finished", "patience", "pruned", "diverged"]
 """Why a run ended by itself: all epochs done, no better epoch for ``patience`` epochs, told to stop
 by the source, or a loss that is not finite."""
@@ -104,6 +106,17 @@ class Recipe:
     """None: the backbone's own."""
     max_grad_norm: float | None = None
     precision: Precision = "fp32"
+    schedule: Schedule = "constant"
+    warmup_epochs: float = 0.0
+    """Epochs, or a part of one, over which the rates rise from nothing."""
+    head_epochs: int = 0
+    """Epochs in which the head trains alone, before the backbone joins (LP-FT)."""
+    unfreeze_epochs: int = 0
+    """Every so many epochs another layer of the backbone joins, from the head down; 0: all at once."""
+    layer_decay: float = 1.0
+    """Rate of a layer over that of the next one towards the head."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes; not for regression."""
 
 
 @dataclass(frozen=True)

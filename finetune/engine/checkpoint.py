@@ -40,10 +40,6 @@ class Progress:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     elapsed_s: float = 0.0
 
-    def epochs_without_better(self) -> int:
-        """Count the epochs since the best one."""
-        return self.epoch - self.best_epoch
-
 
 def spec_hash(spec: RunSpec) -> str:
     """Name a run by everything that can change its numbers."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from finetune.engine.checkpoint import Progress, load_last, save_best, save_last
 from finetune.engine.device_data import DeviceData
 from finetune.engine.optim import AdamW, check_contiguous, make_optimizer
+from finetune.engine.recipe import has_constant_rates, rate_factor, trained_layers, wake_layers
 from finetune.fast.sheet import epoch_noise
 from finetune.losses import Loss, make_loss
 from finetune.metrics import evaluate
@@ -50,6 +51,8 @@ class Member:
     progress: Progress
     began: float
     """On the monotonic clock, as if all its epochs had been run in one go."""
+    layers: list[list[torch.nn.Parameter]]
+    """The trained parameters of the backbone, from the input on; those of some recipes wake one by one."""
 
     @property
     def is_over(self) -> bool:
@@ -77,11 +80,14 @@ def open_member(run: Run, data: DeviceData, device: torch.device) -> Member:
     spec = run.spec
     model = build_model(spec, data.task).to(device)
     optimizer = make_optimizer(model, spec)
-    loss = make_loss(spec.loss, data.train_y, "none")
+    layers = trained_layers(model)
+    smoothing = spec.recipe.label_smoothing
+    loss = make_loss(spec.loss, data.train_y, "none", smoothing, data.task.outputs)
     progress = load_last(run.checkpoint, spec, model, optimizer)
     if spec.mode == "linear_probing_cached":
         model.backbone = Identity(model.backbone)
-    return Member(run, model, optimizer, loss, data, device, progress, time.monotonic() - progress.elapsed_s)
+    began = time.monotonic() - progress.elapsed_s
+    return Member(run, model, optimizer, loss, data, device, progress, began, layers)
 
 
 def end_epoch(member: Member, train_loss: float) -> Report:
@@ -93,14 +99,21 @@ def end_epoch(member: Member, train_loss: float) -> Report:
     return _report(member.run.run_id, progress, train_loss, metrics, yardstick)
 
 
+def keeps_epochs(run: Run) -> bool:
+    """Return whether a run can go on from its last epoch.
+
+    A cached head's whole run takes a second or so: it starts again, with the same numbers.
+    """
+    return run.checkpoint is not None and run.spec.mode != "linear_probing_cached"
+
+
 def settle(member: Member, report: Report, goes_on: bool) -> RunResult | None:
     """Return the result if the run ends after this epoch; otherwise keep its checkpoint and return None."""
     spec, folder = member.run.spec, member.run.checkpoint
     end = _end(member.progress, spec.recipe, is_finite=report.is_finite, goes_on=goes_on)
     if end is not None:
         return result_of(member, end)
-    # A cached head's whole run takes a second or so: it starts again, with the same numbers.
-    if folder is not None and spec.mode != "linear_probing_cached":
+    if folder is not None and keeps_epochs(member.run):
         save_last(folder, spec, member.progress, member.model, member.optimizer)
     return None
 
@@ -113,8 +126,11 @@ def train_epoch(member: Member) -> float:
     first_step = (epoch - 1) * len(batches)
     noise = epoch_noise(spec.seed, first_step, len(batches), device)
     total = torch.zeros((), device=device)
+    wake_layers(member.layers, spec.recipe, epoch)
     with tensor_cores(spec.recipe.precision):
         for index, batch in enumerate(batches):
+            if not has_constant_rates(spec.recipe):
+                optimizer.scale_rates(rate_factor(spec.recipe, first_step + index, len(batches)))
             with precision(spec.recipe.precision, device):
                 outputs = model(data.train_x[batch], noise(index))  # (B, outputs)
                 value = member.loss(outputs.float(), data.train_y[batch]).mean()
@@ -213,7 +229,8 @@ def _end(
         return "pruned"
     if progress.epoch >= recipe.epochs:
         return "finished"
-    return "patience" if progress.epochs_without_better() >= recipe.patience else None
+    without_better = progress.epoch - max(progress.best_epoch, recipe.head_epochs)
+    return "patience" if without_better >= recipe.patience else None
 
 
 def result_of(member: Member, reason: EndReason | None = None) -> RunResult:

@@ -7,24 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.engine.recipe import parameter_groups
 from finetune.model import FineTunedModel
 from finetune.spec import RunSpec
 
 
 def make_optimizer(model: FineTunedModel, spec: RunSpec) -> AdamW:
-    """Return AdamW: the backbone's group first (absent when frozen), then the head's.
+    """Return AdamW: the backbone's group or groups first (absent when frozen), then the head's.
 
-    Betas and epsilon are torch's defaults, as in the reference; the learning rates stay constant
-    (the reference's cosine schedule counts batches but steps once an epoch, so it is constant too).
+    Betas and epsilon are torch's defaults, as in the reference; the learning rates stay constant unless the
+    recipe says otherwise (the reference's cosine schedule counts batches but steps once an epoch, so it is
+    constant too).
     """
-    head = {"params": list(model.head.parameters()), "lr": spec.lr}
-    backbone = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
-    groups = [{"params": backbone, "lr": spec.backbone_lr}, head] if backbone else [head]
-    return AdamW(groups, spec.recipe.weight_decay)
+    return AdamW(parameter_groups(model, spec), spec.recipe.weight_decay)
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's fused AdamW, of which all parameters share one count of steps.
+    """torch's fused AdamW, of which all parameters of a group share one count of steps.
 
     Bit for bit the same numbers. torch counts for each parameter, which takes as long as the arithmetic of
     a small model.
@@ -32,16 +31,20 @@ class AdamW(torch.optim.AdamW):
 
     def __init__(self, groups: list[dict[str, Any]], weight_decay: float) -> None:
         super().__init__(groups, weight_decay=weight_decay, fused=True)
-        self._count = torch.zeros((), device=groups[0]["params"][0].device)
+        self._counts = [torch.zeros((), device=group["params"][0].device) for group in groups]
+        self._rates = [float(group["lr"]) for group in groups]
+        self._group_of = {
+            parameter: number for number, group in enumerate(groups) for parameter in group["params"]
+        }
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # without a closure
         """Take one step, of every parameter that has a gradient."""
-        self._count += 1
-        for group in self.param_groups:
+        for group, count in zip(self.param_groups, self._counts, strict=True):
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
-                continue  # a detached encoder: the fused call takes no empty list
+                continue  # asleep, or a detached encoder: the fused call takes no empty list
+            count += 1
             states = [self.opened(parameter) for parameter in parameters]
             torch._fused_adamw_(  # what torch.optim.AdamW calls behind its counting
                 parameters,
@@ -49,7 +52,7 @@ class AdamW(torch.optim.AdamW):
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],
-                [self._count] * len(parameters),
+                [count] * len(parameters),
                 lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -59,6 +62,11 @@ class AdamW(torch.optim.AdamW):
                 maximize=False,
             )
 
+    def scale_rates(self, factor: float) -> None:
+        """Set every group's rate to ``factor`` times that of its beginning."""
+        for group, rate in zip(self.param_groups, self._rates, strict=True):
+            group["lr"] = factor * rate
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients."""
         for group in self.param_groups:
@@ -66,10 +74,10 @@ class AdamW(torch.optim.AdamW):
                 parameter.grad = None
 
     def opened(self, parameter: Tensor) -> dict[str, Tensor]:
-        """Return the state of a parameter, zeros before its first step; its ``step`` belongs to all."""
+        """Return the state of a parameter, zeros before its first step; its ``step`` belongs to its group."""
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
-            state["step"] = self._count
+            state["step"] = self._counts[self._group_of[parameter]]
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         return state
@@ -77,9 +85,10 @@ class AdamW(torch.optim.AdamW):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned, here or of torch's own AdamW."""
         super().load_state_dict(state_dict)
-        for state in self.state.values():
-            self._count.copy_(state["step"])
-            state["step"] = self._count
+        for parameter, state in self.state.items():
+            count = self._counts[self._group_of[parameter]]
+            count.copy_(state["step"])
+            state["step"] = count
 
 
 def check_contiguous(model: FineTunedModel) -> None:

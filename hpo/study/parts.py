@@ -21,6 +21,7 @@ from finetune.api import (
     FinetuneError,
     Normalisation,
     Precision,
+    Schedule,
     Task,
     check_backbone,
     find_task,
@@ -273,6 +274,16 @@ class Backbone(Part):
             del counts["weights"]  # the content is in the hash, wherever the file lies
 
 
+RECIPE_KEYS_OF_LATER = (
+    "schedule",
+    "warmup_epochs",
+    "head_epochs",
+    "unfreeze_epochs",
+    "layer_decay",
+    "label_smoothing",
+)
+
+
 class Recipe(Part):
     """What stays fixed in every trial; see :class:`finetune.spec.Recipe`."""
 
@@ -283,6 +294,29 @@ class Recipe(Part):
     dropout: float | None = Field(default=None, ge=0, lt=1)
     max_grad_norm: float | None = Field(default=None, gt=0)
     precision: Precision = "fp32"
+    schedule: Schedule = "constant"
+    warmup_epochs: float = Field(default=0, ge=0)
+    head_epochs: int = Field(default=0, ge=0)
+    unfreeze_epochs: int = Field(default=0, ge=0)
+    layer_decay: float = Field(default=1, gt=0, le=1)
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_epochs(self) -> Self:
+        for key in ("warmup_epochs", "head_epochs", "unfreeze_epochs"):
+            if getattr(self, key) and getattr(self, key) >= self.epochs:
+                raise PydanticCustomError(
+                    "file_fault",
+                    "{key} {value} of {epochs} epochs; expected fewer than the epochs",
+                    {"key": key, "value": getattr(self, key), "epochs": self.epochs},
+                )
+        return self
+
+    def what_counts(self, counts: dict[str, Any]) -> None:
+        """Take out of a dump what was not there before and has its default: fingerprints stay."""
+        for key in RECIPE_KEYS_OF_LATER:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                del counts[key]
 
 
 class Sampler(Part):
@@ -334,6 +368,7 @@ def disagreements(
     space: Space | None,
     configurations: Mapping[KeyPath, NamedConfiguration],
     data: object = None,
+    recipe: Recipe | None = None,
 ) -> list[tuple[KeyPath, str]]:
     """Return what does not fit together, as (key, text); parts that are None are faulty by themselves.
 
@@ -342,6 +377,9 @@ def disagreements(
     wrong, what = _task_faults(task, data)
     if backbone is not None:
         wrong += _backbone_faults(backbone, what)
+    if recipe is not None and recipe.label_smoothing and what is not None and what.kind == "regression":
+        key = ("recipe", "label_smoothing")
+        wrong.append((key, f"label_smoothing {recipe.label_smoothing} of a regression; expected 0"))
     for place, loss in enumerate(losses):
         wrong += _loss_faults(("space", "loss", place), loss, what)
     for path, configuration in configurations.items():
