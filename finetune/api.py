@@ -103,6 +103,7 @@ __all__ = [
     "check_code",
     "check_run",
     "data_status",
+    "check_model",
     "describe_data",
     "evaluate_predictions",
     "export_model",
@@ -219,6 +220,18 @@ def window_losses(
     from finetune.metrics import window_losses
 
     return window_losses(task, predictions, labels)
+
+
+def check_model(spec: RunSpec) -> None:
+    """Build the encoder of a run once, with its weights, on the CPU.
+
+    Raises :class:`SettingError` for a window that it cannot take, :class:`CheckpointError` for weights that
+    are not there, cannot be read or do not fit.
+    """
+    from finetune.backbones import build_backbone
+
+    task = find_task(spec.inputs.task, spec.inputs.own)
+    build_backbone(spec.backbone, task, spec.inputs.samples, None, spec.seed)
 
 
 def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:

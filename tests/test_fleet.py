@@ -183,7 +183,7 @@ def test_a_worker_that_was_frozen_past_its_lease_drops_its_result(place: Place) 
 
     run(place, 4, 2, freeze_once, lease_s=0.8)
 
-    assert place.ends_of_attempts(1) == ["killed", "finished"]
+    assert place.ends_of_attempts(1) == ["expired", "finished"]
     assert place.counts().finished == 4
 
 

@@ -21,6 +21,7 @@ from hpo import __version__
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
 from hpo.cli.figure import figure
+from hpo.cli.keep import copy, delete, rename
 from hpo.cli.model import export, predict
 from hpo.cli.report import compare, report
 from hpo.cli.run import run
@@ -80,6 +81,9 @@ app.command()(run)
 for command in (worker, submit, stop, pause, resume):
     app.command()(command)
 app.command()(bench)
+app.command()(delete)
+app.command()(rename)
+app.command()(copy)
 app.command()(init)
 app.command()(check)
 

@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+LEAVE_S = 2.0
+"""How long an ending process tries to give back what it holds; its leases run out by themselves."""
+
+
 @dataclass(frozen=True)
 class WorkSummary:
     """What one process did."""
@@ -77,7 +81,10 @@ def work(
                 ends = roster.ends
                 _serve(session, roster, settings, forever=forever)
         except Stopped:
+            if stop.fault is not None:
+                raise stop.fault from None
             assert stop.reason is not None
+            assert stop.reason != "fault"
             return WorkSummary(stop.reason, ends)
     for error in roster.refused.values():
         raise error
@@ -120,7 +127,7 @@ def _serve(session: Session, roster: Roster, settings: Settings, *, forever: boo
             if not forever and roster.is_over():
                 return
             session.stop.pause(settings.poll_s)
-            session.patiently(lambda: tell_reaped(session.ledger, session.on_event))
+            session.patiently(lambda: tell_reaped(session))
 
 
 def _tell_idle(session: Session, why: str, told: str) -> str:
@@ -159,9 +166,9 @@ def _is_memory(error: Exception) -> bool:
 
 @contextmanager
 def _giving_back(session: Session, roster: Roster) -> Iterator[None]:
-    """Give back whatever is still held when the block ends, however it ends."""
+    """Give back whatever is still held when the block ends, however it ends, and within a few seconds."""
     try:
         yield
     finally:
         with session.stop.silenced():
-            roster.give_back_all()
+            session.stop.last_words(LEAVE_S, roster.give_back_all)
