@@ -188,8 +188,8 @@ def _moved(
 
     Along a difference within the other half, now and then a whole one, which leads from one mode to another
     (differential evolution: ter Braak 2006, Stat. Comput. 16:239); by the best mode's shape; or a few
-    parameters alone. Without the last two the cloud stays in the span of its few ancestors, half as wide as it
-    should be.
+    parameters alone. Without the last two the cloud stays in the span of its few ancestors, half as wide as
+    it should be.
     """
     size, parameters = cloud.z.shape
     for first in (0, 1):
