@@ -43,8 +43,8 @@ Result, n = 1 run a row, 2 cores shared with other heavy work (load 8 to 20, so 
 the undisturbed run's. "Cut short": attempts without a result; some kills came just after a trial's end; the
 one among the restarts is a claim whose answer was lost, taken again when its lease had run out. The
 workers said 91 to 115 times that they wait for the server that restarts, 8 times each for disk and lock. (a):
-with claims that do not wait for the disk (hpo/ledger/at_once.py), 2 cores of an AMD EPYC, shared, load 10 to
-14; the other rows are older.
+with claims that do not wait for the disk (hpo/ledger/on_postgresql.py), 2 cores of an AMD EPYC, shared,
+load 10 to 14; the other rows are older.
 """
 
 from __future__ import annotations

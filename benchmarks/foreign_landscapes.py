@@ -36,6 +36,7 @@ from simulated_studies import EPOCHS, LOSSES, NOISES, RANGE, SPACE
 
 from hpo.allocator import keep_freed_memory
 from hpo.analysis import answer
+from hpo.analysis.matters import HARDLY, Mattering
 from hpo.analysis.values import Answer
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import RatioSampler
@@ -44,6 +45,7 @@ NEAR_DECADES = 0.2
 """A zone's end may be off by so much."""
 LEVELS = ("low", "middle")
 DEFAULT = simulated.Setting()
+AXES = ("lr", "backbone_lr", "ratio")
 
 
 Place = tuple[float, float, int]
@@ -176,6 +178,8 @@ class Score:
     """In seed standard deviations."""
     matters: str
     """Verdicts on lr, backbone_lr and ratio; empty where none is given."""
+    matters_wrong: int
+    """How many of the three are false."""
     fits: str
     seconds: float
 
@@ -205,8 +209,9 @@ def score(world: Any, history: History) -> Score:
         identified and _misses(truth, low, high),
         high - low,
         **_zones(truth, found),
-        matters=" ".join(_verdict(found, name) for name in ("lr", "backbone_lr", "ratio")).strip(),
-        fits=str(getattr(getattr(found, "fit", None), "fits", "")),
+        matters=" ".join(str(found.matters[name].standing.value) for name in AXES if name in found.matters),
+        matters_wrong=sum(_is_false(truth, found, name) for name in found.matters),
+        fits=str(found.fit.fits) if found.fit else "",
         seconds=seconds,
     )
 
@@ -220,7 +225,7 @@ def _misses(truth: Any, low: float, high: float) -> bool:
 
 def _zones(truth: Any, found: Answer) -> dict[str, float]:
     """Return how wrong the zones are; NaN where the answer has none."""
-    zones = getattr(found, "zones", None)
+    zones = found.zones
     if zones is None:
         names = ("zone_wrong", "resolved", "resolved_wrong", "as_good", "worth")
         return dict.fromkeys(names, math.nan)
@@ -246,9 +251,16 @@ def _distance(ratio: Floats, others: Floats, at: int) -> float:
     return float(nearest - STEP / 2)
 
 
-def _verdict(found: Answer, name: str) -> str:
-    matters = getattr(found, "matters", None) or {}
-    return str(matters[name].standing.value) if name in matters else ""
+def _is_false(truth: Any, found: Answer, name: str) -> bool:
+    """Return whether a verdict is false: what a decade off truly costs, by its own worth."""
+    one = found.matters[name]
+    place, excess = truth.excess(name)
+    here = excess[np.argmin(np.abs(place - one.best))]
+    ends = [end for end in (one.best - 1, one.best + 1) if place[0] <= end <= place[-1]]
+    cost = max((excess[np.argmin(np.abs(place - end))] - here for end in ends), default=0.0)
+    if one.standing is Mattering.DOES_NOT_MATTER:
+        return bool(cost > HARDLY * one.zones.worth)
+    return one.standing is Mattering.MATTERS and bool(cost < one.zones.worth)
 
 
 Cell = tuple[str, str, int, str]
@@ -315,6 +327,7 @@ def bars(rows: pd.DataFrame) -> pd.Series:
             "luckiest": rows["naive_regret"].mean(),
             "difference": lead.mean(),
             "error": lead.std(ddof=1) / math.sqrt(len(rows)),
+            "verdicts wrong": 100 * rows["matters_wrong"].mean() / len(AXES),
             "matters right": 100 * float(np.mean(told)) if told else math.nan,
             "fits": 100 * (rows["fits"].astype(str) == "True").mean(),
             "CPU s": rows["seconds"].median(),

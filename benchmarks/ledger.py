@@ -48,6 +48,7 @@ Now it is four messages and three commits that wait, shared among workers; what 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -382,6 +383,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=WARM_UP_S, help="seconds, before the count begins")
     parser.add_argument("--parts", nargs="+", default=["epoch", "attach", "status", "throughput"])
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgres"])
+    parser.add_argument("--plain-steps", action="store_true", help="PostgreSQL with SQLite's steps")
     parser.add_argument("--attach", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -438,7 +440,8 @@ def measure_throughput(kind: str, url_of_server: str, options: argparse.Namespac
         engine = open_engine(url)
         zero_cost.open_study(Ledger(engine), 20_000)
         engine.dispose()
-        here = trials_per_second(zero_cost.run_ours, url, options, 20_000)
+        run = functools.partial(zero_cost.run_ours, plain_steps=options.plain_steps)
+        here = trials_per_second(run, url, options, 20_000)
     with database(kind, url_of_server) as url:
         open_engine(url).dispose()
         zero_cost.plain_study(url)

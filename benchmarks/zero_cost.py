@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.on_postgresql import ledger_on
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.storage import open_engine
 from hpo.study import Configuration, StudySpec
@@ -68,13 +69,15 @@ def outcome(value: float, epochs: int) -> Outcome:
     return Outcome("finished", value, epochs, epochs, {"mae": value}, 1.0, "cpu")
 
 
-def run_ours(url: str, slots: int, begin: float = 0.0, seconds: float = float("inf")) -> list[int]:
+def run_ours(
+    url: str, slots: int, begin: float = 0.0, seconds: float = float("inf"), *, plain_steps: bool = False
+) -> list[int]:
     """Run trials of one epoch until no slot is free or the time is over; return what finished in the time.
 
     The clock runs for ``seconds`` from ``begin`` (of time.time()); trials before it are for warming up.
     """
     engine = open_engine(url)
-    ledger = Ledger(engine)
+    ledger = Ledger(engine) if plain_steps else ledger_on(engine)
     study = open_study(ledger, slots)
     worker = ledger.register_worker("benchmark", 0, "cpu", {})
     done: list[int] = []

@@ -19,6 +19,7 @@ from finetune.errors import (
     CheckpointError,
     CodeError,
     DataError,
+    DeviceLostError,
     FinetuneError,
     MissingDataError,
     SettingError,
@@ -66,6 +67,7 @@ __all__ = [
     "CodeError",
     "DataError",
     "DataStatus",
+    "DeviceLostError",
     "DataSummary",
     "ENGINE_VERSION",
     "EndReason",
@@ -101,6 +103,7 @@ __all__ = [
     "check_code",
     "check_run",
     "data_status",
+    "check_model",
     "describe_data",
     "evaluate_predictions",
     "export_model",
@@ -130,17 +133,19 @@ def train(
     ``device`` is ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. On the CPU a run uses one thread: start one
     process a core. With several slots all members train as one model whose weights have a leading member
     axis; ``auto`` takes what pays on the device (docs/engine.md). What ``source`` raises passes through; so
-    do out-of-memory errors and faults of ours. Raises :class:`FinetuneError` for what the user can mend
-    (data, weights, settings).
+    do faults of ours, and want of memory of a run alone (several are halved first). Raises
+    :class:`DeviceLostError` when the device fails: this process should then end. Raises
+    :class:`FinetuneError` for what the user can mend (data, weights, settings).
     """
-    from finetune.engine.devices import open_device
+    from finetune.engine.devices import guarded, open_device
     from finetune.engine.features import input_loader
     from finetune.engine.population import run_all
 
     if slots != "auto" and slots < 1:
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
     chosen = open_device(device)
-    run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
+    with guarded():
+        run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
 
 
 def gpu_count() -> int:
@@ -215,6 +220,18 @@ def window_losses(
     from finetune.metrics import window_losses
 
     return window_losses(task, predictions, labels)
+
+
+def check_model(spec: RunSpec) -> None:
+    """Build the encoder of a run once, with its weights, on the CPU.
+
+    Raises :class:`SettingError` for a window that it cannot take, :class:`CheckpointError` for weights that
+    are not there, cannot be read or do not fit.
+    """
+    from finetune.backbones import build_backbone
+
+    task = find_task(spec.inputs.task, spec.inputs.own)
+    build_backbone(spec.backbone, task, spec.inputs.samples, None, spec.seed)
 
 
 def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:

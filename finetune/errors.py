@@ -8,8 +8,10 @@
     ├── UnknownNameError     a task, loss, backbone or data set of that name does not exist
     └── SettingError         a value is out of its range, or two settings contradict each other
 
-All of them are the user's to mend (exit status 2); anything else that is raised is a fault of ours, such as
-:class:`SealedError`: a search that reached for the test split.
+    DeviceLostError      the device failed, and this process cannot use it any more (no fault of the user)
+
+All :class:`FinetuneError` are the user's to mend (exit status 2); anything else that is raised is a fault
+of ours, such as :class:`SealedError`: a search that reached for the test split.
 """
 
 from __future__ import annotations
@@ -37,6 +39,13 @@ class FinetuneError(Exception):
 def _printable(text: str) -> str:
     """Return ``text`` on one line, with what could steer a terminal escaped: names come out of files."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class DeviceLostError(Exception):
+    """The device failed under a run, and this process can compute on it no more: nobody's setting is wrong.
+
+    Another process may go on; what was under way goes on from its last epoch.
+    """
 
 
 class DataError(FinetuneError):

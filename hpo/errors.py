@@ -4,6 +4,7 @@
     ├── SpecError         a study file is wrong: every fault at once, each with its line
     ├── MismatchError     a database or study was made with another spec, data, code or schema version
     ├── StorageError      the database cannot be opened, reached or written
+    │   └── LostDatabaseError  its file was deleted or replaced while it was in use
     ├── UnknownStudyError no study of that name is shipped, is a file, or is in the database
     └── UsageError        a value on the command line is out of its range, or two contradict each other
     Interrupted           a person or the system asked for the end (not a fault; exit status 130)
@@ -40,6 +41,10 @@ class MismatchError(HpoError):
 
 class StorageError(HpoError):
     """The database cannot be opened, reached or written; the password in its URL is never shown."""
+
+
+class LostDatabaseError(StorageError):
+    """The SQLite file was deleted or replaced while it was in use: what is written now would be lost."""
 
 
 class UnknownStudyError(HpoError):

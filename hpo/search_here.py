@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import sqlalchemy as sa
 from platformdirs import user_cache_path
 from rich.console import Console
 
@@ -16,10 +17,11 @@ from finetune.api import Checked, DataSummary, check_run, describe_data, seal_ba
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings, find_out
-from hpo.reading.standing import is_there
+from hpo.reading.standing import best_trial, is_there, known_task
 from hpo.storage import open_engine
-from hpo.study import Configuration, StudySpec, load_spec
+from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.setting import Setting
 from hpo.worker import Settings, open_study
 from hpo.worker.progress import Display, Progress, said_if_slow
@@ -64,18 +66,31 @@ def launch(
         name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
     try:
-        before = Launched(find_out(engine, name), total, did_nothing=True)
-        if before.known_within is not None:
-            Ledger(engine).drop_free_slots(before.findings.row.study_id)
-            return before
-        if before.findings.counts.finished >= total:
-            return before
-        with Display(_progress(before.findings, total), console) as display:
+        row = Ledger(engine).study(name)
+        counts = Ledger(engine).counts(row.study_id)
+        if counts.finished >= total or spec.budget.known_within is not None:
+            before = Launched(find_out(engine, name), total, did_nothing=True)
+            if before.known_within is not None:
+                Ledger(engine).drop_free_slots(row.study_id)
+            if before.known_within is not None or counts.finished >= total:
+                return before
+        with Display(_progress(engine, row, counts, total), console) as display:
             run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
         with said_if_slow(f"{name}: working out the answer", console.print):
-            return Launched(find_out(engine, name), total, did_nothing=False)
+            return Launched(_found(engine, name), total, did_nothing=False)
     finally:
         engine.dispose()
+
+
+def _found(engine: sa.Engine, name: str) -> Findings:
+    try:
+        return find_out(engine, name)
+    except UnknownStudyError as error:
+        raise UsageError(
+            f"the study {name!r} was deleted with another tool while it was searched",
+            "a study that stays",
+            "type the same command to begin it anew",
+        ) from error
 
 
 def check_study(spec: StudySpec, settings: Settings) -> tuple[StudySpec, DataSummary, Checked]:
@@ -117,32 +132,57 @@ def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting
         engine.dispose()
 
 
-def _progress(before: Findings, total: int) -> Progress:
-    counts, best, partial = before.counts, before.answer.best, before.row.data.get("partial")
+def _progress(engine: sa.Engine, row: StudyRow, counts: Counts, total: int) -> Progress:
+    """Return how far the study is, which needs no answer."""
+    best, partial, task = best_trial(engine, row.study_id), row.data.get("partial"), known_task(row)
     return Progress(
-        before.row.name + (f" [partial: {partial}]" if partial else ""),
+        row.name + (f" [partial: {partial}]" if partial else ""),
         total,
-        before.task.unit,
+        task.unit if task else "",
         counts.complete,
         counts.pruned,
         counts.failed,
-        best.validation_loss if best else None,
-        best.number if best else None,
+        best["validation_loss"] if best else None,
+        best["number"] if best else None,
     )
+
+
+@dataclass(frozen=True)
+class SpecOptions:
+    """What a command line changes of a study's file."""
+
+    as_name: str | None = None
+    allow_partial: bool = False
+    known_within: float | None = None
+
+
+def read_specs(names: Sequence[str], url: str, options: SpecOptions) -> list[StudySpec]:
+    """Return the studies of those names or files; raises as :func:`read_spec` does."""
+    if options.as_name is not None and len(names) > 1:
+        raise UsageError(f"--as {options.as_name} names {len(names)} studies", "one study")
+    partial, within = options.allow_partial, options.known_within
+    return [
+        read_spec(name, url=url, name=options.as_name, allow_partial=partial, known_within=within)
+        for name in names
+    ]
 
 
 def read_spec(
     name_or_file: str,
     *,
     url: str | None = None,
+    name: str | None = None,
     allow_partial: bool = False,
     known_within: float | None = None,
 ) -> StudySpec:
-    """Return the study of that name or file; one that is not shipped is looked for in the database ``url``.
+    """Return the study of that name or file, as another study ``name`` if that is given.
 
-    Raises UsageError, and what ``load_spec`` raises.
+    One that is not shipped is looked for in the database ``url``. Raises UsageError, and what ``load_spec``
+    raises.
     """
     spec = _found_spec(name_or_file, url)
+    if name is not None:
+        spec = _renamed(spec, name)
     if allow_partial:
         spec = spec.model_copy(update={"inputs": spec.inputs.model_copy(update={"allow_partial": True})})
     if known_within is not None:
@@ -153,6 +193,18 @@ def read_spec(
         budget = spec.budget.model_copy(update={"known_within": known_within})
         spec = spec.model_copy(update={"budget": budget})
     return spec
+
+
+def _renamed(spec: StudySpec, name: str) -> StudySpec:
+    check_name("--as", name)
+    return StudySpec.model_validate({**spec.model_dump(exclude_unset=True), "name": name})
+
+
+def check_name(option: str, name: str) -> None:
+    """Raise :class:`UsageError` for what cannot be a study's name."""
+    if not re.fullmatch(STUDY_NAME, name) or len(name) > LONGEST_NAME:
+        expected = f"up to {LONGEST_NAME} letters, digits, _, . and -, the first a letter or a digit"
+        raise UsageError(f"{option} is {name!r}", expected)
 
 
 def _found_spec(name_or_file: str, url: str | None) -> StudySpec:
@@ -175,7 +227,7 @@ def _stored_spec(url: str, name: str) -> StudySpec | None:
         rows = {row.name: row for row in Ledger(engine).studies() if row.kind == "search"}
     finally:
         engine.dispose()
-    return StudySpec.model_validate(rows[name].spec) if name in rows else None
+    return stored_spec(name, rows[name].spec) if name in rows else None
 
 
 def make_settings(

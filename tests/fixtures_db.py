@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.on_postgresql import ledger_on
 from hpo.storage import open_engine, parse_url
 
 
@@ -130,5 +131,5 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def ledger(engine: sa.Engine) -> Ledger:
-    """A ledger without studies, on each kind of database in turn."""
-    return Ledger(engine)
+    """A ledger without studies, on each kind of database in turn, as a worker has it."""
+    return ledger_on(engine)

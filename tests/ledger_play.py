@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.on_postgresql import ledger_on
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
 from hpo.storage import open_engine
 from hpo.study import Configuration, StudySpec
@@ -47,9 +48,16 @@ def worker(ledger: Ledger) -> str:
     return ledger.register_worker("host", 1, "cpu", VERSIONS)
 
 
-def take(ledger: Ledger, study: StudyRow, *, lease_s: float = 60.0, fold: int | None = None) -> Claim:
+def take(
+    ledger: Ledger,
+    study: StudyRow,
+    *,
+    lease_s: float = 60.0,
+    fold: int | None = None,
+    holder: str = "worker",
+) -> Claim:
     """Claim the next slot and begin its trial."""
-    claim = ledger.claim(study.study_id, "worker", lease_s=lease_s)
+    claim = ledger.claim(study.study_id, holder, lease_s=lease_s)
     assert claim is not None
     chosen = claim.configuration or configuration(claim.slot)
     begun = ledger.begin(claim, chosen, spec_of().space, {"device": "cpu"}, fold=fold)
@@ -90,7 +98,7 @@ def processes(count: int) -> ProcessPoolExecutor:
 def work_until_none(url: str, slots: int) -> list[int]:
     """Open the database, the study and its budget, and run trials until there is none: one process."""
     engine = open_engine(url)
-    ledger = Ledger(engine)
+    ledger = ledger_on(engine)
     study = make_study(ledger, slots)
     done = []
     while (claim := ledger.claim(study.study_id, worker(ledger), lease_s=60)) is not None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
 from hpo.ledger.ledger import Ledger
-from hpo.ledger.values import Counts
+from hpo.ledger.values import Counts, StudyRow
 from hpo.storage import open_engine
 from hpo.storage.tables import attempts, curve, slots
 from hpo.study import StudySpec
@@ -72,8 +72,8 @@ class Place:
         """Tell the analytic trainer what to do; see there."""
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour))
 
-    def open(self, total: int, **parts: object) -> None:
-        open_study(self.url, small_spec(**parts), self.settings(), total=total)
+    def open(self, total: int, **parts: object) -> StudyRow:
+        return open_study(self.url, small_spec(**parts), self.settings(), total=total)
 
     def counts(self, below: int | None = None) -> Counts:
         with open_ledger(self.url) as ledger:

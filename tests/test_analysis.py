@@ -642,6 +642,43 @@ def test_the_worth_is_a_seeds_deviation_or_the_studys_own() -> None:
     assert generous.zones.decades(Standing.AS_GOOD) > usual.zones.decades(Standing.AS_GOOD)
 
 
+def test_where_the_model_does_not_fit_only_tried_configurations_are_spoken_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials = table(20, 0.03)
+    monkeypatch.setattr("hpo.analysis.fitting.MOST_RMS", 0.0)
+
+    found = ask(trials)
+
+    assert found.has(NoteKind.DOES_NOT_FIT)
+    assert found.choice is not None
+    assert np.isclose(trials["lr"], found.choice.lr).any()
+    assert found.zones is not None
+    assert found.zones.resolved == 0
+    assert found.curve is not None
+    assert not found.curve.identified
+    assert (found.worth_trying, found.rates, found.matters) == (None, None, {})
+
+
+def test_a_place_without_support_is_worth_trying_and_never_the_answer() -> None:
+    trials = table(60, 0.01)
+    away = np.hypot(np.log10(trials["lr"]) + 3.2, np.log10(trials["ratio"]) - BEST_RATIO) > 0.7
+
+    found = ask(trials[away])
+
+    assert found.choice is not None
+    assert found.worth_trying is not None
+    near = [
+        np.abs(np.log10(trials[away][name] / getattr(found.choice, name))) for name in ("lr", "backbone_lr")
+    ]
+    is_near = (np.maximum(*near) <= 0.3 + 1e-6) & (trials[away]["loss"] == found.choice.loss)
+    assert is_near.any()
+    better = found.worth_trying.expected_validation_loss
+    assert better is not None
+    assert found.choice.expected_validation_loss is not None
+    assert better < found.choice.expected_validation_loss
+
+
 def test_without_a_baseline_the_rest_is_answered() -> None:
     found = answer(table(20, 0.02), NO_CURVES, SPACE, None, TRIVIAL)
 

@@ -54,6 +54,22 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(run_all, tmp_pa
     assert resumed.results[0].best_validation_loss == whole.results[0].best_validation_loss
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_weight_decay_pulls_the_weights_to_nothing(shared_cache_dir, tmp_path, slots):
+    """Each step takes lr * weight_decay of every weight: with half of them gone a step, nothing is learnt."""
+    ends = {}
+    for weight_decay in (0.0, 500.0):
+        spec = replace(SPEC, recipe=replace(SPEC.recipe, weight_decay=weight_decay))
+        runs = [
+            Run(str(seed), replace(spec, seed=seed), tmp_path / f"{weight_decay}.{seed}") for seed in (7, 8)
+        ]
+        source = ListSource(*runs)
+        train(source, data_dir=tmp_path, cache_dir=shared_cache_dir, device="cpu", slots=slots)
+        ends[weight_decay] = [source.curve(run.run_id)[-1][0] for run in runs]
+
+    assert all(decayed > 1.3 * free for free, decayed in zip(ends[0.0], ends[500.0], strict=True))
+
+
 def test_training_moves_no_global_random_stream(run_all):
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     run_all(ListSource(Run("a", SPEC), prune_after=1))

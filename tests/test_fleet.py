@@ -183,7 +183,7 @@ def test_a_worker_that_was_frozen_past_its_lease_drops_its_result(place: Place) 
 
     run(place, 4, 2, freeze_once, lease_s=0.8)
 
-    assert place.ends_of_attempts(1) == ["killed", "finished"]
+    assert place.ends_of_attempts(1) == ["expired", "finished"]
     assert place.counts().finished == 4
 
 
@@ -382,3 +382,26 @@ def test_a_device_that_was_named_or_is_the_only_one_is_taken_as_it_is(
     for device in ("auto", "cuda:2", "cpu"):
         with own_device(device, three_gpus) as mine:
             assert mine == device
+
+
+def test_a_worker_whose_gpu_failed_is_replaced_and_counts_one_attempt(place: Place) -> None:
+    place.open(6)
+    place.behave(faults={"1": ["lost", 1]}, epoch_s=0.001)
+    told: list[Event] = []
+
+    summary = run(place, 6, 1, told.append)
+
+    assert place.counts().finished == 6
+    assert summary.ended == "no_work"
+    assert any("a worker lost its GPU; another takes its place" in event.text for event in told)
+    assert [event.slot for event in told if event.kind == "retried"] == [1]
+
+
+def test_a_run_that_always_breaks_the_gpu_fails_alone(place: Place) -> None:
+    place.open(5)
+    place.behave(faults={"2": ["lost", 99]}, epoch_s=0.001)
+
+    run(place, 5, 1)
+
+    counts = place.counts()
+    assert (counts.finished, counts.failed) == (4, 1)

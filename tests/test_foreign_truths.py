@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpo.analysis.matters import Mattering
+
 NOISE = 0.03
 
 
@@ -82,3 +84,25 @@ def test_a_zone_is_wrong_from_a_fifth_of_a_decade_on(foreign: Any, shift: float,
 
     assert (found["zone_wrong"] > foreign.NEAR_DECADES) == is_wrong
     assert found["zone_wrong"] == pytest.approx(shift, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "is_false"),
+    [
+        ("backbone_lr", "does_not_matter", False),
+        ("backbone_lr", "matters", True),
+        ("lr", "does_not_matter", True),
+        ("lr", "matters", False),
+        ("lr", "open", False),
+        ("backbone_lr", "open", False),
+    ],
+)
+def test_a_verdict_is_false_where_a_decade_off_costs_otherwise(
+    foreign: Any, name: str, said: str, is_false: bool
+) -> None:
+    truth = foreign.FAMILIES["ridge_lr"](np.random.default_rng(5), NOISE)
+    place, excess = truth.excess(name)
+    best = float(place[np.argmin(excess)])
+    verdict = SimpleNamespace(best=best, standing=Mattering(said), zones=SimpleNamespace(worth=NOISE))
+
+    assert foreign._is_false(truth, SimpleNamespace(matters={name: verdict}), name) == is_false

@@ -39,11 +39,14 @@ def test_both_tables_have_the_same_keys() -> None:
     assert CHINESE.keys() - ENGLISH.keys() == set()
 
 
-@pytest.mark.parametrize("key", sorted(ENGLISH))
-def test_a_sentence_has_the_same_parts_in_both_languages(key: str) -> None:
-    may_miss = {"n"} if key.endswith((".one", ".many")) else set()
+def test_a_sentence_has_the_same_parts_in_both_languages() -> None:
+    may_miss = {key: {"n"} if key.endswith((".one", ".many")) else set() for key in ENGLISH}
 
-    assert fields(ENGLISH[key]) - may_miss == fields(CHINESE[key]) - may_miss
+    assert [
+        key
+        for key, unsaid in may_miss.items()
+        if fields(ENGLISH[key]) - unsaid != fields(CHINESE[key]) - unsaid
+    ] == []
 
 
 @pytest.mark.parametrize("table", [ENGLISH, CHINESE], ids=["en", "zh"])
@@ -107,9 +110,18 @@ def test_whatever_is_said_is_in_the_table() -> None:
     assert {key for key in said if "." in key} == set()  # of text.count("@") we know nothing
 
 
+def mentioned_in(path: Path) -> Iterator[str]:
+    """Yield each text of a module, of a computed one its beginning."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
 def test_whatever_is_in_the_table_is_said() -> None:
-    whole = {key for key, _ in SAID if not key.endswith(".")}
-    begins = tuple(key for key, _ in SAID if key.endswith("."))
+    modules = [path for path in MODULES if path.stem not in {"english", "chinese"}]
+    whole = {text for path in modules for text in mentioned_in(path)}
+    named = {key for key, _ in SAID if key.endswith(".")}
+    begins = tuple(named | {text for text in whole if re.fullmatch(r"(?:[a-z_]+\.)+", text)})
     stems = {key: key.removesuffix(".one").removesuffix(".many") for key in ENGLISH}
 
     assert [key for key, stem in stems.items() if stem not in whole and not key.startswith(begins)] == []
@@ -132,11 +144,16 @@ MACHINES = {
     # what is read here was written by machines or typed by a person: formats, no sentences
     ("dashboard/login.py", "*"),
     ("dashboard/door.py", "*"),
+    ("dashboard/front.py", "*"),
+    ("dashboard/optunas.py", "*"),
+    ("dashboard/__init__.py", " "),
     ("dashboard/answer_page.py", "/answer"),
     ("dashboard/answer_page.py", "/answer/"),
     ("dashboard/answering.py", "*"),
     ("diary/file.py", "*"),
     ("fleet/seats.py", "*"),
+    ("fleet/machine.py", "*"),
+    ("fleet/__init__.py", "cuda"),
     ("storage/schema.py", "*"),
     ("storage/__init__.py", "*"),
     ("storage/mounts.py", "*"),
@@ -214,17 +231,17 @@ def _reading(node: ast.AST, lines: set[str], *, is_core: bool) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-@pytest.mark.parametrize(
-    "path", MODULES, ids=lambda path: path.relative_to(HPO).as_posix().removesuffix(".py")
-)
-def test_no_module_reads_a_sentence(path: Path) -> None:
+def read_in(path: Path) -> list[str]:
+    """Return the places of a module that read a sentence, but for what machines wrote."""
     place = path.relative_to(HPO).as_posix()
     is_core = place.startswith(("report/", "analysis/", "reading/", "confirm/", "search/"))
     allowed = {literal for module, literal in MACHINES if module == place}
-
     found = readings(path.read_text(encoding="utf-8"), is_core=is_core)
+    return [f"{place}: {one}" for one in found if "*" not in allowed and one not in allowed]
 
-    assert [one for one in found if "*" not in allowed and one not in allowed] == []
+
+def test_no_module_reads_a_sentence() -> None:
+    assert [one for path in MODULES for one in read_in(path)] == []
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from ledger_play import configuration, make_study, outcome, point, report, spec_
 from optuna.trial import TrialState
 
 from hpo.errors import MismatchError, UnknownStudyError
+from hpo.ledger.ends import LOST_LEASES
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.on_postgresql import PostgresqlLedger
 from hpo.ledger.peers import without_own
-from hpo.ledger.values import Counts, Peers
-from hpo.storage import optuna_storage, parse_url
+from hpo.ledger.values import Counts, Lease, Peers, StudyRow
+from hpo.storage import open_engine, optuna_storage, parse_url
 from hpo.storage.tables import attempts, curve, slots
 
 
@@ -141,7 +143,7 @@ def test_many_reapers_free_each_dead_trial_once(ledger: Ledger, engine: sa.Engin
         reaped = [claim for found in threads.map(lambda _: ledger.reap(), range(8)) for claim in found]
 
     assert sorted(claim.slot for claim in reaped) == [claim.slot for claim in held]
-    assert [(row.attempt, row.end) for row in rows_of(engine, attempts)] == [(1, "killed")] * 10
+    assert [(row.attempt, row.end) for row in rows_of(engine, attempts)] == [(1, "expired")] * 10
     assert ledger.counts(study.study_id).free == 10
 
 
@@ -222,14 +224,14 @@ def test_each_end_may_be_written_again_after_a_lost_answer(ledger: Ledger) -> No
     assert ledger.counts(study.study_id) == Counts(1, 0, 0, 0, 2, 3)
 
 
-def test_a_worker_known_to_be_dead_is_reaped_at_once(ledger: Ledger) -> None:
+def test_what_a_worker_held_that_was_seen_dead_is_freed_at_once(ledger: Ledger) -> None:
     study = make_study(ledger, 2)
     name = worker(ledger)
-    ledger.claim(study.study_id, name, lease_s=600)
+    assert ledger.claim(study.study_id, name, lease_s=600) is not None
     alive = ledger.claim(study.study_id, worker(ledger), lease_s=600)
-    ledger.worker_died(name)
 
-    assert [claim.slot for claim in ledger.reap()] == [0]
+    assert [claim.slot for claim in ledger.worker_died(name)] == [0]
+    assert ledger.worker_died(name) == []
     assert alive is not None
     assert ledger.finish(alive, outcome())
 
@@ -245,10 +247,9 @@ def test_a_slot_is_closed_as_failed_after_its_third_fault(
     for end in ("error", "out_of_memory"):
         ledger.fail(take(ledger, study), end, f"a {end}")
         states.append(plain_optuna().trials[0].state)
-    last = take(ledger, study, lease_s=0.01)
-    time.sleep(0.05)
+    last = take(ledger, study, holder="dead")
     assert not ledger.is_failed(last)
-    ledger.reap()
+    assert ledger.worker_died("dead") == [last]
 
     trial = plain_optuna().trials[0]
     assert ledger.is_failed(last)
@@ -259,8 +260,130 @@ def test_a_slot_is_closed_as_failed_after_its_third_fault(
     assert [(row.attempt, row.end, row.message) for row in rows_of(engine, attempts)] == [
         (1, "error", "a error"),
         (2, "out_of_memory", "a out_of_memory"),
-        (3, "killed", "its worker gave no sign of life"),
+        (3, "killed", "its worker died"),
     ]
+
+
+def test_a_lost_lease_is_no_fault_but_the_tenth_closes_the_slot(ledger: Ledger, engine: sa.Engine) -> None:
+    study = make_study(ledger, 1)
+    for _ in range(LOST_LEASES - 1):
+        take(ledger, study, lease_s=0.01)
+        time.sleep(0.03)
+        ledger.reap()
+    assert ledger.counts(study.study_id) == Counts(0, 0, 0, 0, 1, 0)
+    assert rows_of(engine, slots)[0].faults == 0
+
+    last = take(ledger, study, lease_s=0.01)
+    time.sleep(0.03)
+    ledger.reap()
+
+    assert ledger.is_failed(last)
+    assert {row.end for row in rows_of(engine, attempts)} == {"expired"}
+
+
+def test_only_a_lease_that_is_over_is_reaped_and_only_if_its_holder_is_taken_for_dead(ledger: Ledger) -> None:
+    study = make_study(ledger, 2)
+    over, lasting = take(ledger, study, lease_s=0.01), take(ledger, study, lease_s=5.0)
+    time.sleep(0.05)
+    asked: list[list[int]] = []
+
+    def nobody(leases: list[Lease]) -> list[Lease]:
+        asked.append([lease.slot for lease in leases])
+        return []
+
+    assert ledger.reap(nobody) == []
+    assert asked == [[over.slot]]
+    assert (ledger.counts(study.study_id).running, ledger.counts(study.study_id).silent) == (2, 1)
+    assert [claim.slot for claim in ledger.reap()] == [over.slot]
+    assert report(ledger, lasting, 1, 1.0)
+
+
+def test_a_lease_that_was_renewed_after_it_was_judged_is_kept(ledger: Ledger) -> None:
+    study = make_study(ledger, 1)
+    slow = take(ledger, study, lease_s=0.01)
+    time.sleep(0.05)
+    judged: list[Lease] = []
+    ledger.reap(lambda leases: judged.extend(leases) or [])
+    assert ledger.renew("worker", [slow], lease_s=0.01) == [True]
+    time.sleep(0.05)
+
+    assert ledger.reap(lambda _: judged) == []
+    assert [claim.slot for claim in ledger.reap()] == [slow.slot]
+
+
+def test_a_lease_that_reaches_further_than_its_length_is_of_a_clock_that_was_set(
+    ledger: Ledger, engine: sa.Engine
+) -> None:
+    study = make_study(ledger, 2)
+    of_before, today = take(ledger, study), take(ledger, study)
+    with engine.begin() as connection:
+        far = sa.update(slots).where(slots.c.slot == of_before.slot)
+        connection.execute(far.values(lease_until=slots.c.lease_until + 3600))
+
+    assert [claim.slot for claim in ledger.reap()] == [of_before.slot]
+    assert report(ledger, today, 1, 1.0)
+
+
+@pytest.mark.postgres
+def test_postgresqls_own_steps_write_what_the_plain_steps_write(ready_postgres_url: str) -> None:
+    engine = open_engine(ready_postgres_url)
+    tables = {}
+    for kind, name in ((Ledger, "plain"), (PostgresqlLedger, "own")):
+        study = play_all_steps(kind(engine), name)
+        tables[name] = all_rows_of(engine, study.study_id)
+    engine.dispose()
+
+    assert tables["own"] == tables["plain"]
+
+
+def play_all_steps(ledger: Ledger, name: str) -> StudyRow:
+    """Make every kind of trial: complete, pruned, diverged, failed, given back, of several members, too
+    late."""
+    study = make_study(ledger, 8, name=name, recipe={"epochs": 30})
+    done, pruned, diverged = (take(ledger, study, fold=fold) for fold in (None, 0, 1))
+    for epoch in (1, 2, 3):
+        ledger.report([point(one, epoch, 4.0 - epoch) for one in (done, pruned)], lease_s=60)
+    report(ledger, diverged, 1, float("inf"))
+    ledger.finish(done, outcome(1.0, metrics={"mae": 1.0, "r2": float("nan")}))
+    ledger.finish(pruned, outcome(2.5, end="pruned"))
+    ledger.finish(diverged, outcome(None, end="diverged", best_epoch=0, epochs=1, metrics={}))
+    ledger.give_back(take(ledger, study))
+    again = take(ledger, study)
+    report(ledger, again, 2, 3.0)
+    ledger.fail(again, "error", "boom")
+    last = take(ledger, study)
+    ledger.finish(last, outcome(0.5, epochs=1, best_epoch=1))
+    ledger.finish(again, outcome(0.1))
+    report(ledger, again, 9, 0.1)
+    return study
+
+
+def all_rows_of(engine: sa.Engine, study_id: int) -> dict[str, list[Any]]:
+    """Return what all tables hold of a study's trials, without the numbers of rows and the times."""
+    of_trials = [
+        "trial_params",
+        "trial_values",
+        "trial_intermediate_values",
+        "trial_user_attributes",
+    ]
+    queries = {
+        table: f"SELECT * FROM {table} WHERE study_id = {study_id}"
+        for table in ("trials", "hpo_slot", "hpo_attempt", "hpo_curve")
+    }
+    queries |= {
+        table: f"SELECT number, {table}.* FROM {table} JOIN trials USING (trial_id) "
+        f"WHERE study_id = {study_id}"
+        for table in of_trials
+    }
+    changing = ("_id", "_at", "datetime", "lease_until")
+    with engine.connect() as connection:
+        return {
+            table: sorted(
+                repr({key: value for key, value in row.items() if not any(part in key for part in changing)})
+                for row in connection.execute(sa.text(query)).mappings()
+            )
+            for table, query in queries.items()
+        }
 
 
 def test_giving_back_does_not_count_as_a_fault(ledger: Ledger, plain_optuna: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from finetune.metrics import evaluate, note_on_areas
+from finetune.metrics import evaluate, evaluate_predictions, note_on_areas
 from finetune.tasks import TASKS, find_task
 
 REGRESSION, CLASSES, LABELS = find_task("bidmc_hr"), find_task("physionet2017"), find_task("ptb-xl")
@@ -50,6 +50,35 @@ def test_regression_by_hand() -> None:
     assert found["mae"] == pytest.approx(1.0)
     assert found["rmse"] == pytest.approx(math.sqrt(5 / 3))
     assert found["r2"] == pytest.approx(sk.r2_score([61, 80, 98], [60, 80, 100]))
+
+
+def test_what_a_model_says_scores_as_the_logits_behind_it() -> None:
+    """Predictions are probabilities for classes, and values in label units for regression, as they are."""
+    cases = {
+        name: random_case(kind)
+        for name, kind in (("c", "multiclass"), ("l", "multilabel"), ("r", "regression"))
+    }
+    logits = cases["c"][0].astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    odds = 1 / (1 + np.exp(-cases["l"][0].astype(np.float64)))
+
+    assert evaluate_predictions(CLASSES, shares, cases["c"][1]) == pytest.approx(
+        evaluate(CLASSES, *cases["c"])
+    )
+    assert evaluate_predictions(LABELS, odds, cases["l"][1]) == pytest.approx(evaluate(LABELS, *cases["l"]))
+    assert evaluate_predictions(REGRESSION, *cases["r"]) == evaluate(REGRESSION, *cases["r"])
+
+
+def test_a_class_that_is_neither_there_nor_said_counts_as_nothing() -> None:
+    logits, labels = random_case("multilabel")
+    labels[:, 1], logits[:, 1] = 0, -5.0
+    others = [0, 2, 3, 4]
+
+    found = evaluate(LABELS, logits, labels)
+
+    each = sk.f1_score(labels[:, others], logits[:, others] > 0, average=None)
+    assert found["f1_macro"] == pytest.approx(each.sum() / 5)
+    assert found["f1_weighted"] == pytest.approx(np.average(each, weights=labels[:, others].sum(axis=0)))
 
 
 def test_r2_of_constant_labels_is_zero() -> None:
@@ -121,6 +150,7 @@ def test_the_classes_that_are_left_out_are_named() -> None:
     assert note.endswith("AUROC and AUC_PR: HYP, NORM")
     assert also.endswith(": A, ~")
     assert note_on_areas(LABELS, random_case("multilabel")[1]) == ()
+    assert note_on_areas(LABELS, 0.9 * random_case("multilabel")[1]) == ()
     assert note_on_areas(REGRESSION, labels) == ()
 
 

@@ -185,10 +185,14 @@ def test_a_signal_ends_the_work_in_the_middle_of_an_epoch(place: Place, number: 
 
 
 def test_an_interrupted_trial_goes_on_from_its_last_epoch(place: Place) -> None:
-    place.behave(epoch_s=0.2)
+    place.behave(epoch_s=0.1)
     place.open(1)
-    signal_later(0.75, signal.SIGTERM)
-    run(place, 1)
+
+    def end(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run(place, 1, end)
     place.behave(epoch_s=0.0)
     epochs: list[int] = []
     run(place, 1, lambda event: epochs.append(event.epoch) if event.kind == "epoch" else None)
@@ -227,7 +231,6 @@ def test_a_run_whose_lease_was_lost_is_dropped_quietly(place: Place) -> None:
     def steal(event: Event) -> None:
         if event.kind == "epoch" and event.slot == 1 and event.attempt == 1 and event.epoch == 2:
             ledger.worker_died(event.worker)
-            ledger.reap()
 
     summary = run(place, 3, steal)
 
@@ -245,7 +248,7 @@ def test_a_worker_waits_for_a_trial_that_another_runs_and_takes_it_over(place: P
 
     run(place, 1)
 
-    assert place.ends_of_attempts(0) == ["killed", "finished"]
+    assert place.ends_of_attempts(0) == ["expired", "finished"]
 
 
 def test_a_database_that_another_process_locks_is_waited_for_with_a_message(
@@ -307,8 +310,7 @@ def test_a_first_attempt_takes_nothing_that_lies_in_its_folder(place: Place) -> 
     found = []
     run(place, 1, lambda event: found.append((slot / "last.pt").exists()) if event.kind == "epoch" else None)
 
-    assert found
-    assert not any(found)
+    assert found[0] is False  # later ones are its own
 
 
 def test_other_data_are_refused(place: Place) -> None:

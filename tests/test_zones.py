@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hpo.analysis import _verdict
 from hpo.analysis.box import Box, Lattice
 from hpo.analysis.choice import is_supported
 from hpo.analysis.fitting import MOST_RMS, ModelFit
 from hpo.analysis.matters import Mattering, matters_of
+from hpo.analysis.ratio import ratio_curve
 from hpo.analysis.zones import Standing, WorthSource, Zones, disagreement, zones_of
 
 Floats = NDArray[np.float64]
@@ -77,6 +79,36 @@ def test_two_runs_disagree_where_one_is_sure_and_the_other_far_from_it() -> None
     assert disagreement(AXIS, (sure, doubtful), WORTH) == pytest.approx(1.1)
     assert disagreement(AXIS, (doubtful, sure), WORTH) == pytest.approx(1.1)
     assert disagreement(AXIS, (sure, echo), WORTH) == 0
+
+
+@pytest.mark.parametrize(("spread", "identified"), [(1.49, True), (1.51, False)])
+def test_a_best_ratio_is_identified_up_to_half_of_the_narrower_range(spread: float, identified: bool) -> None:
+    best = 1.0 + spread * np.linspace(-0.5, 0.5, 401) / 0.95  # its 95 % interval is as wide as the spread
+    draws = (LATTICE.ratio - best[:, None]) ** 2 + 0 * LATTICE.lr[:, None, None]
+    draws = np.where(LATTICE.feasible, np.moveaxis(draws, 0, 1), np.inf)[:, None]
+
+    curve = ratio_curve(LATTICE, draws.mean(axis=0), draws)
+
+    low, high = curve.interval
+    assert high - low == pytest.approx(spread, abs=0.01)
+    assert curve.identified is identified
+
+
+@pytest.mark.parametrize(
+    ("lead", "error", "noise", "verdict"),
+    [
+        (1.97, 1.0, 0.1, "beats"),
+        (1.95, 1.0, 0.1, "cannot be told"),
+        (1.01, 0.1, 1.0, "beats"),
+        (0.99, 0.1, 1.0, "cannot be told"),
+        (0.81, 0.1, 1.0, "cannot be told"),
+        (0.80, 0.1, 1.0, "does not beat"),
+    ],
+)
+def test_a_constant_is_beaten_by_1_96_standard_errors_and_a_seeds_deviation(
+    lead: float, error: float, noise: float, verdict: str
+) -> None:
+    assert _verdict(lead, error, noise) == verdict
 
 
 def landscapes(values: Floats) -> Floats:

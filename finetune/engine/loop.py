@@ -99,14 +99,21 @@ def end_epoch(member: Member, train_loss: float) -> Report:
     return _report(member.run.run_id, progress, train_loss, metrics, yardstick)
 
 
+def keeps_epochs(run: Run) -> bool:
+    """Return whether a run can go on from its last epoch.
+
+    A cached head's whole run takes a second or so: it starts again, with the same numbers.
+    """
+    return run.checkpoint is not None and run.spec.mode != "linear_probing_cached"
+
+
 def settle(member: Member, report: Report, goes_on: bool) -> RunResult | None:
     """Return the result if the run ends after this epoch; otherwise keep its checkpoint and return None."""
     spec, folder = member.run.spec, member.run.checkpoint
     end = _end(member.progress, spec.recipe, is_finite=report.is_finite, goes_on=goes_on)
     if end is not None:
         return result_of(member, end)
-    # A cached head's whole run takes a second or so: it starts again, with the same numbers.
-    if folder is not None and spec.mode != "linear_probing_cached":
+    if folder is not None and keeps_epochs(member.run):
         save_last(folder, spec, member.progress, member.model, member.optimizer)
     return None
 

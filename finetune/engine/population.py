@@ -9,19 +9,29 @@ to about 1e-5; beside other mates, at the same number of slots, to the bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
 
 from finetune.engine.device_data import DeviceData
-from finetune.engine.loop import Member, end_epoch, fine_tune, open_member, result_of, settle, train_epoch
+from finetune.engine.devices import is_out_of_memory, release_memory
+from finetune.engine.loop import (
+    Member,
+    end_epoch,
+    fine_tune,
+    keeps_epochs,
+    open_member,
+    result_of,
+    settle,
+    train_epoch,
+)
 from finetune.engine.recipe import is_plain
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
-from finetune.spec import Run, RunSource, RunSpec
+from finetune.spec import Report, Run, RunSource, RunSpec
 
 LoadInputs = Callable[[RunSpec], DeviceData]
 Slots = int | Literal["auto"]
@@ -62,6 +72,8 @@ class Population:
     def __init__(self, source: RunSource, load: LoadInputs, device: torch.device, slots: int) -> None:
         self._source, self._load, self._device, self._slots = source, load, device, slots
         self._members: list[Member] = []
+        self._waiting: list[Run] = []
+        """Begun, and for want of memory taken out: they go on from their last epoch."""
         self._next: Run | None = None
 
     def run(self, first: Run) -> None:
@@ -69,12 +81,38 @@ class Population:
         self._next = first
         self._fill()
         while self._members:
-            self._train_one_epoch()
+            reports = self._train_one_epoch()
+            if reports is None:
+                self._halve()
+            else:
+                self._settle(reports)
             self._fill()
 
-    def _train_one_epoch(self) -> None:
-        losses = train_epoch_stacked(self._members, self._slots)
-        reports = [end_epoch(member, loss) for member, loss in zip(self._members, losses, strict=True)]
+    def _train_one_epoch(self) -> list[Report] | None:
+        """Return what to report; None when several members did not fit into the memory together."""
+        can_halve = self._can_halve()
+        try:
+            losses = train_epoch_stacked(self._members, self._slots)
+            return [end_epoch(member, loss) for member, loss in zip(self._members, losses, strict=True)]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not can_halve:
+                raise
+        return None  # outside of the handler, whose traceback holds the memory
+
+    def _can_halve(self) -> bool:
+        """Return whether there are several slots, and each member can go on from what it has reported."""
+        return self._slots > 1 and all(
+            keeps_epochs(member.run) or member.progress.epoch == 0 for member in self._members
+        )
+
+    def _halve(self) -> None:
+        """Take all members out, to go on from their last epoch in half as many slots."""
+        self._waiting = [member.run for member in self._members] + self._waiting
+        self._members = []
+        self._slots = max(1, self._slots // 2)
+        release_memory()
+
+    def _settle(self, reports: Sequence[Report]) -> None:
         verdicts = self._source.report(reports)
         going_on = []
         for member, report, goes_on in zip(self._members, reports, verdicts, strict=True):
@@ -88,16 +126,32 @@ class Population:
     def _fill(self) -> None:
         """Give every free slot the next run, while its model has the shape of the others."""
         while len(self._members) < self._slots:
+            if self._waiting and self._next is None:
+                self._next = self._waiting.pop(0)
             self._next = self._next or self._source.next_run()
             if self._next is None or not self._fits(self._next):
                 return
-            member = open_member(self._next, self._load(self._next.spec), self._device)
+            member = self._open(self._next)
+            if member is None:  # there is no room for more
+                self._waiting.insert(0, self._next)
+                self._next, self._slots = None, len(self._members)
+                release_memory()
+                return
             self._next = None
             check_stackable(member, self._slots)
             if member.is_over:
                 self._source.finish(result_of(member))
             else:
                 self._members.append(member)
+
+    def _open(self, run: Run) -> Member | None:
+        """Return the run's member; None when there is no memory for it beside the others."""
+        try:
+            return open_member(run, self._load(run.spec), self._device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not self._members:
+                raise
+        return None
 
     def _fits(self, run: Run) -> bool:
         return not self._members or _shape(run.spec) == _shape(self._members[0].run.spec)
@@ -154,15 +208,26 @@ def step_costs(
     one = open_member(Run("calibration", spec), data, device)
     costs = {1: _timed(lambda: train_epoch(one), device)}
     for slots in candidates:
+        seconds = _stacked_seconds(spec, data, device, slots)
+        release_memory()
+        if seconds is None:
+            break
+        costs[slots] = seconds / slots
+    return costs
+
+
+def _stacked_seconds(spec: RunSpec, data: DeviceData, device: torch.device, slots: int) -> float | None:
+    """Return the seconds of an epoch of so many members; None when they do not fit into the memory."""
+    try:
         members = [
             open_member(Run("calibration", replace(spec, seed=spec.seed + index)), data, device)
             for index in range(slots)
         ]
-        try:
-            costs[slots] = _timed(lambda m=members: train_epoch_stacked(m, len(m)), device) / slots  # type: ignore[misc]  # default binds the loop variable
-        except torch.OutOfMemoryError:
-            return costs
-    return costs
+        return _timed(lambda: train_epoch_stacked(members, slots), device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def _few_steps(data: DeviceData, spec: RunSpec) -> DeviceData:

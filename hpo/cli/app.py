@@ -1,7 +1,8 @@
 """The command line: words typed by a person become one call; the outcome becomes text and an exit status.
 
 The only module that prints. Exit status: 0 done, 2 the user's fault (one line), 1 ours (a traceback),
-130 interrupted. Everything heavy is imported inside the command that needs it, so that help is instant.
+3 a GPU that failed, 130 interrupted. Everything heavy is imported inside the command that needs it, so that
+help is instant.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune.api import FinetuneError
+from finetune.api import DeviceLostError, FinetuneError
 from hpo import __version__
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
 from hpo.cli.figure import figure
+from hpo.cli.keep import copy, delete, rename
 from hpo.cli.model import export, predict
 from hpo.cli.report import compare, report
 from hpo.cli.run import run
@@ -79,6 +81,9 @@ app.command()(run)
 for command in (worker, submit, stop, pause, resume):
     app.command()(command)
 app.command()(bench)
+app.command()(delete)
+app.command()(rename)
+app.command()(copy)
 app.command()(init)
 app.command()(check)
 
@@ -242,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(words, prog_name="hpo", standalone_mode=False)
     except (HpoError, FinetuneError) as error:
         return _complain(str(error), 2)
+    except DeviceLostError as error:
+        return _complain(f"{error}; what was under way has been given back; type the same command again", 3)
     except (Interrupted, KeyboardInterrupt, typer.Abort):
         return _complain(f"interrupted; to go on, type: hpo {shlex.join(words)}", 130)
     except Exception as error:
@@ -253,5 +260,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str, status: int) -> int:
-    typer.echo(f"error: {shown(text)}" if status == 2 else shown(text), err=True)
+    typer.echo(f"error: {shown(text)}" if status in {2, 3} else shown(text), err=True)
     return status

@@ -30,6 +30,9 @@ def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
     remarks = ["synthetic signals"] * study["synthetic"] + [f"partial: {study['partial']}"] * bool(
         study["partial"]
     )
+    remarks += ["unknown to this version"] * (not study.get("known_here", True))
+    foreign = study.get("foreign_trials", 0)
+    remarks += [f"{foreign} trials of another tool do not count"] * bool(foreign)
     remarks += [] if study.get("subjects_known", True) else ["subjects not known"]
     left_s = study["remaining_s"]
     return (

@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     from hpo.study import StudySpec
 
 
+AsName = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NAME", help="Begin a new study of that name with the same file."),
+]
+
+
 def run(
     studies: SomeOrFiles = None,
     study: Annotated[
@@ -60,6 +66,7 @@ def run(
     allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
+    as_name: AsName = None,
     as_json: Json = False,
 ) -> None:
     """Search up to a budget and print the answer; creates or resumes."""
@@ -67,29 +74,23 @@ def run(
 
     from hpo.cli.groups import expand
     from hpo.report.told import to_json
-    from hpo.search_here import check_at_least_one, launch, make_settings, read_spec
+    from hpo.search_here import SpecOptions, check_at_least_one, launch, make_settings, read_specs
 
     check_at_least_one("--trials", trials)
     check_at_least_one("--workers", workers)
     url, console = url_of(storage), Console(stderr=True)
-    specs = [
-        read_spec(name, url=url, allow_partial=allow_partial, known_within=known_within)
-        for name in expand(some_studies(studies, study, "run"))
-    ]
+    names = expand(some_studies(studies, study, "run"))
+    options = SpecOptions(as_name, allow_partial, known_within)
+    specs = read_specs(names, url, options)
     settings = make_settings(data, cache, device, timeout, slots)
     deadline = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
 
     def search(spec: StudySpec) -> dict[str, Any]:
         left_s = None if deadline is None else max(1.0, deadline - time.monotonic())
         mine, total = replace(settings, timeout_s=left_s), trials or spec.budget.trials
+        warm = warm_start or ()
         launched = launch(
-            spec,
-            url,
-            total=total,
-            workers=workers,
-            settings=mine,
-            console=console,
-            warm_start=warm_start or (),
+            spec, url, total=total, workers=workers, settings=mine, console=console, warm_start=warm
         )
         _print_outcome(launched, options_again(url, data, cache, device, code), as_json)
         return to_json(launched.findings, url)

@@ -8,7 +8,7 @@ from hpo.analysis.values import Answer, Note, NoteKind
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.frames import trials_frame
-from hpo.study import StudySpec
+from hpo.study import stored_spec
 
 MOST_TRIALS = 1000
 """The answer's model takes memory with the square of the trials and time with the cube: 6 GB at 10,000."""
@@ -29,4 +29,4 @@ def glance(engine: sa.Engine, study: str) -> Findings:
     why = Note(NoteKind.TOO_MANY, MOST_TRIALS, name=study)
     states = {str(state): int(number) for state, number in trials["state"].value_counts().items()}
     bare = Answer(states, None, trivial, notes=(why,))
-    return Findings(row, StudySpec.model_validate(row.spec), counts, trials, trials.iloc[:0], bare)
+    return Findings(row, stored_spec(row.name, row.spec), counts, trials, trials.iloc[:0], bare)

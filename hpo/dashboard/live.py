@@ -20,7 +20,7 @@ from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budge
 from hpo.report.answer import answer_lines
 from hpo.report.language import Words
 from hpo.report.numbers import percent, rate, ratio
-from hpo.report.zones import zone_lines
+from hpo.report.zones import good_words
 from hpo.storage import reading
 from hpo.storage.tables import curve, slots
 from hpo.study import task_of
@@ -51,9 +51,14 @@ def _card(
         "created": row.created_at,
         **_progress(engine, row, words),
         "workers": words.count("board.workers", sum(one["study"] == row.name for one in workers)),
-        "good": zone_lines(kept, words)[:1] if kept else [],
+        "good": _good(kept, words),
         "resolved": _resolved(kept, words),
     }
+
+
+def _good(kept: Findings | None, words: Words) -> list[str]:
+    good = good_words(kept, words) if kept else None
+    return [] if good is None else [good]
 
 
 def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hpo.ledger.values import StudyRow
 from hpo.reading.frames import trials_frame
 from hpo.reading.standing import is_there
 from hpo.search import own_seed, tuning_seed
-from hpo.study import Configuration, StudySpec, load_spec
+from hpo.study import Configuration, StudySpec, load_spec, stored_spec
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Settings, open_ledger
 
@@ -58,7 +58,7 @@ def import_diary(engine: sa.Engine, study: str, file: Path) -> list[Deed]:
     :class:`hpo.errors.UnknownStudyError`.
     """
     row = Ledger(engine).study(study)
-    spec = StudySpec.model_validate(row.spec)
+    spec = stored_spec(row.name, row.spec)
     return _Import(engine, row, spec).take(read_diary(file, spec), file.name)
 
 

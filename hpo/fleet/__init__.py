@@ -11,26 +11,34 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from finetune.api import gpu_count
-from hpo.errors import Interrupted, UsageError
-from hpo.fleet.child import INTERRUPTED, Child, Job
+from hpo.errors import Interrupted, StorageError, UsageError
+from hpo.fleet.child import DEVICE_LOST, INTERRUPTED, Child, Job
 from hpo.fleet.machine import BY_BUS, VISIBLE, cores, visible_gpus
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
+from hpo.storage import patiently
 from hpo.worker import Event, Settings, WorkSummary
 from hpo.worker.session import open_ledger
-from hpo.worker.stop import Stop
-from hpo.worker.trial import tell_reaped
+from hpo.worker.stop import Stop, Stopped
+from hpo.worker.trial import tell_ended
 
+T = TypeVar("T")
 GRACE_S = 4.0
 """From asking the workers to end until they are killed; Ctrl-C is promised to end within 5 s."""
+LAST_S = 0.5
+"""What is left of the 5 s to free the trials of those that were killed; their leases run out by
+themselves."""
 BARREN_DEATHS = 10
 """So many workers in a row that died without any progress end the search: something is broken."""
+_HOW = {INTERRUPTED: "was asked to end", DEVICE_LOST: "lost its GPU"}
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -54,11 +62,19 @@ def run_local(
         raise UsageError(f"workers is {workers}", "at least 1")
     stop = Stop()
     with stop.listening(for_good=True), open_ledger(url) as ledger:
-        row = ledger.study(study)
-        counts = ledger.counts(row.study_id, total)
+        row = _patiently(partial(ledger.study, study), stop, on_event)
+        counts = _patiently(partial(ledger.counts, row.study_id, total), stop, on_event)
         fleet = _Fleet(Job(url, study, total, replace(settings, timeout_s=None)), row, ledger, stop, on_event)
         places = min(workers or fleet.places, counts.free + counts.running)
         return fleet.run(places, settings.timeout_s)
+
+
+def _patiently(call: Callable[[], T], stop: Stop, on_event: Callable[[Event], None]) -> T:
+    """Wait out what passes before any worker is there; a signal ends the wait."""
+    try:
+        return patiently(call, notify=lambda text: on_event(Event("waiting", text=text)), wait=stop.pause)
+    except Stopped:
+        raise Interrupted("interrupted before anything was under way") from None
 
 
 class _Fleet:
@@ -94,7 +110,7 @@ class _Fleet:
             self._end_all()
         if self._stop.reason == "interrupted":
             raise Interrupted(f"{self._job.study}: interrupted; what was under way has been given back")
-        return WorkSummary(self._stop.reason or "no_work", self._ends)
+        return WorkSummary("timeout" if self._stop.reason else "no_work", self._ends)
 
     def _start(self, place: int) -> None:
         path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -139,18 +155,25 @@ class _Fleet:
     def _mourn(self, child: Child) -> None:
         """Tell of a death, and free the trials of the dead at once instead of when the lease runs out."""
         status = child.exit_status or 0
-        how = "was asked to end" if status == INTERRUPTED else f"died ({_cause(status)})"
+        how = _HOW.get(status) or f"died ({_cause(status)})"
         self._barren += 1
         if self._barren >= BARREN_DEATHS:
             raise RuntimeError(f"{self._barren} workers in a row {how} without progress:\n{child.output}")
         self._on_event(Event("message", child.worker, text=f"a worker {how}; another takes its place"))
         self._reap(child)
 
+    def _reap_all(self, children: Sequence[Child]) -> None:
+        for child in children:
+            self._reap(child)
+
     def _reap(self, child: Child) -> None:
         try:
-            self._ledger.worker_died(child.worker)
-            tell_reaped(self._ledger, self._tell_ours)
-        except SQLAlchemyError as error:  # away: the workers wait for it, and reap when the lease has run out
+            dead = self._ledger.worker_died(child.worker)
+            tell_ended(self._ledger, dead, "killed: its worker died", self._tell_ours)
+        except (
+            SQLAlchemyError,
+            StorageError,
+        ) as error:  # away: the workers wait for it, and reap when the lease has run out
             text = f"the trials of a dead worker are freed later ({type(error).__name__})"
             self._on_event(Event("waiting", child.worker, text=text))
 
@@ -170,8 +193,7 @@ class _Fleet:
         for child in killed:
             child.kill()
         self._bury()
-        for child in killed:
-            self._reap(child)
+        self._stop.last_words(LAST_S, lambda: self._reap_all(killed))
 
 
 def gpus(device: str) -> list[str]:

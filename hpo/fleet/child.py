@@ -27,6 +27,8 @@ from hpo.worker.stop import Stop
 
 INTERRUPTED = 130
 """Exit status of a worker that was asked to end; 0: no work left; 1: a fault of ours; 2: of the user's."""
+DEVICE_LOST = 3
+"""Exit status of a worker whose GPU failed under it: another process may go on with its trials."""
 _COMMAND = (sys.executable, "-P", "-c", "from hpo.fleet.child import main; main()")
 _OUTPUT_BYTES = 20_000
 
@@ -171,6 +173,9 @@ def _work(stop: Stop, pipe: _Pipe) -> int:
         parts = [error.what, error.expected, error.next_step]
         pipe.tell({"fault": {"kind": type(error).__name__, "parts": parts}})
         return 2
+    except api.DeviceLostError as error:
+        sys.stderr.write(f"{error}\n")
+        return DEVICE_LOST
     pipe.tell({"ends": dict(summary.ends)})
     return 0 if summary.ended == "no_work" else INTERRUPTED
 

@@ -6,8 +6,11 @@ transaction as ours: there is no moment in which the two disagree.
 
     free -> claim -> running -> finish             -> done      (finished, patience, pruned, diverged)
                              -> give_back          -> free      (interrupted; does not count)
-                             -> fail, reap         -> free      (error, out_of_memory, killed)
+                             -> fail, worker_died  -> free      (error, out_of_memory, killed)
                              -> the third of these -> failed
+                             -> reap               -> free      (expired: no fault, but the tenth fails)
 
-:mod:`hpo.ledger.ledger` is the whole of it. This file imports nothing: a glance needs the values alone.
+:mod:`hpo.ledger.ledger` is the whole of it; :mod:`hpo.ledger.on_postgresql` writes some of its steps
+otherwise, and names the one hazard that this brings. This file imports nothing: a glance needs the values
+alone.
 """

@@ -8,14 +8,22 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.ledger import optuna_rows
-from hpo.ledger.values import COMPLETE, Claim, Counts, WorkerState
+from hpo.ledger.values import COMPLETE, Claim, Counts, Lease, WorkerState
 from hpo.storage.tables import NO_FOLD, attempts, curve, now_s, slots, studies, workers
 from hpo.study import Configuration
 
 Named = tuple[str, Configuration]
 """Origin and configuration of a slot whose configuration is fixed."""
 
+LEASE_S = 60.0
+"""Length of a lease that was given before lengths were noted."""
 _bind = sa.bindparam
+_length_s = sa.func.coalesce(slots.c.lease_s, LEASE_S)
+SEEMS_EXPIRED = sa.and_(
+    slots.c.state == "running",
+    # Nobody is promised more than a lease from now: a longer one is of a clock that was set since.
+    (slots.c.lease_until < now_s()) | (slots.c.lease_until > now_s() + _length_s),
+)
 _HELD = sa.and_(
     slots.c.study_id == _bind("the_study"),
     slots.c.slot == _bind("the_slot"),
@@ -24,12 +32,14 @@ _HELD = sa.and_(
     slots.c.state == "running",
 )
 """The slot while it is claimed so. The worker is asked for too: a server's crash can forget a claim that has
-not begun (:mod:`hpo.ledger.at_once`), and another worker then gets the same attempt."""
+not begun (:mod:`hpo.ledger.on_postgresql`), and another worker then gets the same attempt."""
 
 
-def lock_study(connection: sa.Connection, study_id: int) -> sa.Row[str, int] | None:
-    """Return (state, epochs) of a study whose row no other transaction may lock until this one ends."""
-    query = sa.select(studies.c.state, studies.c.epochs).where(studies.c.study_id == study_id)
+def lock_study(connection: sa.Connection, study_id: int) -> sa.Row[str, int, float] | None:
+    """Return a few columns of a study whose row no other transaction may lock until this one ends."""
+    query = sa.select(studies.c.state, studies.c.epochs, studies.c.created_at).where(
+        studies.c.study_id == study_id
+    )
     return connection.execute(query.with_for_update(key_share=True)).one_or_none()
 
 
@@ -83,7 +93,8 @@ _TAKE = (
         state="running",
         attempt=slots.c.attempt + 1,
         worker_id=_bind("the_worker"),
-        lease_until=now_s() + _bind("lease_s", type_=sa.Double),
+        lease_until=now_s() + _bind("length_s", type_=sa.Double),
+        lease_s=_bind("length_s", type_=sa.Double),
         started_at=now_s(),
     )
     .returning(
@@ -103,7 +114,7 @@ def take_slot(
 ) -> sa.Row[Any] | None:
     """Make the lowest free slot the worker's, in one conditional statement; None when none is free."""
     bound = 2**31 - 1 if below is None else below
-    values = {"the_study": study_id, "below_slot": bound, "the_worker": worker_id, "lease_s": lease_s}
+    values = {"the_study": study_id, "below_slot": bound, "the_worker": worker_id, "length_s": lease_s}
     return connection.execute(_TAKE, values).one_or_none()
 
 
@@ -151,12 +162,19 @@ def update_held(connection: sa.Connection, claim: Claim, values: Mapping[str, An
     return connection.execute(statement, _held(claim)).rowcount == 1
 
 
-_RENEW = sa.update(slots).where(_HELD).values(lease_until=now_s() + _bind("lease_s", type_=sa.Double))
+_RENEW = (
+    sa.update(slots)
+    .where(_HELD)
+    .values(
+        lease_until=now_s() + _bind("length_s", type_=sa.Double),
+        lease_s=_bind("length_s", type_=sa.Double),
+    )
+)
 
 
 def renew_lease(connection: sa.Connection, claim: Claim, lease_s: float) -> bool:
     """Renew one lease; False when the claim was lost."""
-    return connection.execute(_RENEW, _held(claim) | {"lease_s": lease_s}).rowcount == 1
+    return connection.execute(_RENEW, _held(claim) | {"length_s": lease_s}).rowcount == 1
 
 
 _NOTE = (
@@ -169,12 +187,6 @@ _NOTE = (
 def note_worker(connection: sa.Connection, worker_id: str, state: WorkerState) -> None:
     """Note that a worker gave a sign of life, or how it ended."""
     connection.execute(_NOTE, {"the_worker": worker_id, "now_is": state})
-
-
-def end_leases(connection: sa.Connection, worker_id: str) -> None:
-    """Let all leases of a worker run out now."""
-    held = (slots.c.worker_id == worker_id) & (slots.c.state == "running")
-    connection.execute(sa.update(slots).where(held).values(lease_until=0.0))
 
 
 def slot_state(connection: sa.Connection, claim: Claim) -> str:
@@ -200,11 +212,12 @@ def count_slots(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> Co
         .scalar_subquery()
     )
     epochs = sa.func.sum(sa.case((slots.c.state == "done", slots.c.epochs), else_=under_way))
-    query = sa.select(slots.c.state, slots.c.end, sa.func.count(), epochs).where(chosen)
+    silent = sa.func.sum(sa.case((SEEMS_EXPIRED, 1), else_=0))
+    query = sa.select(slots.c.state, slots.c.end, sa.func.count(), epochs, silent).where(chosen)
     found = connection.execute(query.group_by(slots.c.state, slots.c.end)).all()
 
     def total(state: str, is_counted: Callable[[str | None], bool] = lambda _: True) -> int:
-        return sum(n for slot_state, end, n, _ in found if slot_state == state and is_counted(end))
+        return sum(n for slot_state, end, n, *_ in found if slot_state == state and is_counted(end))
 
     return Counts(
         complete=total("done", lambda end: end in COMPLETE),
@@ -212,5 +225,17 @@ def count_slots(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> Co
         failed=total("failed"),
         running=total("running"),
         free=total("free"),
-        epochs=sum(int(epochs) for *_, epochs in found),
+        epochs=sum(int(row[3]) for row in found),
+        silent=sum(int(row[4]) for row in found),
     )
+
+
+def seems_expired(connection: sa.Connection) -> bool:
+    """Return whether a lease of any study seems to have run out."""
+    return connection.execute(sa.select(slots.c.slot).where(SEEMS_EXPIRED).limit(1)).first() is not None
+
+
+def expired_leases(connection: sa.Connection) -> list[Lease]:
+    """Return the leases that seem to have run out, of all studies."""
+    columns = (slots.c.study_id, slots.c.slot, slots.c.attempt, slots.c.lease_until, _length_s)
+    return [Lease(*row) for row in connection.execute(sa.select(*columns).where(SEEMS_EXPIRED))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,11 +11,16 @@ from optuna.trial import TrialState
 from hpo.ledger import optuna_rows
 from hpo.ledger.claims import claim_of, slot_state, this_attempt, update_held
 from hpo.ledger.optuna_rows import finite, plain
-from hpo.ledger.values import COMPLETE, Claim, Outcome
+from hpo.ledger.values import COMPLETE, Claim, Lease, Outcome
 from hpo.storage.tables import attempts, now_s, slots, studies
 
 FAULTS = 3
-"""So many attempts may end without a result before a slot is closed as failed."""
+"""So many attempts may end in a fault before a slot is closed as failed."""
+EXPIRED = "expired"
+"""End of an attempt whose lease ran out: its worker may have died, or slept, or lost the network."""
+LOST_LEASES = 10
+"""So many leases of a slot may run out before it is closed as failed: a lost lease is no fault, but a trial
+that takes every worker with it must come to an end."""
 
 _bind = sa.bindparam
 _CLOSE = (
@@ -93,11 +99,28 @@ def result_state(outcome: Outcome) -> TrialState:
 def after_fault(end: str) -> dict[str, Any]:
     """Return what a fault makes of a slot: free again, or failed after the third."""
     is_last = slots.c.faults + 1 >= FAULTS
+    return _free_or_failed(is_last, end) | {"faults": slots.c.faults + 1}
+
+
+def _after_expiry() -> dict[str, Any]:
+    """Return what a lost lease makes of a slot: free again, or failed after very many."""
+    before = (
+        sa.select(sa.func.count())
+        .where(
+            attempts.c.study_id == slots.c.study_id,
+            attempts.c.slot == slots.c.slot,
+            attempts.c.end == EXPIRED,
+        )
+        .scalar_subquery()
+    )
+    return _free_or_failed(before + 1 >= LOST_LEASES, EXPIRED)
+
+
+def _free_or_failed(is_last: sa.ColumnElement[bool], end: str) -> dict[str, Any]:
     return {
         "state": sa.case((is_last, "failed"), else_="free"),
         "end": sa.case((is_last, end), else_=None),
         "ended_at": sa.case((is_last, now_s()), else_=None),
-        "faults": slots.c.faults + 1,
         "lease_until": None,
     }
 
@@ -112,26 +135,30 @@ def record_fault(connection: sa.Connection, claim: Claim, end: str, message: str
     optuna_rows.end_trial(connection, claim.trial_id, TrialState.FAIL, at)
 
 
-_IS_EXPIRED = sa.and_(slots.c.state == "running", slots.c.lease_until < now_s())
+def free_dead_workers(connection: sa.Connection, worker_id: str) -> list[Claim]:
+    """Free, or close after the third fault, all that a worker held that was seen dead; return it."""
+    held = (slots.c.worker_id == worker_id) & (slots.c.state == "running")
+    statement = sa.update(slots).where(held).values(after_fault("killed")).returning(slots)
+    dead = _claims_of(connection, statement)
+    for claim in dead:
+        record_fault(connection, claim, "killed", "its worker died")
+    return dead
 
 
-def has_expired(connection: sa.Connection) -> bool:
-    """Return whether a lease has run out."""
-    return connection.execute(sa.select(slots.c.slot).where(_IS_EXPIRED).limit(1)).first() is not None
+def free_expired(connection: sa.Connection, dead: Sequence[Lease]) -> list[Claim]:
+    """Free what these leases held, unless one was renewed meanwhile; return it."""
+    freed: list[Claim] = []
+    for lease in dead:
+        this = (slots.c.study_id == lease.study_id) & (slots.c.slot == lease.slot)
+        is_same = (slots.c.attempt == lease.attempt) & (slots.c.lease_until == lease.until)
+        statement = sa.update(slots).where(this, is_same, slots.c.state == "running")
+        freed += _claims_of(connection, statement.values(_after_expiry()).returning(slots))
+    for claim in freed:
+        record_fault(connection, claim, EXPIRED, "its worker gave no sign of life")
+    return freed
 
 
-def free_expired(connection: sa.Connection) -> list[Claim]:
-    """Free, or close after the third fault, every slot whose lease has run out; return what was held."""
-    dead = sa.select(slots.c.study_id, slots.c.slot).where(_IS_EXPIRED)
-    statement = (
-        sa.update(slots)
-        .where(
-            sa.tuple_(slots.c.study_id, slots.c.slot).in_(dead.with_for_update(skip_locked=True)),
-            slots.c.state == "running",
-        )
-        .values(after_fault("killed"))
-        .returning(slots)
-    )
+def _claims_of(connection: sa.Connection, statement: sa.Executable) -> list[Claim]:
     rows = connection.execute(statement).all()
     epochs = {row.study_id: row.epochs for row in connection.execute(sa.select(studies))} if rows else {}
     return [

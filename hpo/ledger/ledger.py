@@ -10,10 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.ledger import claims, curves, ends, optuna_rows
-from hpo.ledger.at_once import begin_at_once, claim_at_once, finish_at_once, report_at_once
 from hpo.ledger.peers import peers_of
 from hpo.ledger.studies import StudyLedger
-from hpo.ledger.values import COMPLETE, Claim, Counts, Fault, NotBegun, Outcome, Peers, Point
+from hpo.ledger.values import COMPLETE, Claim, Counts, Fault, Lease, NotBegun, Outcome, Peers, Point
 from hpo.storage.tables import NO_FOLD, curve, slots
 from hpo.study import Configuration, Space
 
@@ -61,18 +60,24 @@ class Ledger(StudyLedger):
         return [known[named] for named in fixed]
 
     def claim(
-        self, study_id: int, worker_id: str, *, lease_s: float, below: int | None = None
+        self,
+        study_id: int,
+        worker_id: str,
+        *,
+        lease_s: float,
+        below: int | None = None,
+        made_at: float | None = None,
     ) -> Claim | None:
         """Take the lowest free slot (below ``below``) for ``lease_s`` seconds.
 
-        None when no slot is free, or the study is not open.
+        None when no slot is free, the study is not open, or it was not ``made_at`` that time: SQLite gives
+        the number of a deleted study to a new one.
         """
-        if self._engine.dialect.name == "postgresql":
-            return claim_at_once(self._engine, study_id, worker_id, lease_s, below)
         with self._write() as connection:
             # Claims of a study come one after the other, so that Optuna's trial ids grow with their commits.
             study = claims.lock_study(connection, study_id)
-            if study is None or study.state != "open":
+            is_this = study is not None and made_at in {None, study.created_at}
+            if study is None or not is_this or study.state != "open":
                 return None
             taken = claims.take_slot(connection, study_id, worker_id, lease_s, below)
             if taken is None:
@@ -94,12 +99,10 @@ class Ledger(StudyLedger):
 
         Returns the claim with its configuration and fold, or None when it was lost.
         """
-        if self._engine.dialect.name == "postgresql":
-            told = _attributes(claim, configuration, attributes, fold)
-            is_held = begin_at_once(self._engine, claim, configuration, space, told, fold)
-            return replace(claim, configuration=configuration, fold=fold) if is_held else None
+        told = trial_attributes(claim, configuration, attributes, fold)
         with self._write() as connection:
-            return _begin(connection, claim, configuration, space, attributes, fold)
+            is_held = _write_begun(connection, claim, configuration, space, told, fold)
+        return replace(claim, configuration=configuration, fold=fold) if is_held else None
 
     def begin_replicate(
         self,
@@ -121,16 +124,16 @@ class Ledger(StudyLedger):
             if not claims.update_held(connection, claim, {"origin": "replicate"}):
                 return NotBegun.LOST
             mine = replace(claim, origin="replicate")
-            begun = _begin(connection, mine, chosen, space, attributes, fold_of(chosen))
-        return NotBegun.LOST if begun is None else begun
+            fold = fold_of(chosen)
+            told = trial_attributes(mine, chosen, attributes, fold)
+            _write_begun(connection, mine, chosen, space, told, fold)
+        return replace(mine, configuration=chosen, fold=fold)
 
     def report(self, points: Sequence[Point], *, lease_s: float) -> list[bool]:
         """Store one epoch of each claimed trial and renew its lease, all in one transaction.
 
         Returns, in the same order, which claims are still held; the points of the others are dropped.
         """
-        if self._engine.dialect.name == "postgresql":
-            return report_at_once(self._engine, points, lease_s)
         with self._write() as connection:
             held = [claims.renew_lease(connection, point.claim, lease_s) for point in points]
             kept = [point for point, is_held in zip(points, held, strict=True) if is_held]
@@ -164,8 +167,9 @@ class Ledger(StudyLedger):
         """
         if outcome.end in COMPLETE and optuna_rows.finite(outcome.value) is None:
             raise ValueError(f"a trial that {outcome.end} needs a finite value, not {outcome.value}")
-        if self._engine.dialect.name == "postgresql":
-            return self._finish_at_once(claim, outcome)
+        return self._write_result(claim, outcome)
+
+    def _write_result(self, claim: Claim, outcome: Outcome) -> bool:
         with self._write() as connection:
             if not ends.write_result(connection, claim, outcome):
                 return ends.has_ended(connection, claim, outcome.end)
@@ -174,13 +178,6 @@ class Ledger(StudyLedger):
                 curves.drop_later_epochs(connection, claim, outcome.epochs)
             ends.end_trial(connection, claim, outcome, at)
         return True
-
-    def _finish_at_once(self, claim: Claim, outcome: Outcome) -> bool:
-        told, state = ends.result_attributes(outcome), ends.result_state(outcome)
-        if finish_at_once(self._engine, claim, outcome, told, state):
-            return True
-        with self._read() as connection:
-            return ends.has_ended(connection, claim, outcome.end)
 
     def give_back(self, claim: Claim) -> bool:
         """Free the slot of a run that was interrupted, not at fault; False when the claim was lost."""
@@ -199,25 +196,24 @@ class Ledger(StudyLedger):
             ends.record_fault(connection, claim, end, message)
         return True
 
-    def reap(self) -> list[Claim]:
-        """End every attempt whose lease has run out, in all studies, and return what they held.
+    def reap(self, is_dead: Callable[[list[Lease]], list[Lease]] = list) -> list[Claim]:
+        """End attempts whose leases ran out, in all studies, and return what they held.
 
-        Any number may reap at once: each attempt is ended by exactly one of them.
+        ``is_dead`` is given all that seem to have, and returns those whose holders are dead: a lease alone
+        does not tell (:class:`hpo.worker.watch.Watch`). It is asked only when this transaction could write,
+        so that the holders could have renewed. Any number may reap at once: each attempt is ended by one.
         """
         with self._read() as connection:
-            if not ends.has_expired(connection):
+            if not claims.seems_expired(connection):
                 return []
         with self._write() as connection:
-            dead = ends.free_expired(connection)
-            for claim in dead:
-                ends.record_fault(connection, claim, "killed", "its worker gave no sign of life")
-        return dead
+            return ends.free_expired(connection, is_dead(claims.expired_leases(connection)))
 
-    def worker_died(self, worker_id: str) -> None:
-        """End the leases of a worker that is known to be dead, so that the next reaping frees its slots."""
+    def worker_died(self, worker_id: str) -> list[Claim]:
+        """End the attempts of a worker that was seen dead, and return what it held."""
         with self._write() as connection:
             claims.note_worker(connection, worker_id, "died")
-            claims.end_leases(connection, worker_id)
+            return ends.free_dead_workers(connection, worker_id)
 
     def is_failed(self, claim: Claim) -> bool:
         """Return whether the claimed slot was closed after its third fault."""
@@ -233,25 +229,24 @@ class Ledger(StudyLedger):
             return claims.count_slots(connection, chosen)
 
 
-def _begin(
+def _write_begun(
     connection: sa.Connection,
     claim: Claim,
     configuration: Configuration,
     space: Space,
-    attributes: Mapping[str, Any],
+    told: Mapping[str, Any],
     fold: int | None,
-) -> Claim | None:
-    """Write what a claimed trial tries, to our tables and Optuna's; None when the claim was lost."""
+) -> bool:
+    """Write what a claimed trial tries, to our tables and Optuna's; False when the claim was lost."""
     values = {"config": vars(configuration), "fold": NO_FOLD if fold is None else fold}
     if not claims.update_held(connection, claim, values):
-        return None
+        return False
     optuna_rows.write_params(connection, claim.trial_id, configuration, space)
-    told = _attributes(claim, configuration, attributes, fold)
     optuna_rows.write_attributes(connection, claim.trial_id, told)
-    return replace(claim, configuration=configuration, fold=fold)
+    return True
 
 
-def _attributes(
+def trial_attributes(
     claim: Claim, configuration: Configuration, attributes: Mapping[str, Any], fold: int | None
 ) -> dict[str, Any]:
     """Return the user attributes of a trial that begins."""

@@ -41,6 +41,15 @@ _attributes: sa.Table = models.TrialUserAttributeModel.__table__
 _params: sa.Table = models.TrialParamModel.__table__
 _values: sa.Table = models.TrialValueModel.__table__
 _intermediate: sa.Table = models.TrialIntermediateValueModel.__table__
+OF_STUDY: tuple[sa.Table, ...] = (_directions, _study_attributes, _study_system_attributes)
+OF_TRIALS: tuple[sa.Table, ...] = (
+    _params,
+    _values,
+    _intermediate,
+    _attributes,
+    models.TrialSystemAttributeModel.__table__,
+    models.TrialHeartbeatModel.__table__,
+)
 _FINITE = models.TrialValueModel.TrialValueType.FINITE
 _IntermediateType = models.TrialIntermediateValueModel.TrialIntermediateValueType
 
@@ -82,6 +91,15 @@ def create_study(connection: sa.Connection, name: str, attributes: Mapping[str, 
     rows = [{"study_id": study_id, **row} for row in attribute_rows(attributes)]
     connection.execute(sa.insert(_study_attributes), rows)
     return study_id
+
+
+def delete_study(connection: sa.Connection, study_id: int) -> None:
+    """Delete a study and all that hangs on it; the database's trigger deletes ours."""
+    of_this = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
+    for table in OF_TRIALS:
+        connection.execute(sa.delete(table).where(table.c.trial_id.in_(of_this)))
+    for table in (trials, *OF_STUDY, studies):
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
 
 
 def write_study_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:

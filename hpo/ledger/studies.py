@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,15 +15,20 @@ from pydantic import ValidationError
 
 from hpo.errors import MismatchError, UnknownStudyError
 from hpo.ledger import optuna_rows
-from hpo.ledger.claims import note_worker
+from hpo.ledger.claims import count_slots, note_worker
 from hpo.ledger.values import Kind, StudyRow, StudyState, TestLook
 from hpo.storage import reading, writing
-from hpo.storage.tables import now_s, openings, studies, test_looks, workers
+from hpo.storage.tables import choices, now_s, openings, slots, studies, test_looks, workers
 from hpo.study import StudySpec
 
 _LOCK_KEY = zlib.crc32(b"hpo study")
 _ELSEWHERE = "give the study another name, or take another --storage"
-_STUDY_COLUMNS = [column for column in studies.columns if column.name != "epochs"]
+_theirs = optuna_rows.studies
+_IS_THERE = (_theirs.c.study_id == studies.c.study_id) & (_theirs.c.study_name == studies.c.name)
+"""A study that was deleted with a tool of Optuna's is gone, whatever is left of it here."""
+_STUDY = sa.select(*(column for column in studies.columns if column.name != "epochs")).join(
+    _theirs, _IS_THERE
+)
 
 
 class StudyLedger:
@@ -50,22 +56,31 @@ class StudyLedger:
         versions: Mapping[str, str],
         priority: int = 0,
     ) -> StudyRow:
-        """Return the study of that spec, made if there is none of its name.
+        """Return the study of that spec, made if there is none of its name, or none that got anywhere.
 
-        Raises :class:`MismatchError` when the study of that name was made with another spec, data or
-        versions, is of another kind, or is a plain Optuna study.
+        Raises :class:`MismatchError` when the study of that name was made with another spec, data or versions
+        and has finished or running trials, is of another kind, or is a plain Optuna study.
         """
         with self._write() as connection:
             _one_at_a_time(connection)
             _drop_orphans(connection)
             row = _find(connection, spec.name)
-            if row is None:
+            differing = [] if row is None else _differences(row, spec, kind, data, versions)
+            if row is not None and differing and not _is_barren(connection, row):
+                raise _refusal(connection, row, spec, differing)
+            if row is not None and differing:
+                optuna_rows.delete_study(connection, row.study_id)
+            if row is None or differing:
                 _refuse_plain_study(connection, spec.name)
                 _insert_study(connection, spec, kind, data, versions, priority)
                 row = _find(connection, spec.name)
         assert row is not None
-        _refuse_another(row, spec, kind, data, versions)
         return row
+
+    def find(self, name: str) -> StudyRow | None:
+        """Return the study of that name; None when there is none."""
+        with self._read() as connection:
+            return _find(connection, name)
 
     def study(self, name: str) -> StudyRow:
         """Return the study of that name; raises :class:`UnknownStudyError`."""
@@ -82,7 +97,7 @@ class StudyLedger:
         """Return all studies, as workers serve them: highest priority first, then oldest."""
         order = (studies.c.priority.desc(), studies.c.created_at, studies.c.study_id)
         with self._read() as connection:
-            rows = connection.execute(sa.select(*_STUDY_COLUMNS).order_by(*order)).mappings().all()
+            rows = connection.execute(_STUDY.order_by(*order)).mappings().all()
         return [StudyRow(**row) for row in rows]
 
     def forget_deleted(self) -> None:
@@ -202,8 +217,7 @@ def _one_at_a_time(connection: sa.Connection) -> None:
 
 
 def _find(connection: sa.Connection, name: str) -> StudyRow | None:
-    query = sa.select(*_STUDY_COLUMNS).where(studies.c.name == name)
-    row = connection.execute(query).mappings().one_or_none()
+    row = connection.execute(_STUDY.where(studies.c.name == name)).mappings().one_or_none()
     return None if row is None else StudyRow(**row)
 
 
@@ -212,14 +226,11 @@ def _drop_orphans(connection: sa.Connection) -> None:
 
     PostgreSQL has a later study's id never twice, SQLite may: rows left behind would become the new one's.
     """
-    theirs = optuna_rows.studies
-    is_there = (theirs.c.study_id == studies.c.study_id) & (theirs.c.study_name == studies.c.name)
-    connection.execute(sa.delete(studies).where(~sa.exists().where(is_there)))
+    connection.execute(sa.delete(studies).where(~sa.exists().where(_IS_THERE)))
 
 
 def _refuse_plain_study(connection: sa.Connection, name: str) -> None:
-    theirs = optuna_rows.studies
-    if connection.execute(sa.select(theirs.c.study_id).where(theirs.c.study_name == name)).first():
+    if connection.execute(sa.select(_theirs.c.study_id).where(_theirs.c.study_name == name)).first():
         raise MismatchError(
             f"the database holds a study {name!r} that was not made here", "a free name", _ELSEWHERE
         )
@@ -252,26 +263,51 @@ def _insert_study(
     )
 
 
-def _refuse_another(
+def _is_barren(connection: sa.Connection, row: StudyRow) -> bool:
+    """Return whether a study came to nothing: none of its trials has finished or runs, none was confirmed."""
+    if row.kind != "search":
+        return False
+    looked = sa.select(choices.c.study_id).where(choices.c.study_id == row.study_id)
+    if connection.execute(looked.limit(1)).first() is not None:
+        return False
+    counts = count_slots(connection, slots.c.study_id == row.study_id)
+    return not counts.finished and counts.running == counts.silent
+
+
+def _differences(
     row: StudyRow, spec: StudySpec, kind: Kind, data: Mapping[str, Any], versions: Mapping[str, str]
-) -> None:
-    """Raise with all that differs between what was asked for and the study in the database."""
+) -> list[str]:
+    """Return all that differs between what was asked for and the study in the database."""
     differing = [] if row.kind == kind else [f"kind: {kind} here, {row.kind} there"]
     if row.fingerprint != spec.fingerprint():
         differing += _spec_differences(row, spec)
     mine = {"data": data.get("data_hash"), **versions}
     theirs = {"data": row.data.get("data_hash"), **row.versions}
-    differing += [
+    return differing + [
         f"{key}: {_short(mine.get(key))} here, {_short(theirs.get(key))} there"
         for key in mine | theirs
         if mine.get(key) != theirs.get(key)
     ]
-    if differing:
-        raise MismatchError(
-            f"study {row.name!r} in the database is another one ({'; '.join(differing)})",
-            "the same spec, data and versions",
-            _ELSEWHERE,
-        )
+
+
+def _refusal(
+    connection: sa.Connection, row: StudyRow, spec: StudySpec, differing: Sequence[str]
+) -> MismatchError:
+    """Return the error, with the command that begins a study like it at the leaders of this one."""
+    expected = "the same spec, data and versions"
+    what = f"study {row.name!r} in the database is another one ({'; '.join(differing)})"
+    if row.kind != "search":
+        return MismatchError(what, expected, _ELSEWHERE)
+    anew = f"--as {free_name(connection, row.name)} --warm-start {row.name}"
+    if row.fingerprint == spec.fingerprint():
+        return MismatchError(what, expected, f"type: hpo run --study {row.name} {anew}")
+    return MismatchError(what, expected, f"type the same command with {anew}, or take another --storage")
+
+
+def free_name(connection: sa.Connection, name: str) -> str:
+    """Return the first of name-2, name-3, ... that no study has."""
+    taken = set(connection.execute(sa.select(_theirs.c.study_name)).scalars())
+    return next(f"{name}-{n}" for n in itertools.count(2) if f"{name}-{n}" not in taken)
 
 
 def _spec_differences(row: StudyRow, spec: StudySpec) -> list[str]:

@@ -18,7 +18,8 @@ Origin = Literal["search", "known", "baseline", "replicate", "fixed", "imported"
 Result = Literal["finished", "patience", "pruned", "diverged"]
 """Ends of an attempt that are results: the slot is done."""
 Fault = Literal["killed", "out_of_memory", "error"]
-"""Ends of an attempt that are none: the slot is free again until its third fault, then failed."""
+"""Ends of an attempt that are none: the slot is free again until its third fault, then failed.
+``killed``: its worker was seen dead. (A lease that ran out is ``expired``, and no fault.)"""
 
 COMPLETE: tuple[Result, ...] = ("finished", "patience")
 """Ends that are complete trials; the other results, pruned and diverged, count as pruned."""
@@ -68,6 +69,18 @@ class NotBegun(Enum):
     """Another worker may have the slot."""
     NOTHING_TO_REPEAT = "nothing to repeat"
     """It is no replicate: the claim still holds."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A claim that seems to have run out: its holder may be dead, slow, or have slept with the machine."""
+
+    study_id: int
+    slot: int
+    attempt: int
+    until: float
+    """By the database's clock. Another number with every renewal."""
+    length_s: float
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,8 @@ class Counts:
     free: int
     epochs: int
     """All epochs done, those of running trials too."""
+    silent: int = 0
+    """Of those that run, how many have a lease that ran out: the next worker takes them."""
 
     @property
     def finished(self) -> int:

@@ -14,7 +14,7 @@ from hpo.analysis.values import Answer, Choice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import Space, StudySpec
+from hpo.study import Space, StudySpec, stored_spec
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def find_out(engine: sa.Engine, study: str) -> Findings:
     """Read ``study`` and work out its answer; raises :class:`hpo.errors.UnknownStudyError`."""
     ledger = Ledger(engine)
     row = ledger.study(study)
-    spec = StudySpec.model_validate(row.spec)
+    spec = stored_spec(row.name, row.spec)
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
     found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)

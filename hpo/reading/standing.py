@@ -8,12 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from finetune.api import FinetuneError, Task
+from hpo.errors import MismatchError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.reading.activity import activities, failed_slots, throughput
-from hpo.storage import parse_url, redact, sqlite_file
+from hpo.storage import parse_url, reading, redact, sqlite_file
 from hpo.storage.tables import slots
-from hpo.study import Configuration, task_of
+from hpo.study import Configuration, stored_spec
 
 ATTACHED_S = 300.0
 """A worker that was silent for longer, and runs nothing, is not shown: five leases."""
@@ -22,15 +24,15 @@ ATTACHED_S = 300.0
 def overview(engine: sa.Engine, url: str, study: str | None = None) -> list[dict[str, Any]]:
     """Return one JSON object for each study of the database, or for the one that is named.
 
-    Ends the attempts of dead workers first, so that nothing is shown as running that is not. Raises
+    Nothing is shown as running whose worker has been silent for a lease. Raises
     :class:`hpo.errors.UnknownStudyError`.
     """
     ledger = Ledger(engine)
     rows = ledger.studies() if study is None else [ledger.study(study)]
-    ledger.reap()
     return [
         {
             **standing(row, ledger.counts(row.study_id), url),
+            "foreign_trials": foreign_trials(engine, row.study_id),
             "best": best_trial(engine, row.study_id),
             **pace(engine, row.study_id),
             "failures": [asdict(one) for one in failed_slots(engine, row.study_id)],
@@ -64,28 +66,51 @@ def is_there(url: str) -> bool:
 
 
 def standing(row: StudyRow, counts: Counts, url: str) -> dict[str, Any]:
-    """Return what a study is and how far it is, as JSON values."""
-    task = task_of(row.spec)
+    """Return what a study is and how far it is, as JSON values; also of one that is not known here."""
+    task = known_task(row)
     return {
         "study": row.name,
-        "task": task.name,
+        "task": str(row.spec.get("task", "")),
+        "known_here": task is not None,
         "storage": redact(url),
         "kind": row.kind,
         "state": row.state,
         "fingerprint": row.fingerprint,
-        "synthetic": task.synthetic,
-        "subjects_known": task.knows_subjects,
+        "synthetic": task is not None and task.synthetic,
+        "subjects_known": task is None or task.knows_subjects,
         "partial": row.data.get("partial", ""),
-        "yardstick": task.yardstick,
-        "unit": task.unit,
+        "yardstick": task.yardstick if task else "",
+        "unit": task.unit if task else "",
         "budget": budget(counts),
         "finished": counts.finished,
         "complete": counts.complete,
         "pruned": counts.pruned,
         "failed": counts.failed,
-        "running": counts.running,
+        "running": counts.running - counts.silent,
+        "silent": counts.silent,
         "epochs": counts.epochs,
     }
+
+
+def known_task(row: StudyRow) -> Task | None:
+    """Return the task of a study; None when this version does not know its task, encoder, losses or keys."""
+    try:
+        return stored_spec(row.name, row.spec).what
+    except (MismatchError, FinetuneError):
+        return None
+
+
+def foreign_trials(engine: sa.Engine, study_id: int) -> int:
+    """Return how many trials of Optuna's book no slot knows: another tool ran them, and they count for
+    nothing.
+
+    Their numbers may be those of trials of ours.
+    """
+    theirs = sa.table("trials", sa.column("trial_id"), sa.column("study_id"))
+    is_ours = sa.exists().where(slots.c.study_id == study_id, slots.c.trial_id == theirs.c.trial_id)
+    query = sa.select(sa.func.count()).select_from(theirs).where(theirs.c.study_id == study_id, ~is_ours)
+    with reading(engine) as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def budget(counts: Counts) -> int:

@@ -12,6 +12,7 @@ _ANSWER = {
     "label.partial": "数据不完整：{part}",
     "label.subjects_unknown": "受试者未知",
     "label.complete": "完整",
+    "label.unknown": "此版本不认识",
     "label.none": "无",
     "metric.mae": "MAE",
     "metric.cross_entropy": "交叉熵",

@@ -15,6 +15,7 @@ _ANSWER = {
     "label.partial": "partial: {part}",
     "label.subjects_unknown": "subjects not known",
     "label.complete": "complete",
+    "label.unknown": "unknown to this version",
     "label.none": "none",
     "metric.mae": "MAE",
     "metric.cross_entropy": "cross-entropy",

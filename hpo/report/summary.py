@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from hpo.analysis.zones import Standing, Zones
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import StudyRow
 from hpo.reading.findings import Findings, find_out
+from hpo.reading.standing import known_task
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import label_words, metric
 from hpo.report.numbers import percent, ratio, with_error
@@ -57,12 +60,44 @@ class Row:
 
 def summarise(engine: sa.Engine, language: Language = "en") -> list[Row]:
     """Return a row for every search in the database, by name; raises when there is none."""
-    names = sorted(row.name for row in Ledger(engine).studies() if row.kind == "search")
-    if not names:
+    rows = sorted((row for row in Ledger(engine).studies() if row.kind == "search"), key=lambda row: row.name)
+    if not rows:
         raise UnknownStudyError(
             "no study in the database", "one or more", "type: hpo run --study synthetic_rr"
         )
-    return [_row(engine, find_out(engine, name), SPOKEN[language]) for name in names]
+    words = SPOKEN[language]
+    return [
+        _unknown_row(engine, row, words)
+        if known_task(row) is None
+        else _row(engine, find_out(engine, row.name), words)
+        for row in rows
+    ]
+
+
+def _unknown_row(engine: sa.Engine, row: StudyRow, words: Words) -> Row:
+    """Return what can be said of a study whose task, encoder or loss this version does not know."""
+    counts = Ledger(engine).counts(row.study_id)
+    return Row(
+        study=row.name,
+        task=str(row.spec.get("task", "")),
+        data=words.say("label.unknown"),
+        finished=counts.finished,
+        failed=counts.failed,
+        yardstick="",
+        unit="",
+        ratio=None,
+        ratio_interval=None,
+        as_good=(),
+        resolved=None,
+        expected=None,
+        standard_error=None,
+        trivial=math.nan,
+        against_trivial="",
+        ours={},
+        ours_is="",
+        published={},
+        published_name="",
+    )
 
 
 def _row(engine: sa.Engine, findings: Findings, words: Words) -> Row:
@@ -129,7 +164,7 @@ def cells(row: Row, language: Language = "en") -> tuple[str, ...]:
     words = SPOKEN[language]
     unknown = words.say("table.unknown")
     loss = unknown if row.expected is None else with_error(row.expected, row.standard_error, row.unit)
-    trivial = f"{row.trivial:.4g}"
+    trivial = "-" if math.isnan(row.trivial) else f"{row.trivial:.4g}"
     if row.expected is not None and row.against_trivial != "beats":
         trivial = words.say(f"all.against.{row.against_trivial}", value=trivial)
     failed = words.say("all.failed", finished=row.finished, failed=row.failed)

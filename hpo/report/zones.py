@@ -12,25 +12,32 @@ from hpo.report.numbers import about, percent, rate, ratio
 
 def zone_lines(findings: Findings, words: Words) -> list[str]:
     """Return which ratios are as good as the best, which cost more, and of which it is not known."""
-    zones = findings.answer.zones
+    zones, good = findings.answer.zones, good_words(findings, words)
+    lines = [] if good is None else [good]
     if zones is None:
-        few = [note for note in findings.answer.notes if note.kind is NoteKind.FEW_COMPLETE]
-        is_answered = findings.answer.choice is not None
-        return [words.count("zones.few", few[0].count, needed=few[0].needed)] if few and is_answered else []
-    worth = about(zones.worth, findings.task.unit)
-    if _is_all_good(zones):
-        low, high = (ratio(10**end) for end in (zones.pieces[0].low, zones.pieces[-1].high))
-        lines = [words.say("zones.all_good", low=low, high=high, worth=worth)]
-    elif zones.as_good is None:
-        lines = [words.count("zones.none_good", findings.counts.complete)]
-    else:
-        lines = [words.say("zones.as_good", spans=spans(zones, Standing.AS_GOOD, words, "or"), worth=worth)]
+        return lines
     if zones.decades(Standing.WORSE):
         lines.append(words.say("zones.worse", spans=spans(zones, Standing.WORSE, words, "and")))
     if zones.decades(Standing.OPEN) and zones.resolved > 0:
         open_ = spans(zones, Standing.OPEN, words, "and")
         lines.append(words.say("zones.open", spans=open_, share=percent(1 - zones.resolved)))
     return [*lines, *([words.say("zones.condition")] if zones.resolved > 0 else [])]
+
+
+def good_words(findings: Findings, words: Words) -> str | None:
+    """Return which ratios are as good as the best, or that it is not known; None without an answer."""
+    zones = findings.answer.zones
+    if zones is None:
+        few = [note for note in findings.answer.notes if note.kind is NoteKind.FEW_COMPLETE]
+        is_answered = findings.answer.choice is not None
+        return words.count("zones.few", few[0].count, needed=few[0].needed) if few and is_answered else None
+    worth = about(zones.worth, findings.task.unit)
+    if _is_all_good(zones):
+        low, high = (ratio(10**end) for end in (zones.pieces[0].low, zones.pieces[-1].high))
+        return words.say("zones.all_good", low=low, high=high, worth=worth)
+    if zones.as_good is None:
+        return words.count("zones.none_good", findings.counts.complete)
+    return words.say("zones.as_good", spans=spans(zones, Standing.AS_GOOD, words, "or"), worth=worth)
 
 
 def is_settled_note(findings: Findings, note: Note) -> bool:

@@ -14,7 +14,7 @@ from hpo.analysis.leaders import leaders
 from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import Space, StudySpec
+from hpo.study import Space, stored_spec
 from hpo.study.setting import Setting
 
 LEADERS = 3
@@ -30,7 +30,7 @@ def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list
     found: list[Setting] = []
     for name in names:
         study = Ledger(engine).study(name)
-        theirs = StudySpec.model_validate(study.spec).space
+        theirs = stored_spec(name, study.spec).space
         trials, curves = trials_frame(engine, study.study_id), curves_frame(engine, study.study_id)
         ranked = [one for one in leaders(trials, curves, theirs, LEADERS) if one.loss in space.loss]
         if not ranked:

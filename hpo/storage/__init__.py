@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from hpo.errors import StorageError
 from hpo.storage.mounts import refuse_network_folder
 from hpo.storage.patience import passes, patiently
 from hpo.storage.schema import prepare
+from hpo.storage.sqlite import WRITES, keep_to_this_file, sqlite_engine
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -46,10 +46,10 @@ __all__ = [
 _EXAMPLES = "sqlite:///hpo.db or postgresql://user:password@host/database"
 _DATABASE_FILES = {".db", ".db3", ".sqlite", ".sqlite3"}
 _BUSY_TIMEOUT_S = 60.0
-"""How long SQLite itself waits for a lock, without a word and deaf to signals."""
+"""How long a transaction waits for a lock without a word."""
 _PING_AFTER_S = 5.0
 """A connection that has lain idle for longer is asked whether it still lives before it is used."""
-_WRITES, _USED_AT = "hpo_writes", "hpo_used_at"
+_USED_AT = "hpo_used_at"
 
 # The user's part ends at the last @ of the word, since a password may hold any sign.
 _IN_URL = re.compile(r"(?P<before>[a-z][\w+.-]*://[^\s:@/]*):\S*@", re.IGNORECASE)
@@ -93,9 +93,14 @@ def open_engine(url: str, *, create: bool = True, busy_timeout_s: float = _BUSY_
     file = sqlite_file(parsed)
     if file is not None:
         _check_file(file, create=create)
-    engine = _sqlite_engine(parsed, busy_timeout_s) if file is not None else _postgresql_engine(parsed)
+    if file is not None:
+        engine = sqlite_engine(parsed, file, busy_timeout_s, create=create)
+    else:
+        engine = _postgresql_engine(parsed, lock_timeout_s=busy_timeout_s)
     try:
         prepare(engine, create=create)
+        if file is not None:
+            keep_to_this_file(engine, file)
     except sa.exc.DBAPIError as error:
         engine.dispose()
         raise _explained(error, parsed) from error
@@ -149,7 +154,7 @@ def sqlite_file(url: URL) -> Path | None:
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Open a transaction that may write; SQLite takes its lock at once, so it cannot fail in the middle."""
     with engine.connect() as connection:
-        connection.execution_options(**{_WRITES: True})
+        connection.execution_options(**{WRITES: True})
         with connection.begin():
             yield connection
 
@@ -173,10 +178,14 @@ def optuna_storage(url: str) -> BaseStorage:
     from hpo.storage.quick_storage import QuickStorage
 
     parsed = parse_url(url)
-    is_file = sqlite_file(parsed) is not None
-    kwargs = _SQLITE_OPTIONS if is_file else _POSTGRESQL_OPTIONS | {"pool_pre_ping": True}
+    file = sqlite_file(parsed)
+    waits = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}, "pool_size": 5}
+    kwargs = waits if file is not None else _POSTGRESQL_OPTIONS | {"pool_pre_ping": True}
     text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    return get_storage(QuickStorage(text, engine_kwargs=dict(kwargs), skip_table_creation=True))
+    storage = QuickStorage(text, engine_kwargs=dict(kwargs), skip_table_creation=True)
+    if file is not None:
+        keep_to_this_file(storage.engine, file)
+    return get_storage(storage)
 
 
 def _check_file(file: Path, *, create: bool) -> None:
@@ -193,34 +202,6 @@ def _check_file(file: Path, *, create: bool) -> None:
     refuse_network_folder(file.parent)
 
 
-_SQLITE_OPTIONS: dict[str, Any] = {
-    "connect_args": {"timeout": _BUSY_TIMEOUT_S},
-    # A thread holds at most one connection; a connection held open costs no more than a file.
-    "pool_size": 5,
-}
-
-
-def _sqlite_engine(url: URL, busy_timeout_s: float) -> sa.Engine:
-    engine = sa.create_engine(url, **_SQLITE_OPTIONS | {"connect_args": {"timeout": busy_timeout_s}})
-
-    @sa.event.listens_for(engine, "connect")
-    def _set_up(connection: sqlite3.Connection, _: object) -> None:
-        # sqlite3's own transaction control opens none for a SELECT: SQLAlchemy's documented way out is to
-        # switch it off and to emit BEGIN ourselves (dialects/sqlite, "Transactions with SQLite").
-        connection.isolation_level = None
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A transaction that starts as a reader and then writes fails at once when another has written
-        # meanwhile, whatever the busy timeout: writers say so at the start.
-        is_writer = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
-
-    return engine
-
-
 _POSTGRESQL_OPTIONS: dict[str, Any] = {
     "pool_size": 2,  # the loop and the thread that renews leases
     "max_overflow": 3,
@@ -228,8 +209,14 @@ _POSTGRESQL_OPTIONS: dict[str, Any] = {
 }
 
 
-def _postgresql_engine(url: URL) -> sa.Engine:
+def _postgresql_engine(url: URL, *, lock_timeout_s: float) -> sa.Engine:
+    """Return an engine whose statements wait for another's lock no longer than SQLite's would."""
     engine = sa.create_engine(url, **_POSTGRESQL_OPTIONS)
+
+    @sa.event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _: object) -> None:
+        connection.execute(f"SET lock_timeout = {int(1000 * lock_timeout_s)}")
+        connection.commit()
 
     # SQLAlchemy's pool_pre_ping asks at every checkout, a third of the cost of an epoch's report.
     @sa.event.listens_for(engine, "checkout")

@@ -25,16 +25,34 @@ _SQLITE_PASSING = {
 _POSTGRESQL_PASSING = (
     "08",  # connection exceptions
     "53",  # insufficient resources: disk full, out of memory, too many connections
-    "57P",  # shut down by the administrator, crashed, starting up
-    "40001",  # serialization failure
-    "40P01",  # deadlock
-    "55P03",  # lock not available
+    "57014",  # cancelled: statement_timeout, or a person
+    "57P",  # shut down by the administrator, crashed, starting up, idle for too long
+    "40",  # rolled back: serialization failure, deadlock
+    "55P03",  # lock not available: lock_timeout
+    "25P03",  # idle in a transaction for too long
+    "25P04",  # transaction_timeout
     "25006",  # read only: a standby that is about to be the primary
     "58030",  # I/O error
 )
 _LASTING = ("authentication failed", "does not exist", "pg_hba.conf", "no password supplied")
 """What libpq says (it has no code for it) when connecting again will not help."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+
+
+_ORPHANS = 3
+"""So often in a row a row may hang on one that is gone; more often it is a fault of ours."""
+
+
+def is_orphan(error: BaseException) -> bool:
+    """Return whether a row was to hang on one that is gone: a tool of Optuna's deleted the study meanwhile.
+
+    The same operation then finds that there is no such study, slot or claim any more.
+    """
+    if not isinstance(error, sa.exc.IntegrityError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
+    return getattr(error.orig, "sqlstate", None) == "23503"
 
 
 def passes(error: BaseException) -> bool:
@@ -73,12 +91,14 @@ def patiently(
     started = time.monotonic()
     told_at: float | None = None
     pause_s = _FIRST_WAIT_S
+    orphans = 0
     while True:
         try:
             result = call()
         except Exception as error:
             waited_s = time.monotonic() - started
-            if not passes(error):
+            orphans += is_orphan(error)
+            if not passes(error) and not (is_orphan(error) and orphans <= _ORPHANS):
                 if _is_refusal(error):
                     raise _refused(error) from error
                 raise

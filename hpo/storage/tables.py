@@ -1,7 +1,8 @@
-"""Our tables, beside Optuna's in the same database, and the database's own clock.
+"""Our tables, beside Optuna's in the same database, and the one clock of all who write there.
 
-Times are seconds since 1970 by that clock, so that machines whose clocks differ agree on leases.
-Whoever changes a table adds a revision in ``hpo/storage/migrations/versions``.
+Times are seconds since 1970: by the server's clock on PostgreSQL, by the kernel's on SQLite, so that
+processes that believe in other times agree on leases. Whoever changes a table adds a revision in
+``hpo/storage/migrations/versions``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ class now_s(FunctionElement[float]):  # noqa: N801 - reads as SQL's now()
 
 @compiles(now_s, "sqlite")
 def _now_sqlite(element: now_s, compiler: SQLCompiler, **_: Any) -> str:
-    # unixepoch('subsec') would need SQLite 3.42; the Julian day of a double resolves 40 microseconds.
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return "hpo_now()"  # hpo.storage.clock: SQLite would ask each process for its own time
 
 
 @compiles(now_s, "postgresql")
@@ -69,6 +69,7 @@ slots = sa.Table(
     sa.Column("faults", sa.Integer, nullable=False),
     sa.Column("worker_id", sa.String(128)),
     sa.Column("lease_until", sa.Double),
+    sa.Column("lease_s", sa.Double),
     sa.Column("started_at", sa.Double),
     sa.Column("ended_at", sa.Double),
     sa.Column("end", sa.String(16)),

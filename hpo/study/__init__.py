@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from finetune.api import InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
-from hpo.errors import SpecError, UnknownStudyError
+from hpo.errors import MismatchError, SpecError, UnknownStudyError
 from hpo.study.own_signals import OwnSignals
 from hpo.study.parts import (
     LAST_TUNING_SEED,
@@ -45,6 +45,8 @@ from hpo.study.yaml_lines import Path as KeyPath
 __all__ = [
     "ABSENT",
     "LAST_TUNING_SEED",
+    "LONGEST_NAME",
+    "STUDY_NAME",
     "Backbone",
     "Budget",
     "Configuration",
@@ -61,9 +63,11 @@ __all__ = [
     "Space",
     "StudySpec",
     "Validation",
+    "keep_defaults",
     "load_spec",
     "parse_spec",
     "shipped_studies",
+    "stored_spec",
     "task_of",
     "studies_folder",
 ]
@@ -81,6 +85,9 @@ _TEXTS: dict[str, Any] = {
     "known": {"__all__": {"name", "source"}},
 }
 """What cannot change a trial's numbers, and so is not in the fingerprint."""
+
+
+STUDY_NAME, LONGEST_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", 100
 
 
 class Absent:
@@ -110,7 +117,7 @@ class Difference:
 class StudySpec(Part):
     """One study: what is searched for which task, and how. See docs/studies.md for every key."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    name: str = Field(pattern=STUDY_NAME, max_length=LONGEST_NAME)
     title: str = ""
     notes: str = ""
     task: str = ""
@@ -241,6 +248,44 @@ def _flat(value: Any, path: KeyPath = ()) -> dict[str, Any]:
     else:
         return {dotted(path): value}
     return {key: leaf for name, part in parts for key, leaf in _flat(part, (*path, name)).items()}
+
+
+def stored_spec(name: str, stored: Mapping[str, Any]) -> StudySpec:
+    """Return the spec that a database holds of a study; raises :class:`MismatchError` for one not known here.
+
+    A version of the program that knows other tasks, encoders, losses or keys may have made it.
+    """
+    try:
+        return StudySpec.model_validate(stored)
+    except ValidationError as error:
+        reasons = "; ".join(dict.fromkeys(_reason(details) for details in error.errors()))
+        raise MismatchError(
+            f"study {name!r} was made by another version of this program ({reasons})",
+            "a study that this version knows",
+            "use the version that made it",
+        ) from error
+
+
+def _reason(details: Any) -> str:
+    where = dotted(details["loc"])
+    text = str(details["msg"])[:200]
+    return f"{where}: {text}" if where else text
+
+
+def keep_defaults(spec: StudySpec, stored: Mapping[str, Any]) -> StudySpec:
+    """Return ``spec`` with the sampler and pruner of a stored study where it leaves them to the default.
+
+    A default that changed since then is no wish of the user's: the study keeps what it was made with.
+    """
+    kept: dict[str, Any] = {}
+    for name in ("sampler", "pruner"):
+        part: Part = getattr(spec, name)
+        given = part.model_dump(exclude_unset=True) if name in spec.model_fields_set else {}
+        try:
+            kept[name] = type(part).model_validate({**stored.get(name, {}), **given})
+        except ValidationError:  # another version's: the differences will say so
+            continue
+    return spec.model_copy(update=kept)
 
 
 def studies_folder() -> Path:

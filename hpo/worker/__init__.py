@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from finetune.api import FinetuneError, sealed_test_split
+from finetune.api import DeviceLostError, FinetuneError, sealed_test_split
 from hpo.errors import HpoError
 from hpo.worker.leases import renewing
 from hpo.worker.opening import check_fits, open_study
@@ -36,6 +36,10 @@ __all__ = [
     "versions",
     "work",
 ]
+
+
+LEAVE_S = 2.0
+"""How long an ending process tries to give back what it holds; its leases run out by themselves."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,10 @@ def work(
                 ends = roster.ends
                 _serve(session, roster, settings, forever=forever)
         except Stopped:
+            if stop.fault is not None:
+                raise stop.fault from None
             assert stop.reason is not None
+            assert stop.reason != "fault"
             return WorkSummary(stop.reason, ends)
     for error in roster.refused.values():
         raise error
@@ -120,7 +127,7 @@ def _serve(session: Session, roster: Roster, settings: Settings, *, forever: boo
             if not forever and roster.is_over():
                 return
             session.stop.pause(settings.poll_s)
-            session.patiently(lambda: tell_reaped(session.ledger, session.on_event))
+            session.patiently(lambda: tell_reaped(session))
 
 
 def _tell_idle(session: Session, why: str, told: str) -> str:
@@ -141,9 +148,14 @@ def _train(train: Callable[[Source], None], source: Source, roster: Roster) -> N
         roster.refuse(source, error)
     except HpoError:
         raise
+    except DeviceLostError:
+        source.fail_one(Broken("error", traceback.format_exc()))
+        raise
     except Exception as error:  # whatever it is: the run that it ended must not end the search
-        end: Literal["out_of_memory", "error"] = "out_of_memory" if _is_memory(error) else "error"
-        source.fail_all(Broken(end, traceback.format_exc()))
+        if _is_memory(error):  # of one run alone: several would have been halved
+            source.fail_one(Broken("out_of_memory", traceback.format_exc()))
+        else:
+            source.fail_all(Broken("error", traceback.format_exc()))
 
 
 def _is_memory(error: Exception) -> bool:
@@ -154,9 +166,9 @@ def _is_memory(error: Exception) -> bool:
 
 @contextmanager
 def _giving_back(session: Session, roster: Roster) -> Iterator[None]:
-    """Give back whatever is still held when the block ends, however it ends."""
+    """Give back whatever is still held when the block ends, however it ends, and within a few seconds."""
     try:
         yield
     finally:
         with session.stop.silenced():
-            roster.give_back_all()
+            session.stop.last_words(LEAVE_S, roster.give_back_all)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.errors import StorageError
+from hpo.errors import LostDatabaseError, StorageError
 from hpo.worker.roster import Roster
 from hpo.worker.session import Event, Session
 from hpo.worker.trial import tell_reaped
@@ -18,7 +18,8 @@ from hpo.worker.trial import tell_reaped
 def renewing(session: Session, roster: Roster) -> Iterator[None]:
     """Renew all leases of this process every third of their length, and reap those of the dead.
 
-    Errors of the database are told and tried again: the thread ends with the block, not before.
+    Errors of the database are told and tried again: the thread ends with the block, not before. Only a file
+    that is gone, or is another, ends the worker.
     """
     done = threading.Event()
     thread = threading.Thread(target=_renew, args=(session, roster, done), name="leases", daemon=True)
@@ -38,8 +39,11 @@ def _renew(session: Session, roster: Roster, done: threading.Event) -> None:
             alive = session.ledger.renew(session.worker, claims, lease_s=session.lease_s)
             roster.lose([claim for claim, is_mine in zip(claims, alive, strict=True) if not is_mine])
             roster.recall_stopped()
-            tell_reaped(session.ledger, session.on_event)
+            tell_reaped(session)
             pause_s = session.lease_s / 3
+        except LostDatabaseError as error:
+            session.stop.fail(error)
+            return
         except (SQLAlchemyError, StorageError) as error:
             pause_s = min(1.0, session.lease_s / 3)  # sooner: the lease runs out while the database is away
             text = f"leases not renewed ({type(error).__name__})"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from finetune.api import DataSummary, check_code
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.values import Kind, StudyRow
 from hpo.search import tuning_seed
-from hpo.study import Configuration, NamedConfiguration, StudySpec
+from hpo.storage import patiently
+from hpo.study import Configuration, NamedConfiguration, StudySpec, keep_defaults
 from hpo.study.setting import Setting
 from hpo.worker.session import Settings, open_ledger, versions
 
@@ -33,12 +35,31 @@ def open_study(
     """
     data = _describe(spec, settings)
     with open_ledger(url) as ledger:
-        row = ledger.create_study(spec, kind=kind, data=asdict(data), versions=versions(settings.doorway))
+        here = partial(patiently, patience_s=settings.patience_s)
+        stored = here(partial(ledger.find, spec.name))
+        if stored is None:
+            _check_model(spec, settings)
+        else:
+            spec = keep_defaults(spec, stored.spec)
+        mine = versions(settings.doorway)
+        row = here(partial(ledger.create_study, spec, kind=kind, data=asdict(data), versions=mine))
         if row.state != "open":
             raise UsageError(f"study {row.name!r} is {row.state}", "an open study", _RESUME.format(row.name))
-        row = ledger.set_budget(row, spec)
-        ledger.add_slots(row.study_id, total or spec.budget.trials, fixed_configurations(spec, warm))
+        row = here(partial(ledger.set_budget, row, spec))
+        first = fixed_configurations(spec, warm)
+        here(partial(ledger.add_slots, row.study_id, total or spec.budget.trials, first))
     return row
+
+
+def _check_model(spec: StudySpec, settings: Settings) -> None:
+    """Raise for weights of the user's own that are not there, are broken, or do not fit: before all else.
+
+    Those that we ship are known to fit, and torch is not loaded for them; an encoder of the user's own code
+    is for ``hpo check``.
+    """
+    is_ours = spec.backbone.weights in {"builtin", "none"} or spec.backbone.factory is not None
+    if not is_ours:
+        settings.open_trainer().check_model(spec.run_spec(fixed_configurations(spec)[0][1]))
 
 
 def fixed_configurations(spec: StudySpec, warm: Sequence[Setting] = ()) -> list[tuple[str, Configuration]]:
@@ -75,5 +96,6 @@ def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:
         raise MismatchError(
             f"study {study.name!r} was made with something else: {'; '.join(wrong)}",
             "the same code and data on every worker",
-            "use the versions of the study, or give the study another name",
+            f"use the versions of the study, or type: hpo run --study {study.name} --as {study.name}-2 "
+            f"--warm-start {study.name}",
         )

@@ -128,22 +128,28 @@ class Progress:
 
 def duration(seconds: float) -> str:
     """Return ``seconds`` as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    return " ".join(filter(None, _number_and_unit(seconds)))
+
+
+def _number_and_unit(seconds: float) -> tuple[str, str]:
+    """Return a time as its number and unit; hours with minutes are a number without one."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f}", "s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (f"{minutes}", "min") if minutes < 90 else (f"{minutes // 60} h {minutes % 60:02d} min", "")
 
 
 def duration_range(low_s: float, high_s: float) -> str:
     """Return two times as a person says them: ``10 to 15 min``, ``40 s to 3 min``; one where they agree."""
     if high_s >= 2 * 3600 and low_s >= 1800:
-        low, high = f"{low_s / 3600:.0f} h", f"{high_s / 3600:.0f} h"
+        low, high = (f"{low_s / 3600:.0f}", "h"), (f"{high_s / 3600:.0f}", "h")
     else:
-        low, high = duration(low_s), duration(high_s)
+        low, high = _number_and_unit(low_s), _number_and_unit(high_s)
+    whole = " ".join(filter(None, high))
     if low == high:
-        return f"about {high}"
-    same_unit = low.rpartition(" ")[2] == high.rpartition(" ")[2] and " h " not in f"{low} {high}"
-    return f"{low.rpartition(' ')[0] if same_unit else low} to {high}"
+        return f"about {whole}"
+    has_same_unit = low[1] == high[1] != ""
+    return f"{low[0] if has_same_unit else ' '.join(filter(None, low))} to {whole}"
 
 
 def event_line(event: Event, progress: Progress) -> str | None:

@@ -8,10 +8,12 @@ from functools import partial
 from finetune.api import FinetuneError
 from hpo.errors import HpoError
 from hpo.ledger.values import Claim, Counts, StudyRow
-from hpo.study import StudySpec
+from hpo.study import stored_spec
 from hpo.worker.opening import check_fits
 from hpo.worker.session import Event, Session, Settings, checkpoint_folder
 from hpo.worker.source import Source
+
+_Key = tuple[int, float]
 
 
 class Roster:
@@ -29,7 +31,7 @@ class Roster:
         self._settings = settings
         self._below = below
         self._names = set(names)
-        self._sources: dict[int, Source] = {}
+        self._sources: dict[_Key, Source] = {}
         self._ends: dict[str, int] = {}
         self.refused: dict[int, HpoError | FinetuneError] = {}
         """Studies that this process cannot serve, and why."""
@@ -43,11 +45,20 @@ class Roster:
 
     def next_source(self) -> Source | None:
         """Return the source of the first study that has a run for us, already claimed; None without any."""
+        self._drop_deleted()
         for study in self._studies():
             source = self._source(study)
             if source is not None and source.has_run():
                 return source
         return None
+
+    def _drop_deleted(self) -> None:
+        """Serve studies no more that were deleted with another tool, and say so."""
+        there = {_key(row) for row in self._all_studies()} if self._sources else set()
+        for key in self._sources.keys() - there:
+            study = self._sources.pop(key).study
+            text = f"the study {study.name} was deleted with another tool: its trials end here"
+            self._session.on_event(Event("message", self._session.worker, study.name, text=text))
 
     def is_over(self) -> bool:
         """Return whether no slot of our studies is free or running: nobody can die and leave us one."""
@@ -93,8 +104,8 @@ class Roster:
         """Have the runs of studies that were stopped given back at their next epoch. Thread-safe."""
         if any(source.claims() for source in list(self._sources.values())):
             for study in self._session.ledger.studies():
-                if study.state == "stopped" and study.study_id in self._sources:
-                    self._sources[study.study_id].is_recalled = True
+                if study.state == "stopped" and _key(study) in self._sources:
+                    self._sources[_key(study)].is_recalled = True
 
     def give_back_all(self) -> None:
         """Free all slots that we hold."""
@@ -136,18 +147,19 @@ class Roster:
 
     def _source(self, study: StudyRow) -> Source | None:
         """Return the study's source, made at the first call; None for a study that is refused here."""
-        if study.study_id not in self._sources:
-            spec = StudySpec.model_validate(study.spec)
+        key = _key(study)
+        if key not in self._sources:
             try:
+                spec = stored_spec(study.name, study.spec)
                 check_fits(study, spec, self._settings)
             except (HpoError, FinetuneError) as error:
                 self._refuse(study, error)
                 return None
             folder = checkpoint_folder(self._url, study, self._settings)
-            self._sources[study.study_id] = Source(
+            self._sources[key] = Source(
                 self._session, study, spec, folder, self._below, self._ends, partial(self._goes_first, study)
             )
-        return self._sources[study.study_id]
+        return self._sources[key]
 
     def _refuse(self, study: StudyRow, error: HpoError | FinetuneError) -> None:
         if study.name in self._names:
@@ -155,6 +167,11 @@ class Roster:
         self.refused[study.study_id] = error
         text = f"{study.name} cannot be served here: {error}"
         self._session.on_event(Event("message", self._session.worker, study.name, text=text))
+
+
+def _key(study: StudyRow) -> _Key:
+    """Return what names a study for good: SQLite gives the number of a deleted one to the next."""
+    return study.study_id, study.created_at
 
 
 def _some(names: Sequence[str]) -> str:

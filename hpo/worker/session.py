@@ -20,15 +20,19 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from finetune.api import DataSummary, InputSpec, RunSource, RunSpec
+from hpo.errors import StorageError
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.on_postgresql import ledger_on
 from hpo.ledger.values import StudyRow
 from hpo.storage import open_engine, patiently
 from hpo.worker.stop import Stop
+from hpo.worker.watch import Watch
 
 T = TypeVar("T")
 
-WORKER_BUSY_TIMEOUT_S = 5.0
-"""A locked file is told of after so long, and waited for beyond that as any database that is away."""
+WORKER_BUSY_TIMEOUT_S = 1.0
+"""So long a lock is waited for at a time, in which no signal is heeded; beyond that, as for any database
+that is away."""
 
 
 class Trainer(Protocol):
@@ -57,8 +61,12 @@ class Trainer(Protocol):
         """Say what a search must know of the data."""
         ...
 
+    def check_model(self, spec: RunSpec) -> None:
+        """Raise what makes a run of that encoder and those weights impossible."""
+        ...
 
-TRAINER_CALLS = ("train", "recommend_slots", "describe_data")
+
+TRAINER_CALLS = ("train", "recommend_slots", "describe_data", "check_model")
 """The calls of :class:`Trainer`: all that is taken from a trainer's module, whatever else it can do."""
 
 
@@ -136,6 +144,7 @@ class Session:
     lease_s: float
     stop: Stop
     on_event: Callable[[Event], None]
+    watch: Watch
     patience_s: float = 600.0
     """How long a database error may last before it ends the worker."""
 
@@ -151,8 +160,11 @@ class Session:
 
 @contextmanager
 def open_ledger(url: str) -> Iterator[Ledger]:
-    """Open the ledger of a database, and close its connections at the end."""
-    engine = open_engine(url)
+    """Open the ledger of a database, and close its connections at the end.
+
+    A lock is waited for as a worker does, a second at a time: call with :func:`hpo.storage.patiently`.
+    """
+    engine = open_engine(url, busy_timeout_s=WORKER_BUSY_TIMEOUT_S)
     try:
         yield Ledger(engine)
     finally:
@@ -171,17 +183,26 @@ def open_session(
     with stop.held():
         wait = partial(patiently, patience_s=settings.patience_s, notify=tell, wait=stop.pause)
         engine = wait(partial(open_engine, url, busy_timeout_s=WORKER_BUSY_TIMEOUT_S))
-        ledger = Ledger(engine)
+        ledger = ledger_on(engine)
         place = (socket.gethostname(), os.getpid(), settings.device, versions(settings.doorway))
         worker = wait(partial(ledger.register_worker, *place))
     session = Session(
-        engine, ledger, worker, settings.device, settings.lease_s, stop, on_event, settings.patience_s
+        engine,
+        ledger,
+        worker,
+        settings.device,
+        settings.lease_s,
+        stop,
+        on_event,
+        Watch(settings.lease_s),
+        settings.patience_s,
     )
     try:
         yield session
     finally:
-        with stop.silenced(), suppress(SQLAlchemyError):  # a note for people: no reason to fail at the end
-            ledger.worker_gone(worker)
+        # A note for people: no reason to fail, or to wait, at the end.
+        with stop.silenced(), suppress(SQLAlchemyError, StorageError):
+            stop.last_words(1.0, partial(ledger.worker_gone, worker))
         engine.dispose()
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from finetune.api import Report, Run, RunResult
+from hpo.errors import StorageError
 from hpo.ledger.values import Claim, StudyRow
 from hpo.search import Suggester
 from hpo.search.race import Replicator
@@ -15,8 +20,8 @@ from hpo.study import StudySpec
 from hpo.worker.session import Event, Session
 from hpo.worker.trial import Broken, Interrupted, Served, Trial, point_of
 
-GIVE_BACK_PATIENCE_S = 3.0
-"""How long an ending process waits for its database; its leases run out by themselves."""
+GIVE_BACK_PATIENCE_S = 1.5
+"""How long a database that is away is waited for to give a trial back; its lease runs out by itself."""
 
 
 class Recalled(Exception):  # noqa: N818 - an event, not an error
@@ -132,11 +137,19 @@ class Source:
         for trial in list(self._trials.values()):
             self._end(trial, broken)
 
+    def fail_one(self, broken: Broken) -> None:
+        """Count a fault against the oldest trial under way, and give the others back."""
+        for trial in list(self._trials.values())[:1]:
+            self._end(trial, broken)
+        self.give_back_all()
+
     def give_back_all(self) -> None:
         """Free the slots under way without counting the attempt; gives up soon when the database is away."""
         self._ready = None
+        until = time.monotonic() + GIVE_BACK_PATIENCE_S
         for trial in list(self._trials.values()):
-            self._end(trial, Interrupted(GIVE_BACK_PATIENCE_S))
+            with suppress(SQLAlchemyError, StorageError):  # away, or lost: the lease runs out by itself
+                self._end(trial, Interrupted(until - time.monotonic()))
 
     # --- steps
 
@@ -145,7 +158,11 @@ class Source:
         with session.stop.held():
             claim = session.patiently(
                 lambda: session.ledger.claim(
-                    self.study.study_id, session.worker, lease_s=session.lease_s, below=self._below
+                    self.study.study_id,
+                    session.worker,
+                    lease_s=session.lease_s,
+                    below=self._below,
+                    made_at=self.study.created_at,
                 )
             )
             if claim is None:

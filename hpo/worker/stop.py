@@ -11,13 +11,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
-StopReason = Literal["interrupted", "timeout"]
+StopReason = Literal["interrupted", "timeout", "fault"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HELD_S = 1.5
+"""So long a request is held back. A server that does not answer would hold it back for ever."""
 
 
 class Stopped(BaseException):
@@ -29,6 +31,9 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
+        self.fault: Exception | None = None
+        """What made the end necessary, where another thread found it."""
+        self._asked_at: float | None = None
         self._raises = False
         self._holds = 0
         self._was_raised = False
@@ -40,6 +45,11 @@ class Stop:
             main = threading.main_thread().ident
             assert main is not None
             signal.pthread_kill(main, signal.SIGTERM)
+
+    def fail(self, fault: Exception) -> None:
+        """Ask for the end because of a fault that another thread than the main one has met."""
+        self.fault = self.fault or fault
+        self.request("fault")
 
     @contextmanager
     def listening(self, *, for_good: bool = False) -> Iterator[None]:
@@ -88,6 +98,28 @@ class Stop:
         finally:
             self._raises = before
 
+    def last_words(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call, but once the end was asked for wait no longer than that for it to return.
+
+        Then it is left behind, to end with the process. Raises what the call raised in time.
+        """
+        if self.reason is None:
+            call()
+            return
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                call()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, name="last words", daemon=True)
+        thread.start()
+        thread.join(timeout=seconds)
+        if raised and not thread.is_alive():
+            raise raised[0]
+
     def check(self) -> None:
         """Raise :class:`Stopped` if the end was asked for (again, should an earlier one have been eaten)."""
         if self.reason is not None:
@@ -103,8 +135,23 @@ class Stop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.reason = self.reason or "interrupted"
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            reminder = threading.Timer(HELD_S, self._remind)
+            reminder.daemon = True
+            reminder.start()
         self._raise_once()
 
+    def _remind(self) -> None:
+        """Ask again: what was held back by then is not held back any longer."""
+        if not self._was_raised:
+            self.request(self.reason or "interrupted")
+
     def _raise_once(self) -> None:
-        if self._raises and not self._holds and not self._was_raised:
+        is_held = self._holds and not self._is_overdue
+        if self._raises and not is_held and not self._was_raised:
             self.check()
+
+    @property
+    def _is_overdue(self) -> bool:
+        return self._asked_at is not None and time.monotonic() - self._asked_at >= HELD_S

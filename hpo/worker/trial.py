@@ -267,10 +267,15 @@ def after_fault(ledger: Ledger, claim: Claim) -> Literal["failed", "retried"]:
     return "failed" if ledger.is_failed(claim) else "retried"
 
 
-def tell_reaped(ledger: Ledger, on_event: Callable[[Event], None]) -> None:
-    """End the attempts whose leases ran out, of any study, and tell of them."""
-    dead = ledger.reap()
+def tell_reaped(session: Session) -> None:
+    """End the attempts of workers that are dead for all we know, of any study, and tell of them."""
+    dead = session.ledger.reap(session.watch.dead)
+    tell_ended(session.ledger, dead, "its worker gave no sign of life", session.on_event)
+
+
+def tell_ended(ledger: Ledger, dead: Sequence[Claim], why: str, on_event: Callable[[Event], None]) -> None:
+    """Tell of attempts that others ended, and what became of their slots."""
     names = {study.study_id: study.name for study in ledger.studies()} if dead else {}
     for claim in dead:
-        name, kind = names[claim.study_id], after_fault(ledger, claim)
-        on_event(Event(kind, "", name, claim.slot, claim.attempt, text="killed: its worker died"))
+        kind = after_fault(ledger, claim)
+        on_event(Event(kind, "", names.get(claim.study_id, ""), claim.slot, claim.attempt, text=why))

@@ -1,0 +1,215 @@
+"""Would a test notice? Small changes to the code, one at a time, and the tests that should turn red.
+
+    python benchmarks/mutation.py --each 8 --out mutants.jsonl      # the same command goes on where it ended
+    python benchmarks/mutation.py --out mutants.jsonl --report
+
+For each module of the list a seeded sample of mutants: a comparison turned, an operation swapped, a number
+moved, a condition negated, a flag flipped, a result dropped. Each is written into a copy of the tree, and the
+module's tests run there until the first that fails. One that no test notices survives: read it, and write
+the test or say why it is harmless.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = {
+    "finetune/engine/optim.py": "test_optim test_engine",
+    "finetune/losses.py": "test_losses",
+    "finetune/metrics.py": "test_metrics",
+    "finetune/splits.py": "test_splits test_bidmc",
+    "finetune/random.py": "test_random test_philox",
+    "hpo/ledger/": "test_ledger test_storage test_worker test_service",
+    "hpo/worker/": "test_worker test_ledger test_stop test_service test_fleet",
+    "hpo/search/": "test_search test_ratio_sampler test_replication test_settled test_history test_worker",
+    "hpo/confirm/": "test_paired test_confirm",
+    "hpo/analysis/": "test_analysis test_ratio_sampler",
+}
+"""By module, or by a folder of them: the tests that should notice, the likeliest first."""
+TURNED = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
+
+
+def mutants_of(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
+    """Yield line, what was changed, and the changed tree, for each change that could be made."""
+    for place, node in enumerate(ast.walk(tree)):
+        for what in _changes(node):
+            changed = copy.deepcopy(tree)
+            twin = next(twin for at, twin in enumerate(ast.walk(changed)) if at == place)
+            _make(twin, what)
+            yield getattr(node, "lineno", 0), what, ast.fix_missing_locations(changed)
+
+
+def _changes(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Compare(ops=[op]) if type(op) in TURNED:
+            return ["turn the comparison"]
+        case ast.BinOp(op=op) if type(op) in SWAPPED:
+            return ["swap the operation"]
+        case ast.BoolOp():
+            return ["swap and / or"]
+        case ast.If() | ast.IfExp() | ast.While():
+            return ["negate the condition"]
+        case ast.Constant(value=bool()):
+            return ["flip the flag"]
+        case ast.Constant(value=int() | float()):
+            return ["move the number"]
+        case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant):
+            return ["return nothing"]
+    return []
+
+
+def _make(node: Any, what: str) -> None:
+    match what:
+        case "turn the comparison":
+            node.ops = [TURNED[type(node.ops[0])]()]
+        case "swap the operation":
+            node.op = SWAPPED[type(node.op)]()
+        case "swap and / or":
+            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        case "negate the condition":
+            node.test = ast.UnaryOp(ast.Not(), node.test)
+        case "flip the flag":
+            node.value = not node.value
+        case "move the number":
+            node.value = node.value * 2 + 1
+        case "return nothing":
+            node.value = ast.Constant(None)
+
+
+def modules() -> dict[str, str]:
+    """Return the modules, and the tests of each."""
+    found = {}
+    for place, tests in TESTS.items():
+        files = sorted(ROOT.glob(f"{place}**/*.py")) if place.endswith("/") else [ROOT / place]
+        found |= {file.relative_to(ROOT).as_posix(): tests for file in files}
+    return found
+
+
+def sampled(module: str, each: int) -> list[tuple[int, str, str]]:
+    """Return line, change and changed source of ``each`` mutants, always the same ones of the same source."""
+    source = (ROOT / module).read_text(encoding="utf-8")
+    found = list(mutants_of(ast.parse(source)))
+    seed = hashlib.sha256(f"{module}{source}".encode()).hexdigest()
+    chosen = random.Random(seed).sample(found, min(each, len(found)))
+    return [(line, what, ast.unparse(tree)) for line, what, tree in sorted(chosen, key=lambda one: one[0])]
+
+
+def copy_tree(to: Path) -> None:
+    """Copy what the tests need: the files that git knows."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in names.splitlines():
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
+
+
+def run_tests(tree: Path, tests: str, limit_s: float) -> str:
+    """Return ``passed``, ``failed`` or ``too long``."""
+    files = [f"tests/{name}.py" for name in tests.split() if (tree / f"tests/{name}.py").exists()]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not real_data",
+        *files,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return "too long"
+    return "passed" if done.returncode == 0 else "failed"
+
+
+def main() -> None:
+    """Try the mutants that were not tried yet, or print what came of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), help="one JSON line a mutant")
+    parser.add_argument("--each", type=int, default=8, help="mutants of each module")
+    parser.add_argument("--only", default="", help="modules whose path holds this")
+    parser.add_argument(
+        "--limit", type=float, default=900, help="seconds after which a mutant counts as noticed"
+    )
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    known = (
+        [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    )
+    if options.report:
+        report(known)
+        return
+    tried = {(one["module"], one["line"], one["what"], one["digest"]) for one in known}
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        for module, tests in modules().items():
+            if options.only in module:
+                try_module(module, tests, tree, tried, options)
+
+
+def try_module(module: str, tests: str, tree: Path, tried: set[Any], options: Any) -> None:
+    """Try the mutants of one module and write a line for each."""
+    original = (tree / module).read_text(encoding="utf-8")
+    for line, what, source in sampled(module, options.each):
+        digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+        if (module, line, what, digest) in tried:
+            continue
+        (tree / module).write_text(source, encoding="utf-8")
+        begun = time.monotonic()
+        outcome = run_tests(tree, tests, options.limit)
+        (tree / module).write_text(original, encoding="utf-8")
+        text = original.splitlines()[line - 1].strip()
+        row = {"module": module, "line": line, "what": what, "digest": digest, "outcome": outcome}
+        row |= {"text": text, "seconds": round(time.monotonic() - begun, 1)}
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{outcome:8} {module}:{line} {what}: {text}", flush=True)
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print the share that was noticed, by folder, and every survivor."""
+    for place in TESTS:
+        ours = [row for row in rows if row["module"].startswith(place)]
+        killed = sum(row["outcome"] != "passed" for row in ours)
+        print(f"{place:28} {killed} of {len(ours)}")
+    killed = sum(row["outcome"] != "passed" for row in rows)
+    print(f"{'all':28} {killed} of {len(rows)}")
+    for row in rows:
+        if row["outcome"] == "passed":
+            print(f"survived {row['module']}:{row['line']} {row['what']}: {row['text']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The commands for whole studies: deleted, given another name, copied into another database."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.cli.terminal import CacheDir, Json, Storage, database, print_json, print_lines, shown, url_of
+
+if TYPE_CHECKING:
+    from hpo.ledger.values import StudyRow
+    from hpo.ledger.whole_studies import Contents
+
+Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
+
+
+def delete(
+    study: Study,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it; without, say what would go.")] = False,
+    storage: Storage = None,
+    cache: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a study with its trials, curves and confirmations."""
+    from hpo.errors import UsageError
+    from hpo.ledger.whole_studies import contents, delete_study
+
+    url = url_of(storage)
+    with database(url) as engine:
+        found = contents(engine, study)
+        if not yes:
+            what = f"this would delete {_words(found)} for good"
+            raise UsageError(what, "a word that you mean it", f"type: hpo delete --study {study} --yes")
+        delete_study(engine, study)
+    for row in found.rows:
+        shutil.rmtree(_checkpoints(url, row, cache), ignore_errors=True)
+    _tell(f"deleted: {_words(found)}", found, as_json)
+
+
+def rename(
+    study: Study,
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help="Its new name.")],
+    storage: Storage = None,
+    cache: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Give a study another name."""
+    from hpo.ledger.whole_studies import contents, rename_study
+    from hpo.search_here import check_name
+
+    check_name("--to", to)
+    url = url_of(storage)
+    with database(url) as engine:
+        before = contents(engine, study)
+        rename_study(engine, study, to)
+        found = contents(engine, to)
+    old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
+    if old.is_dir() and not new.exists():
+        old.rename(new)
+    _tell(f"{study} is {to} now; next: hpo status --study {to}", found, as_json)
+
+
+def copy(
+    study: Study,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The other database; made if need be.")],
+    as_name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Its name there.")] = None,
+    storage: Storage = None,
+    cache: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a study into another database, in mid-search too: it goes on there."""
+    from hpo.ledger.whole_studies import contents, copy_study
+    from hpo.search_here import check_name
+    from hpo.storage import open_engine
+
+    if as_name is not None:
+        check_name("--as", as_name)
+    url = url_of(storage)
+    with database(url) as engine:
+        target = open_engine(to)
+        try:
+            found = copy_study(engine, target, study, as_name)
+            copied = contents(target, as_name or study)
+        finally:
+            target.dispose()
+    there = as_name or study
+    old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
+    if old.is_dir() and old != new:
+        shutil.copytree(old, new, dirs_exist_ok=True)
+    said = f"copied to {shown(to)}: {_words(found)}; next: hpo status --study {there} --storage {shown(to)}"
+    _tell(said, found, as_json)
+
+
+def _tell(line: str, found: Contents, as_json: bool) -> None:
+    if as_json:
+        print_json({"studies": list(found.names), "trials": found.trials, "test_looks": found.looks})
+    else:
+        print_lines([line])
+
+
+def _words(found: Contents) -> str:
+    """Return what belongs to a study in words."""
+    own, *confirmations = found.names
+    parts = [f"{own} with {found.trials} finished trials"]
+    parts += [f"the runs of {len(confirmations)} confirmations"] * bool(confirmations)
+    parts += [f"the record of {found.looks} looks at the test split"] * bool(found.looks)
+    return ", ".join(parts)
+
+
+def _checkpoints(url: str, study: StudyRow, cache: Path | None) -> Path:
+    """Return where the checkpoints of a study lie."""
+    from hpo.search_here import make_settings
+    from hpo.worker import checkpoint_folder
+
+    return checkpoint_folder(url, study, make_settings(Path("data"), cache, "auto", None))

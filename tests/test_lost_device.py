@@ -1,0 +1,162 @@
+"""Want of memory and a GPU that fails, simulated on the CPU by raising what torch raises."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from engine_runs import SPEC, ListSource
+
+from finetune.api import DeviceLostError, Run, train
+from finetune.engine import population
+from finetune.engine.devices import is_lost, is_out_of_memory
+from finetune.engine.loop import Member
+from finetune.engine.population import step_costs
+
+NO_ROOM = "CUDA out of memory. Tried to allocate 2.00 GiB"
+TRAIN = population.train_epoch_stacked
+
+
+def runs(folder: Path, count: int) -> list[Run]:
+    return [Run(f"r{n}", replace(SPEC, seed=n), folder / f"r{n}") for n in range(count)]
+
+
+def limited(room: int, first_epoch: int = 0) -> Callable[..., object]:
+    """Return a training that has memory for ``room`` slots, from the epoch after ``first_epoch`` on."""
+
+    def train_epoch(members: list[Member], slots: int) -> object:
+        losses = TRAIN(members, slots)
+        if slots > room and members[0].progress.epoch >= first_epoch:
+            raise torch.OutOfMemoryError(NO_ROOM)
+        return losses
+
+    return train_epoch
+
+
+def searched(folder: Path, cache: Path, slots: int, count: int = 3) -> ListSource:
+    source = ListSource(*runs(folder, count))
+    train(source, data_dir=folder, cache_dir=cache, device="cpu", slots=slots)
+    return source
+
+
+@pytest.mark.parametrize("first_epoch", [0, 2])
+def test_members_that_do_not_fit_are_halved_and_lose_nothing(
+    first_epoch: int, tmp_path: Path, shared_cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = searched(tmp_path / "alone", shared_cache_dir, 4)
+    monkeypatch.setattr(population, "train_epoch_stacked", limited(1, first_epoch))
+
+    halved = searched(tmp_path / "halved", shared_cache_dir, 4)
+
+    assert sorted(result.run_id for result in halved.results) == ["r0", "r1", "r2"]
+    for name in ("r0", "r1", "r2"):
+        epochs = [report.epoch for report in halved.reports if report.run_id == name]
+        assert epochs == [1, 2, 3]  # each reported once
+        assert halved.curve(name) == [pytest.approx(point, rel=1e-3) for point in alone.curve(name)]
+
+
+def test_want_of_memory_of_a_run_alone_is_told(
+    tmp_path: Path, shared_cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(population, "train_epoch_stacked", limited(0))
+
+    with pytest.raises(torch.OutOfMemoryError):
+        searched(tmp_path, shared_cache_dir, 4)
+
+
+def test_a_run_that_cannot_be_opened_beside_the_others_waits(
+    tmp_path: Path, shared_cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opened = population.open_member, []
+
+    def open_member(run: Run, *rest: object) -> Member:
+        opened.append(run.run_id)
+        if len(opened) == 2:
+            raise torch.OutOfMemoryError(NO_ROOM)
+        return real(run, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(population, "open_member", open_member)
+    source = searched(tmp_path, shared_cache_dir, 4)
+
+    assert sorted(result.run_id for result in source.results) == ["r0", "r1", "r2"]
+    assert opened == ["r0", "r1", "r1", "r2"]
+
+
+def test_a_calibration_ends_at_the_first_number_that_does_not_fit(
+    shared_cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune.engine.features import input_loader
+
+    device = torch.device("cpu")
+    data = population._few_steps(input_loader(tmp_path, shared_cache_dir, device)(SPEC), SPEC)
+    monkeypatch.setattr(population, "train_epoch_stacked", limited(2))
+
+    assert set(step_costs(SPEC, data, device, (2, 4, 8))) == {1, 2}
+
+
+def test_the_memory_of_a_run_that_failed_is_returned(
+    tmp_path: Path, shared_cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[weakref.ref[torch.nn.Module]] = []
+
+    def fail(members: list[Member], slots: int) -> object:
+        models.extend(weakref.ref(member.model) for member in members)
+        raise torch.OutOfMemoryError(NO_ROOM)
+
+    monkeypatch.setattr(population, "train_epoch_stacked", fail)
+    kept: BaseException | None = None
+    try:
+        searched(tmp_path, shared_cache_dir, 2)
+    except torch.OutOfMemoryError as error:
+        kept = error  # as a worker that records its traceback
+    gc.collect()
+
+    assert kept is not None
+    assert models
+    assert [model() for model in models] == [None] * len(models)
+
+
+LOST = [
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"),
+    RuntimeError("CUDA error: unspecified launch failure"),
+    RuntimeError("CUDA error: device-side assert triggered"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"),
+]
+
+
+@pytest.mark.parametrize("error", LOST, ids=range(len(LOST)))
+def test_a_device_that_failed_is_told_apart(
+    error: RuntimeError, tmp_path: Path, shared_cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(members: list[Member], slots: int) -> object:
+        raise error
+
+    monkeypatch.setattr(population, "train_epoch_stacked", fail)
+    with pytest.raises(DeviceLostError, match="the device failed: ") as caught:
+        searched(tmp_path, shared_cache_dir, 2)
+
+    assert "\n" not in str(caught.value)
+    assert is_lost(error)
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError(NO_ROOM), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (MemoryError(), True),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+        (ValueError("CUDA error"), False),
+    ],
+    ids=["cuda", "cpu", "python", "shapes", "another"],
+)
+def test_other_faults_lose_no_device(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) == is_memory
+    assert not is_lost(error)
