@@ -126,9 +126,15 @@ def test_report_all_shows_the_test_scores_of_a_confirmed_choice(
     assert row["ours_is"] == "test, mean of 2 seeds"
 
 
-@pytest.mark.parametrize("words", [[], ["--all", "--study", "a"]])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "no study is named"),
+        (["--all", "--study", "a"], "a study and --all are named; expected one of them"),
+    ],
+)
 def test_report_wants_one_study_or_all(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", *words, "--storage", f"sqlite:///{tmp_path}/a.db"]) == 2
-    assert capsys.readouterr().err.startswith("error: hpo report needs one of --study NAME and --all")
+    assert capsys.readouterr().err.startswith(f"error: {told}")

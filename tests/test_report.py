@@ -156,7 +156,7 @@ def test_a_partial_data_set_is_said_everywhere(place: Place, capsys: pytest.Capt
     assert "partial: 10 of 53 subjects" in (out / "report.md").read_text()
     assert "partial: 10 of 53 subjects" in capsys.readouterr().out
     assert read_json(out)["partial"] == "10 of 53 subjects"
-    assert f"`hpo run --study {NAME} --trials 5 --allow-partial`" in (out / "report.md").read_text()
+    assert f"`hpo run {NAME} --trials 5 --allow-partial`" in (out / "report.md").read_text()
     for words in (["status"], ["studies"], ["report", "--all", "--out", str(out)], ["compare", NAME, NAME]):
         assert main([*words, "--storage", place.url]) == 0
         assert "partial: 10 of 53 subjects" in capsys.readouterr().out, words

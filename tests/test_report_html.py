@@ -158,7 +158,7 @@ def test_the_methods_name_n_seeds_spread_hardware_versions_and_the_command(page:
     assert "Hardware: cpu (" in method
     assert "torch " in method
     assert "the test split was not opened" in method
-    assert "`hpo run --study small --trials 30`, then `hpo report --study small`" in method
+    assert "`hpo run small --trials 30`, then `hpo report --study small`" in method
 
 
 @pytest.mark.parametrize(

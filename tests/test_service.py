@@ -67,7 +67,7 @@ def test_a_paused_study_is_not_run_until_it_is_resumed(
 ) -> None:
     assert main(["pause", "--study", "tiny"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "tiny was open and is paused; to go on: hpo resume --study tiny"
+        "tiny was open and is paused; to go on: hpo resume tiny"
     )
     told = complaint(capsys, "run", "--study", "tiny.yaml", "--trials", "2")
     assert "is paused" in told
