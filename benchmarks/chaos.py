@@ -46,8 +46,9 @@ the undisturbed run's. "Cut short": attempts without a result; some kills came j
 one among the restarts is a claim whose answer was lost, taken again when its lease had run out. The
 workers said 91 to 115 times that they wait for the server that restarts, 8 times each for disk and lock. (a):
 with claims that do not wait for the disk (hpo/ledger/on_postgresql.py), 2 cores of an AMD EPYC, shared,
-load 10 to 14; the other rows are older. (b): lost leases are no faults here, but the tenth closed a slot: two had lost
-ten; since then it is the thirtieth. 2 cores, load 16 to 20.
+load 10 to 14; the other rows are older. (b): lost leases are no
+faults here, but the tenth closed a slot: two had lost ten; since then it is the thirtieth. 2 cores, load 16
+to 20.
 """
 
 from __future__ import annotations
