@@ -84,7 +84,8 @@ class OwnSignals(_Part):
     resample_hz: float | None = Field(default=None, gt=0, le=1e6)
     filter: Annotated[tuple[dict[FilterKind, tuple[float, ...]], ...], BeforeValidator(_filters)] = ()
     range: tuple[float, float] | None = None
-    channels: int = Field(default=1, ge=1, le=10_000)
+    channels: int = Field(default=0, ge=0, le=10_000)
+    """0: not looked for yet."""
     allow: Annotated[tuple[Allowance, ...], BeforeValidator(_listed)] = ()
 
     @model_validator(mode="after")
@@ -125,7 +126,7 @@ class OwnSignals(_Part):
             filters=tuple(Filter(kind, hz) for one in self.filter for kind, hz in one.items()),
             range=self.range,
             allow=self.allow,
-            channels=self.channels,
+            channels=max(1, self.channels),
         )
 
     def settled(self, found: OwnData) -> Self:
