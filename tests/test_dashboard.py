@@ -42,6 +42,7 @@ from hpo.reading.findings import find_out
 from hpo.report.answer import answer_lines
 from hpo.storage import open_engine, optuna_storage
 from hpo.storage.quick_storage import QuickStorage
+from hpo.storage.tables import studies
 
 FOREIGN = "attacker.example"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -751,6 +752,22 @@ def test_our_pages_load_nothing_from_elsewhere_and_run_no_script_in_them(
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert not re.search(rb"(src|href)=\"(https?:)?//", answer.body)
+
+
+def test_a_study_of_another_version_is_shown_as_unknown_and_breaks_no_page(own_place: Place) -> None:
+    engine = open_engine(own_place.url)
+    with engine.begin() as connection:
+        known = connection.execute(sa.select(studies.c.spec)).scalar_one()
+        connection.execute(sa.update(studies).values(spec=known | {"task": "of_tomorrow"}))
+    answers = AnswerStore(engine)
+    PageKeeper(engine, answers).refresh()
+    app = make_door(own_place.url, engine, Access(), answers=answers).app
+    (card,) = ask(app, "/live?lang=en").json["studies"]
+    statuses = {ask(app, path).status for path in ("/", f"/study/{NAME}", f"/live/{NAME}")}
+    engine.dispose()
+
+    assert card["state_words"] == "unknown here"
+    assert statuses == {200}
 
 
 def test_a_title_of_a_study_is_a_text_and_no_script(tmp_path: Path) -> None:

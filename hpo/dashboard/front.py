@@ -14,7 +14,7 @@ import hashlib
 import html
 import json
 from collections.abc import Iterable
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
@@ -35,6 +35,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_STATIC = Path(__file__).parent / "static"
 _FIGURES = frozenset({"ratio", "rates"})
 _OWN = {"hpo.js": "text/javascript; charset=utf-8", "hpo.css": "text/css; charset=utf-8"}
 _HEADS = ("number", "kind", "lr", "backbone_lr", "ratio", "loss", "value", "epochs", "seed")
@@ -85,7 +86,7 @@ class FrontPages:
             case "own", "optuna.css":
                 return _Found("200 OK", _OWN["hpo.css"], self._style)
             case "own", name if name in _OWN:
-                return _Found("200 OK", _OWN[name], (files("hpo.dashboard") / "static" / name).read_bytes())
+                return _Found("200 OK", _OWN[name], (_STATIC / name).read_bytes())
             case "study", name if name.endswith(".svg") and name.rpartition("/")[2][:-4] in _FIGURES:
                 study, _, figure = name.removesuffix(".svg").rpartition("/")
                 return self._picture(study, figure, words)

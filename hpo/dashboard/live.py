@@ -16,14 +16,13 @@ from hpo.dashboard.kept import AnswerStore
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, StudyRow
 from hpo.reading.findings import Findings
-from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, pace
+from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, known_task, pace
 from hpo.report.answer import answer_lines
 from hpo.report.language import Words
 from hpo.report.numbers import percent, rate, ratio
 from hpo.report.zones import good_words
 from hpo.storage import reading
 from hpo.storage.tables import curve, slots
-from hpo.study import task_of
 
 MOST_BEST, MOST_RECENT, MOST_CURVES = 100, 100, 40
 """Trials that a page shows: the best, the latest ended; and the curves of the latest."""
@@ -68,6 +67,7 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
     best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
     is_over = counts.finished + counts.failed >= total
     state = row.state if row.state != "open" else "done" if is_over else "open"
+    state = state if known_task(row) else "unknown"
     return {
         "state": state,
         "state_words": words.say(f"board.state.{state}"),
@@ -99,7 +99,9 @@ def _value(row: StudyRow, value: float) -> str:
 
 
 def _unit(row: StudyRow) -> str:
-    return task_of(row.spec).unit
+    """Return the unit of a study's loss; nothing for one that this version does not know."""
+    task = known_task(row)
+    return task.unit if task else ""
 
 
 def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Words) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
         "answer": answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")],
         "figure": store.mark(row.name),
         "trials": [_trial(one, row, words) for one in shown.values()],
-        "losses": list(row.spec["space"]["loss"]),
+        "losses": list(row.spec.get("space", {}).get("loss", [])),
         "curves": _curves(engine, row, shown),
         "workers": [_worker(one, words) for one in workers],
         "confirmed": store.confirmed(row.name, words),
