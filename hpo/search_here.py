@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from finetune.api import Checked, DataSummary, check_run, describe_data, seal_backbone, settle_own_data
+from finetune.api import Checked, DataSummary, check_run, describe_data
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
@@ -23,7 +23,7 @@ from hpo.reading.standing import best_trial, is_there, known_task
 from hpo.storage import open_engine
 from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.setting import Setting
-from hpo.worker import Settings, open_study
+from hpo.worker import Settings, open_study, settled
 from hpo.worker.progress import Display, Progress, said_if_slow
 
 
@@ -60,7 +60,6 @@ def launch(
     Progress goes to ``console``. ``workers=None`` takes one process a core, or one a GPU. Raises
     :class:`hpo.errors.Interrupted` on a signal, and what the user can mend.
     """
-    spec = settled(spec, settings.data_dir)
     warm = warm_from(url, warm_start, spec)
     with said_if_slow(f"{spec.name}: reading the data and the weights", console.print):
         name = open_study(url, spec, settings, total=total, warm=warm).name
@@ -102,21 +101,6 @@ def check_study(spec: StudySpec, settings: Settings) -> tuple[StudySpec, DataSum
     summary = describe_data(run.inputs, data_dir=data_dir, cache_dir=cache_dir)
     found = check_run(run, data_dir=data_dir, cache_dir=cache_dir, device=settings.device)
     return spec, summary, found
-
-
-def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
-    """Return the study with what only a user's own files say: classes, rate, hashes of code and weights.
-
-    Raises :class:`FinetuneError` for files that are not there, and code outside the folder of ``--code``.
-    """
-    if spec.backbone.factory is not None:
-        code, weights = seal_backbone(spec.backbone.spec())
-        backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
-        spec = spec.model_copy(update={"backbone": backbone})
-    if spec.data is not None:
-        found = settle_own_data(spec.data.signals(), data_dir)
-        spec = spec.model_copy(update={"data": spec.data.settled(found)})
-    return spec
 
 
 def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting]:

@@ -39,6 +39,7 @@ class Publisher:
     files: dict[str, bytes] = field(default_factory=dict)
     aborts: dict[str, list[int]] = field(default_factory=dict)
     honours_range: bool = True
+    redirects: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     """(path, Range header) of every request."""
     url: str = ""
@@ -57,6 +58,12 @@ def handler_of(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path, header = self.path.lstrip("/"), self.headers.get("Range", "")
             publisher.requests.append((path, header))
+            if path in publisher.redirects:
+                self.send_response(302)
+                self.send_header("Location", publisher.redirects[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if path not in publisher.files:
                 self.send_error(404)
                 return
@@ -301,6 +308,105 @@ def test_a_broken_archive_is_refused_and_removed(dalia: Publisher, tmp_path: Pat
     with pytest.raises(DataError, match=r"ppg\+dalia\.zip of ppg_dalia is broken"):
         get_data("ppg_dalia", tmp_path, base_url=dalia.url)
     assert not [path for path in (tmp_path / "ppg_dalia").rglob("*") if path.is_file()]
+
+
+def encrypted(archive: bytes) -> bytes:
+    """Return a zip file whose members say that they are encrypted (bit 0 of their flags)."""
+    content = bytearray(archive)
+    for sign, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = content.find(sign)
+        while at >= 0:
+            content[at + place] |= 1
+            at = content.find(sign, at + 4)
+    return bytes(content)
+
+
+def packed_oddly(archive: bytes) -> bytes:
+    """Return a zip file of a kind of compression that nobody knows."""
+    content = bytearray(archive)
+    for sign, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        at = content.find(sign)
+        content[at + place] = 77
+    return bytes(content)
+
+
+PLAIN = {"PPG_FieldStudy/S1/S1.pkl": b"subject 1"}
+ODD = {
+    "encrypted": (encrypted(zipped(PLAIN)), "encrypted"),
+    "of unknown compression": (packed_oddly(zipped(PLAIN)), "compression"),
+    "a page": (b"<!DOCTYPE html><html>Sign in</html>", "it is a web page"),
+    "nothing": (b"", "it is an empty file"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_archive_that_cannot_be_opened_is_one_clear_line(
+    kind: str, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.files["ppg+dalia.zip"], word = ODD[kind]
+
+    with pytest.raises(DataError, match=r"ppg\+dalia\.zip of ppg_dalia is broken") as caught:
+        get_data("ppg_dalia", tmp_path, base_url=publisher.url)
+
+    assert word in str(caught.value)
+    assert not [path for path in (tmp_path / "ppg_dalia").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("address", "word"),
+    [
+        ("ftp://127.0.0.1/", "addresses of this kind"),
+        ("file:///etc/", "addresses of this kind"),
+        ("nowhere", "no web address"),
+        ("http://", "no web address"),
+    ],
+)
+def test_an_address_that_is_none_is_told_as_such(address: str, word: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=word):
+        get_data("bidmc", tmp_path, base_url=address)
+
+
+def test_a_redirection_in_a_circle_is_told_as_such(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.redirects["SHA256SUMS.txt"] = "/SHA256SUMS.txt"
+    with pytest.raises(DataError, match="redirected in a circle"):
+        get_data("bidmc", tmp_path, base_url=publisher.url)
+
+    publisher.redirects["SHA256SUMS.txt"] = "ftp://127.0.0.1/x"
+    with pytest.raises(DataError, match="redirected to one"):
+        get_data("bidmc", tmp_path, base_url=publisher.url)
+
+
+def test_more_than_is_published_ends_the_session(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "MOST_MORE", 1000)
+    publisher.files["x"] = bytes(1_200)
+    with transfer.Transfer(publisher.url, tmp_path, "x", 100) as session:
+        assert session.fetch("x", None).stat().st_size == 1_200
+
+    publisher.files["x"] = bytes(1_201)
+    with (
+        transfer.Transfer(publisher.url, tmp_path, "x", 100) as session,
+        pytest.raises(DataError, match="far more has been sent than is published"),
+    ):
+        session.fetch("x", None)
+
+
+def test_a_transfer_that_trickles_is_broken_off_and_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: now[0])
+    pace = transfer._Pace("http://x")
+    for _ in range(100):
+        now[0] += 1
+        pace.take(2 * transfer.SLOWEST_BYTES_S)
+
+    def trickle() -> None:
+        for _ in range(130):
+            now[0] += 1
+            pace.take(transfer.SLOWEST_BYTES_S // 2)
+
+    with pytest.raises(transfer.NetworkError, match="bytes in 6"):
+        trickle()
 
 
 def test_an_archive_without_the_data_is_refused(publisher: Publisher, tmp_path: Path) -> None:

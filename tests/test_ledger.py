@@ -264,7 +264,7 @@ def test_a_slot_is_closed_as_failed_after_its_third_fault(
     ]
 
 
-def test_a_lost_lease_is_no_fault_but_the_tenth_closes_the_slot(ledger: Ledger, engine: sa.Engine) -> None:
+def test_a_lost_lease_is_no_fault_but_very_many_close_the_slot(ledger: Ledger, engine: sa.Engine) -> None:
     study = make_study(ledger, 1)
     for _ in range(LOST_LEASES - 1):
         take(ledger, study, lease_s=0.01)

@@ -11,8 +11,8 @@ from test_study_file import GOOD, faults_of, only_fault_of
 
 from finetune.api import Filter, RunSpec
 from hpo.cli.app import main
-from hpo.search_here import settled
 from hpo.study import Configuration, StudySpec, parse_spec, task_of
+from hpo.worker import settled
 
 OWN = GOOD.replace(
     "task: bidmc_rr",
@@ -134,12 +134,14 @@ def test_a_search_on_own_signals_ends_in_an_answer_and_a_model(
     places = ["--data", str(tmp_path), "--cache", str(tmp_path / "cache")]
 
     ran = main(["run", "--study", "./mine.yaml", "--trials", "5", "--workers", "1", *places])
+    again = main(["run", "--study", "./mine.yaml", "--trials", "5", "--workers", "1", *places])
+    confirmed = main(["confirm", "--study", "./mine.yaml", "--seeds", "1", "--workers", "1", *places])
     status = main(["status"])
     exported = main(["export", "--study", "mine", "--out", "model", *places])
     np.save(tmp_path / "long.npy", np.sin(np.arange(3000) / 6).astype(np.float32))
     capsys.readouterr()
     predicted = main(["predict", "--model", "model", "--input", "long.npy", "--rate", "50"])
 
-    assert (ran, status, exported, predicted) == (0, 0, 0, 0)
+    assert (ran, again, confirmed, status, exported, predicted) == (0, 0, 0, 0, 0, 0)
     assert capsys.readouterr().out.startswith("start_s,end_s,windows (bpm)")
     assert "subjects not known" in (tmp_path / "model" / "MODEL_CARD.md").read_text()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from finetune.data.content import file_hash
 from finetune.data.publishers import SOURCES, Archive, Source, find_source
 from finetune.datasets.base import data_files, is_hidden
 from finetune.errors import DataError, SettingError
+from finetune.file_kinds import why_unreadable
 
 if TYPE_CHECKING:
     from finetune.data.transfer import Transfer
@@ -148,9 +148,12 @@ def _get_archive(
     path = transfer.fetch(archive.path, archive.sha256)
     try:
         unpacked = list(_unpack(path, root, archive.wanted))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except OSError:
+        raise  # the folder: the archive is kept
+    except Exception as error:  # zipfile promises no list of what damaged, encrypted or odd archives raise
+        why = why_unreadable(path, error, "zip")
         path.unlink()
-        raise DataError(f"{path.name} of {source.name} is broken ({error})", "a zip file") from error
+        raise DataError(f"{path.name} of {source.name} is broken ({why})", "a zip file") from error
     hashes = {name: file_hash(root / name) for name in unpacked}
     if not hashes:
         raise DataError(f"{path} holds no file of {source.name}", f"members like {archive.wanted}")

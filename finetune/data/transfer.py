@@ -21,6 +21,10 @@ CHUNK_BYTES = 1 << 16
 TIMEOUT_S = 30
 TRIES = 5
 """Attempts at one file; each goes on where the one before stopped."""
+SLOWEST_BYTES_S, SLOW_S = 1024, 60.0
+"""An attempt that brings less than so many bytes a second, for so many seconds, counts as broken off."""
+MOST_TIMES, MOST_MORE = 2, 64 << 20
+"""A session ends when it has been sent more than so many times what is published, and so many bytes more."""
 FIRST_WAIT_S = 0.5
 """Before the second attempt; doubled before each further one."""
 
@@ -41,6 +45,7 @@ class Transfer:
         self.root = root
         self.stop = threading.Event()
         self._lock = threading.Lock()
+        self._left = None if size_bytes is None else MOST_TIMES * size_bytes + MOST_MORE
         # disable=None: no bar where standard error is not a terminal
         self._bar = tqdm(
             total=size_bytes,
@@ -110,6 +115,10 @@ class Transfer:
                     next_step = "the same command again goes on from there"
                     raise DataError(f"{url} stopped ({error})", "the whole file", next_step) from error
                 time.sleep(FIRST_WAIT_S * 2**attempt)
+            except requests.RequestException as error:
+                raise DataError(
+                    f"{url} cannot be fetched: {_why(error)}", "a file at a web address"
+                ) from error
         part.replace(output_file)
 
     def _append(self, url: str, part: Path) -> None:
@@ -117,6 +126,8 @@ class Transfer:
         have = part.stat().st_size if part.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+            if url.startswith("https:") and not response.url.startswith("https:"):
+                raise DataError(f"{url} leads to {response.url}", "an encrypted connection all the way")
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 self._settle(response, part, have)
                 return
@@ -128,11 +139,23 @@ class Transfer:
             self.advance(have if resumes else 0)
             with part.open("ab" if resumes else "wb") as stream:
                 # read1 gives what has come; iter_content would lose up to a chunk when the line breaks
+                pace = _Pace(url)
                 while chunk := response.raw.read1(CHUNK_BYTES):
                     if self.stop.is_set():
                         raise Stopped
+                    self._demand_room(url, len(chunk))
                     stream.write(chunk)
                     self.advance(len(chunk))
+                    pace.take(len(chunk))
+
+    def _demand_room(self, url: str, count: int) -> None:
+        """Count what has come; raises :class:`DataError` when it is far more than is published."""
+        with self._lock:
+            if self._left is not None:
+                self._left -= count
+                if self._left < 0:
+                    what = f"{url}: far more has been sent than is published of this data set"
+                    raise DataError(what, "its files", "is this the publisher's address, or a mirror of it?")
 
     def _settle(self, response: requests.Response, part: Path, have: int) -> None:
         """Decide on a part that the server has nothing to add to: it is whole, or it is rubbish."""
@@ -140,3 +163,31 @@ class Transfer:
         if total != str(have):
             part.unlink()
             raise requests.ConnectionError(f"{have} bytes are here of {total or 'an unknown number'}")
+
+
+class _Pace:
+    """How fast one attempt is, measured over :data:`SLOW_S` at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._since, self._bytes = url, time.monotonic(), 0
+
+    def take(self, count: int) -> None:
+        """Count bytes; raises a network error (the next attempt goes on) when they are too few."""
+        self._bytes += count
+        passed_s = time.monotonic() - self._since
+        if passed_s < SLOW_S:
+            return
+        if self._bytes < SLOWEST_BYTES_S * passed_s:
+            raise requests.Timeout(f"{self._bytes} bytes in {passed_s:.0f} s")
+        self._since, self._bytes = time.monotonic(), 0
+
+
+def _why(error: requests.RequestException) -> str:
+    """Return what was wrong with an address or an answer."""
+    if isinstance(error, requests.TooManyRedirects):
+        return "it is redirected in a circle"
+    if isinstance(error, requests.exceptions.InvalidSchema):
+        return "addresses of this kind are not fetched (or it is redirected to one)"
+    if isinstance(error, requests.exceptions.MissingSchema | requests.exceptions.InvalidURL):
+        return "it is no web address"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -34,8 +34,10 @@ SHALLOW = -1.7
 PARTICLES = 100
 MOVES = 3
 """Metropolis moves after each weighting."""
-LAST_MOVES = 12
+LAST_MOVES = 24
 """Moves at the posterior itself."""
+FEW = 4
+"""Parameters that a move of a few changes, in the mean."""
 LIMIT = 3.5
 """Standard deviations of the prior beyond which no parameter goes."""
 CENTRE = slice(KERNEL + 1, KERNEL + 3)
@@ -182,10 +184,12 @@ def _resampled(logs: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
 def _moved(
     problem: Problem, proposal: Proposal, cloud: Cloud, warmth: float, rng: np.random.Generator
 ) -> Cloud:
-    """Return the particles after one Metropolis move of each half, along differences within the other half.
+    """Return the particles after one Metropolis move of each half, in one of three ways.
 
-    Differential evolution (ter Braak 2006, Stat. Comput. 16:239): a whole difference now and then leads from
-    one mode to another.
+    Along a difference within the other half, now and then a whole one, which leads from one mode to another
+    (differential evolution: ter Braak 2006, Stat. Comput. 16:239); by the best mode's shape; or a few
+    parameters alone. Without the last two the cloud stays in the span of its few ancestors, half as wide as
+    it should be.
     """
     size, parameters = cloud.z.shape
     for first in (0, 1):
@@ -193,8 +197,12 @@ def _moved(
         pair = np.array([rng.choice(others, 2, replace=False) for _ in mine])
         length = 2.38 / np.sqrt(2 * parameters) * rng.uniform(0.3, 1.2, (len(mine), 1))
         length[rng.random(len(mine)) < 0.1] = 1.0
-        moves = cloud.z[mine] + length * (cloud.z[pair[:, 0]] - cloud.z[pair[:, 1]])
-        moves += 0.02 * rng.standard_normal(moves.shape)
+        steps = length * (cloud.z[pair[:, 0]] - cloud.z[pair[:, 1]])
+        normal = rng.standard_normal(steps.shape)
+        shaped = rng.uniform(0.1, 0.5, (len(mine), 1)) * normal @ proposal.modes[0].root.T
+        alone = 0.8 * normal * (rng.random(steps.shape) < FEW / parameters)
+        way = rng.integers(0, 3, (len(mine), 1))
+        moves = cloud.z[mine] + np.choose(way, [steps + 0.02 * normal, shaped, alone])
         news, olds = Cloud.of(problem, proposal, moves), cloud.rows(mine)
         odds = warmth * (news.log_p - olds.log_p) + (1 - warmth) * (news.log_q - olds.log_q)
         taken = np.log(rng.random(len(mine))) < odds

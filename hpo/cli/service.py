@@ -126,7 +126,7 @@ def submit(
     """Register a study, or more trials of it, for the workers of the database, and return."""
     from hpo.ledger.ledger import Ledger
     from hpo.reading.standing import attached_workers
-    from hpo.search_here import check_at_least_one, make_settings, read_spec, settled, warm_from
+    from hpo.search_here import check_at_least_one, make_settings, read_spec, warm_from
     from hpo.worker import open_study
 
     check_at_least_one("--trials", trials)
@@ -135,7 +135,6 @@ def submit(
     total = trials or spec.budget.trials
     settings = make_settings(data, cache, "auto", None)
     with doing(f"{spec.name}: reading the data and the weights"):
-        spec = settled(spec, settings.data_dir)
         warm = warm_from(url, warm_start or (), spec)
         row = open_study(url, spec, settings, total=total, warm=warm)
     with database(url) as engine:

@@ -21,7 +21,7 @@ from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.study import keep_defaults, load_spec, stored_spec
-from hpo.worker import Settings, check_fits
+from hpo.worker import Settings, check_fits, settled
 
 
 def confirm(
@@ -41,7 +41,7 @@ def confirm(
     trials; :class:`MismatchError` when spec, data or code are not the study's;
     :class:`hpo.errors.Interrupted` on a signal: the same command goes on.
     """
-    findings = find_out(engine, refuse_another_spec(Ledger(engine), name_or_file))
+    findings = find_out(engine, refuse_another_spec(Ledger(engine), name_or_file, settings))
     refuse_running(findings)
     refuse_used_seeds(findings, request)
     book, row = ChoiceBook(engine), findings.row
@@ -58,10 +58,10 @@ def confirm(
     return next(one for one in book.all(row.study_id) if one.choice == stored.choice)
 
 
-def refuse_another_spec(ledger: Ledger, name_or_file: str) -> str:
+def refuse_another_spec(ledger: Ledger, name_or_file: str, settings: Settings) -> str:
     """Return the study's name; :class:`MismatchError` when its file is no longer what was searched."""
     try:
-        spec = load_spec(name_or_file)
+        spec = settled(load_spec(name_or_file), settings.data_dir)
     except UnknownStudyError:
         return ledger.study(name_or_file).name  # made from a file elsewhere: the database has its spec
     row = ledger.study(spec.name)

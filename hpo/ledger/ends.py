@@ -18,7 +18,7 @@ FAULTS = 3
 """So many attempts may end in a fault before a slot is closed as failed."""
 EXPIRED = "expired"
 """End of an attempt whose lease ran out: its worker may have died, or slept, or lost the network."""
-LOST_LEASES = 10
+LOST_LEASES = 30
 """So many leases of a slot may run out before it is closed as failed: a lost lease is no fault, but a trial
 that takes every worker with it must come to an end."""
 

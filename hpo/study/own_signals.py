@@ -42,8 +42,8 @@ class SubjectRule(_Part):
 class WindowRule(_Part):
     """How long records are cut."""
 
-    seconds: float = Field(gt=0)
-    stride: float | None = Field(default=None, gt=0)
+    seconds: float = Field(gt=0, le=1e6)
+    stride: float | None = Field(default=None, gt=0, le=1e6)
 
 
 def _split(value: Any) -> Any:
@@ -75,16 +75,17 @@ class OwnSignals(_Part):
     label: Names = ()
     subject: str | SubjectRule | None = None
     path: str | None = None
-    rate_hz: float | None = Field(default=None, gt=0)
+    rate_hz: float | None = Field(default=None, gt=0, le=1e6)
     unit: str = ""
     classes: Names = ()
     modality: Modality = "any"
     window: WindowRule | None = None
-    label_rate_hz: float | None = Field(default=None, gt=0)
-    resample_hz: float | None = Field(default=None, gt=0)
+    label_rate_hz: float | None = Field(default=None, gt=0, le=1e6)
+    resample_hz: float | None = Field(default=None, gt=0, le=1e6)
     filter: Annotated[tuple[dict[FilterKind, tuple[float, ...]], ...], BeforeValidator(_filters)] = ()
     range: tuple[float, float] | None = None
-    channels: int = Field(default=1, ge=1)
+    channels: int = Field(default=0, ge=0, le=10_000)
+    """0: not looked for yet."""
     allow: Annotated[tuple[Allowance, ...], BeforeValidator(_listed)] = ()
 
     @model_validator(mode="after")
@@ -125,7 +126,7 @@ class OwnSignals(_Part):
             filters=tuple(Filter(kind, hz) for one in self.filter for kind, hz in one.items()),
             range=self.range,
             allow=self.allow,
-            channels=self.channels,
+            channels=max(1, self.channels),
         )
 
     def settled(self, found: OwnData) -> Self:

@@ -33,6 +33,10 @@ from hpo.study.yaml_lines import dotted, nearest
 HAIR = 1.02
 """A fixed rate is searched as a range that ends this factor away from it, and then taken as it is."""
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+MANY = 1_000_000
+"""The most of anything that is counted: beyond, a number is a slip, and would fill a memory."""
+TINY, HUGE = 1e-30, 1e6
+"""Bounds of rates and other measures: beyond, float32 has no such step."""
 LAST_TUNING_SEED = 9999
 """Confirmation seeds start at 1,000,000, so the two never meet (Eimer et al. 2023, arXiv 2306.01324)."""
 
@@ -65,7 +69,7 @@ class Range(Part):
     """
 
     low: float
-    high: float
+    high: float = Field(le=HUGE)
     source: str = ""
     """Where the bounds come from; a text, not part of the fingerprint."""
     values: tuple[float, ...] | None = None
@@ -99,6 +103,10 @@ class Range(Part):
             )
         if self.values is not None:
             return self._with_ends_of_its_values()
+        if self.low < TINY:
+            raise PydanticCustomError(
+                "file_fault", "low is {low}; expected at least {tiny}", {"low": self.low, "tiny": TINY}
+            )
         if self.low >= self.high:
             raise PydanticCustomError(
                 "file_fault",
@@ -140,7 +148,7 @@ class SeedRange(Part):
 
     low: int = Field(default=0, ge=0, le=LAST_TUNING_SEED)
     high: int = Field(default=LAST_TUNING_SEED, ge=0, le=LAST_TUNING_SEED)
-    count: int | None = Field(default=None, ge=2)
+    count: int | None = Field(default=None, ge=2, le=MANY)
     """How many of them the trials of a search take turns with; None: each trial has its own."""
 
     @model_validator(mode="after")
@@ -174,8 +182,8 @@ class NamedConfiguration(Part):
     """A configuration that somebody used before; it runs with a seed of the study's own."""
 
     name: str
-    lr: float = Field(gt=0)
-    backbone_lr: float = Field(gt=0)
+    lr: float = Field(ge=TINY, le=HUGE)
+    backbone_lr: float = Field(ge=TINY, le=HUGE)
     loss: str
     source: str = ""
 
@@ -189,9 +197,9 @@ class Inputs(Part):
     """Which windows a trial sees."""
 
     normalisation: Normalisation = "window"
-    samples: int = Field(default=1250, gt=0)
-    train_subjects: int | None = Field(default=None, gt=0)
-    every: int = Field(default=1, gt=0)
+    samples: int = Field(default=1250, gt=0, le=MANY)
+    train_subjects: int | None = Field(default=None, gt=0, le=MANY)
+    every: int = Field(default=1, gt=0, le=MANY)
     """Every n-th training and validation window of each subject; the test split is always whole."""
     leads: Annotated[tuple[str, ...], BeforeValidator(_all_leads)] = ()
     """Of a set with several (PTB-XL, CSN), by name, or ``all``; empty: lead II, the reference protocol."""
@@ -203,15 +211,15 @@ class Validation(Part):
     """What a trial is validated on: the reference split, or grouped folds of all non-test subjects."""
 
     kind: Literal["reference", "grouped_folds"] = "reference"
-    k: int = Field(default=5, ge=2)
+    k: int = Field(default=5, ge=2, le=MANY)
 
 
 class EncoderInput(Part):
     """What an encoder of a user's own takes; None: the prepared windows as they are."""
 
-    channels: int | None = Field(default=None, ge=1)
-    rate_hz: float | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    channels: int | None = Field(default=None, ge=1, le=MANY)
+    rate_hz: float | None = Field(default=None, gt=0, le=HUGE)
+    seconds: float | None = Field(default=None, gt=0, le=HUGE)
     prepare: str | None = None
 
 
@@ -287,17 +295,17 @@ RECIPE_KEYS_OF_LATER = (
 class Recipe(Part):
     """What stays fixed in every trial; see :class:`finetune.spec.Recipe`."""
 
-    epochs: int = Field(default=20, gt=0)
-    batch_size: int = Field(default=64, gt=0)
-    patience: int = Field(default=5, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    epochs: int = Field(default=20, gt=0, le=MANY)
+    batch_size: int = Field(default=64, gt=0, le=MANY)
+    patience: int = Field(default=5, gt=0, le=MANY)
+    weight_decay: float = Field(default=1e-4, ge=0, le=HUGE)
     dropout: float | None = Field(default=None, ge=0, lt=1)
-    max_grad_norm: float | None = Field(default=None, gt=0)
+    max_grad_norm: float | None = Field(default=None, gt=0, le=1e30)
     precision: Precision = "fp32"
     schedule: Schedule = "constant"
-    warmup_epochs: float = Field(default=0, ge=0)
-    head_epochs: int = Field(default=0, ge=0)
-    unfreeze_epochs: int = Field(default=0, ge=0)
+    warmup_epochs: float = Field(default=0, ge=0, le=MANY)
+    head_epochs: int = Field(default=0, ge=0, le=MANY)
+    unfreeze_epochs: int = Field(default=0, ge=0, le=MANY)
     layer_decay: float = Field(default=1, gt=0, le=1)
     label_smoothing: float = Field(default=0, ge=0, lt=1)
 
@@ -323,8 +331,8 @@ class Sampler(Part):
     """How configurations are suggested; the first ``startup_trials`` are random, or fill the space evenly."""
 
     kind: Literal["ratio", "gp", "tpe", "random"] = "ratio"
-    startup_trials: int = Field(default=10, ge=0)
-    seed: int = Field(default=0, ge=0)
+    startup_trials: int = Field(default=10, ge=0, le=MANY)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Another number, another search of the same study: other suggestions, with other tuning seeds."""
 
 
@@ -332,21 +340,21 @@ class Pruner(Part):
     """Which runs are stopped early, on the task's own validation loss."""
 
     kind: Literal["none", "median", "improvement"] = "improvement"
-    warmup_epochs: int = Field(default=3, ge=0)
-    startup_trials: int = Field(default=5, ge=0)
+    warmup_epochs: int = Field(default=3, ge=0, le=MANY)
+    startup_trials: int = Field(default=5, ge=0, le=MANY)
 
 
 class Replicate(Part):
     """The last part of the budget goes to fresh tuning seeds for the ``top`` configurations."""
 
-    top: int = Field(gt=0)
-    seeds: int = Field(gt=0)
+    top: int = Field(gt=0, le=MANY)
+    seeds: int = Field(gt=0, le=MANY)
 
 
 class Budget(Part):
     """Finished trials of the whole study, unless the command line says otherwise."""
 
-    trials: int = Field(default=100, gt=0)
+    trials: int = Field(default=100, gt=0, le=MANY)
     known_within: float | None = Field(default=None, gt=1)
     """End earlier, once the 95 % interval of the best ratio lies within this factor of it."""
 

@@ -16,6 +16,10 @@ Path = tuple[str | int, ...]
 """Keys and list positions from the top of the file, such as ``("space", "lr", "low")``."""
 
 
+LONGEST = 1_000_000
+"""Characters of a study file; the shipped ones have about 2,000."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong in a file, and where."""
@@ -73,6 +77,9 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str) -> Document:
     """Read ``text``; faults of the syntax and duplicate keys are in the document's ``faults``."""
     document = Document()
+    if len(text) > LONGEST:
+        document.faults.append(Fault(1, f"{len(text)} characters; expected a study, under {LONGEST}"))
+        return document
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -83,6 +90,12 @@ def read_yaml(text: str) -> Document:
         document.faults.append(Fault(mark.line + 1 if mark else 1, f"not YAML: {error.problem}"))
     except yaml.reader.ReaderError as error:
         document.faults.append(Fault(1, f"not YAML: {error.reason}"))
+    except RecursionError:
+        document.faults.append(Fault(1, "nested too deeply; expected the few levels of a study"))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # what PyYAML's constructors raise on a date or a number that is none, without a place
+        document.value = None
+        document.faults.append(Fault(1, f"not YAML: a value cannot be read ({type(error).__name__})"))
     return document
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 from finetune.api import DeviceLostError, FinetuneError, sealed_test_split
 from hpo.errors import HpoError
 from hpo.worker.leases import renewing
-from hpo.worker.opening import check_fits, open_study
+from hpo.worker.opening import check_fits, open_study, settled
 from hpo.worker.roster import Roster
 from hpo.worker.session import Event, Session, Settings, checkpoint_folder, open_session, versions
 from hpo.worker.source import Recalled, Source
@@ -33,6 +33,7 @@ __all__ = [
     "check_fits",
     "checkpoint_folder",
     "open_study",
+    "settled",
     "versions",
     "work",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
-from finetune.api import DataSummary, check_code
+from finetune.api import DataSummary, check_code, seal_backbone, settle_own_data
 from hpo.errors import MismatchError, UsageError
 from hpo.ledger.values import Kind, StudyRow
 from hpo.search import tuning_seed
@@ -33,6 +34,7 @@ def open_study(
     :class:`MismatchError` when the database has a study of that name with another spec, data or versions,
     :class:`UsageError` when it was paused or stopped, and what ``describe_data`` raises.
     """
+    spec = settled(spec, settings.data_dir)
     data = _describe(spec, settings)
     with open_ledger(url) as ledger:
         here = partial(patiently, patience_s=settings.patience_s)
@@ -49,6 +51,22 @@ def open_study(
         first = fixed_configurations(spec, warm)
         here(partial(ledger.add_slots, row.study_id, total or spec.budget.trials, first))
     return row
+
+
+def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
+    """Return the study with what only a user's own files say: classes, rate, hashes of code and weights.
+
+    What is filled in stays. Raises :class:`finetune.api.FinetuneError` for files that are not there, and for
+    code outside the folder of ``--code``.
+    """
+    if spec.backbone.factory is not None and not spec.backbone.code:
+        code, weights = seal_backbone(spec.backbone.spec())
+        backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
+        spec = spec.model_copy(update={"backbone": backbone})
+    if spec.data is not None and not spec.data.channels:
+        found = settle_own_data(spec.data.signals(), data_dir)
+        spec = spec.model_copy(update={"data": spec.data.settled(found)})
+    return spec
 
 
 def _check_model(spec: StudySpec, settings: Settings) -> None:
