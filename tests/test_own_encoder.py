@@ -64,6 +64,11 @@ def pair(weights):
             return x.mean(-1), x
     return Pair()
 
+def fixed(weights):
+    encoder = Encoder(8, 1)
+    encoder.first.bias.requires_grad_(False)
+    return encoder
+
 def tokens(weights):
     return nn.Conv1d(1, 4, 25, stride=25)
 
@@ -245,6 +250,15 @@ def test_a_frozen_encoder_keeps_its_statistics_and_its_dropout(code: Path) -> No
 
     torch.testing.assert_close(norm.running_mean, before, rtol=0, atol=0)  # type: ignore[union-attr]
     assert not torch.equal(first, other)
+
+
+def test_parameters_that_its_author_fixed_stay_fixed(code: Path) -> None:
+    encoder = built(spec_of("fixed"))
+
+    encoder(torch.randn(4, 1250), Noise(0, 1)).sum().backward()  # type: ignore[no-untyped-call]
+
+    assert encoder.module.first.bias.grad is None  # type: ignore[union-attr]
+    assert encoder.module.first.weight.grad is not None  # type: ignore[union-attr]
 
 
 def test_a_batch_of_one_trains(code: Path) -> None:

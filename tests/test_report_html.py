@@ -22,6 +22,7 @@ from small_study import NAME, Place
 from finetune.api import find_task
 from hpo.analysis.importance import fanova, ped_anova
 from hpo.analysis.values import Answer, Noise, Note, NoteKind
+from hpo.analysis.zones import Standing, WorthSource, Zone, Zones
 from hpo.cli.app import main
 from hpo.confirm import confirm
 from hpo.confirm.arms import Request
@@ -372,3 +373,16 @@ def test_the_seed_is_no_knob_that_mattered(findings: Findings) -> None:
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()][-1] == "luck: the seed"
     assert ours[3].get_width() == pytest.approx(0.2)
     assert np.isnan(theirs[3].get_width())
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_no_legend_is_wider_than_its_figure(findings: Findings, language: Language, style: Style) -> None:
+    zones = Zones((Zone(-4, 0, Standing.AS_GOOD), Zone(0, 6, Standing.WORSE)), 0.0086, WorthSource.SEED_SD)
+    study = replace(findings, answer=replace(findings.answer, zones=zones))
+
+    for name in sorted(SEARCHED):
+        drawn = draw_figure(name, study, language=language, style=style)
+        render(drawn, "png")
+        for legend in drawn.legends:
+            assert legend.get_window_extent().width <= drawn.bbox.width, name

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hpo.analysis import _verdict
 from hpo.analysis.box import Box, Lattice
 from hpo.analysis.choice import is_supported
-from hpo.analysis.fitting import MOST_RMS, ModelFit
+from hpo.analysis.fitting import MOST_RMS, ModelFit, model_fit
 from hpo.analysis.matters import Mattering, matters_of
 from hpo.analysis.ratio import ratio_curve
 from hpo.analysis.zones import Standing, WorthSource, Zones, disagreement, zones_of
@@ -214,3 +214,9 @@ def test_a_model_fits_if_left_out_trials_are_where_it_says_and_two_runs_agree(
     fit: ModelFit, fits: bool
 ) -> None:
     assert fit.fits is fits
+
+
+def test_a_left_out_trial_is_within_its_interval_up_to_1_96_standard_deviations() -> None:
+    error, sd = np.array([1.95, -1.95, 1.97, -1.97]), np.ones(4)
+
+    assert model_fit(error, sd, None).within_95 == 0.5

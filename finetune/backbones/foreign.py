@@ -56,7 +56,8 @@ def build(
         _set_dropout(encoder, dropout)
     for parameter in encoder.parameters():
         parameter.data = parameter.data.contiguous()
-        parameter.register_post_accumulate_grad_hook(_lay_out_gradient)  # type: ignore[no-untyped-call]  # torch's
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_lay_out_gradient)  # type: ignore[no-untyped-call]
     wants = factory.channels or channels
     if wants not in (1, channels):
         raise SettingError(

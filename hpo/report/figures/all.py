@@ -36,7 +36,7 @@ _CHINESE_FONTS = (
     "WenQuanYi Zen Hei",
     "Droid Sans Fallback",
 )
-_PAPER: Mapping[str, Any] = {"font.size": 8, "axes.linewidth": 0.6, "savefig.dpi": 300}
+_PAPER: Mapping[str, Any] = {"font.size": 8, "axes.linewidth": 0.6}
 
 
 @cache
@@ -75,13 +75,21 @@ def draw_figure(
     """Return one picture of a search by its name, a key of ``DRAWN``; ``paper``: a column wide, no title."""
     with _drawn_as(style):
         figure = DRAWN[name](findings, confirmation, figure_words(language))
-    if style == "paper":
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(5.5, 5.5 * height / width)
-        for axes in figure.axes:
-            axes.set_title("")
-        figure.suptitle(", ".join(label_words(findings.labels, figure_words(language))), fontsize=8)
+        if style == "paper":
+            _as_in_a_paper(figure, ", ".join(label_words(findings.labels, figure_words(language))))
     return figure
+
+
+def _as_in_a_paper(figure: Figure, labels: str) -> None:
+    """Make a figure a column wide, with its labels as the only title."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(5.5, max(5.5 * height / width, 2.6))
+    figure.set_dpi(300)
+    for text in (text for legend in figure.legends for text in legend.get_texts()):
+        text.set_fontsize(6)  # what is said of zones is as wide as a column
+    for axes in figure.axes:
+        axes.set_title("")
+    figure.suptitle(labels, fontsize=8)
 
 
 def _importances(findings: Findings, words: Words) -> Figure:
@@ -110,7 +118,7 @@ def render(figure: Figure, kind: Kind) -> bytes:
         "pdf": {"Creator": "hpo", "CreationDate": None},
     }
     with _drawn_as("screen"):
-        figure.savefig(buffer, format=kind, metadata=stamps[kind])
+        figure.savefig(buffer, format=kind, dpi=figure.get_dpi(), metadata=stamps[kind])
     return buffer.getvalue()
 
 
