@@ -244,6 +244,7 @@ def test_another_spec_under_the_same_name_says_what_differs_and_offers_a_new_nam
     place: Place, tmp_path: Path, shared_cache_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.open(3)
+    work(place.url, [NAME], below=1, settings=place.settings())
     file = tmp_path / "small.yaml"
     file.write_text(TINY.replace("name: tiny", f"name: {NAME}").replace("EPOCHS", "1"))
 
@@ -252,7 +253,7 @@ def test_another_spec_under_the_same_name_says_what_differs_and_offers_a_new_nam
     )
 
     assert "recipe.epochs: 1 here, 6 there" in told
-    assert "give the study another name" in told
+    assert "type the same command with --as small-2" in told
 
 
 # --- hpo status, studies, version, data

@@ -315,6 +315,7 @@ def test_a_first_attempt_takes_nothing_that_lies_in_its_folder(place: Place) -> 
 
 def test_other_data_are_refused(place: Place) -> None:
     place.open(2)
+    run(place, 1)
     place.behave(data_hash="other")
 
     with pytest.raises(MismatchError, match="data other here, analytic there"):
