@@ -66,7 +66,7 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
     total = budget(counts)
     best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
     is_over = counts.finished + counts.failed >= total
-    state = row.state if row.state != "open" else "done" if is_over else "open"
+    state: str = row.state if row.state != "open" else "done" if is_over else "open"
     state = state if known_task(row) else "unknown"
     return {
         "state": state,
