@@ -49,7 +49,7 @@ def complaint(tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]) -> 
     assert status == 2, told.err
     assert told.out == ""
     assert not (tmp_path / "hpo.db").exists()
-    (line,) = told.err.splitlines()
+    (line,) = (line for line in told.err.splitlines() if not line.endswith(" ..."))  # on a slow machine
     return line
 
 

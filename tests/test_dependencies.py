@@ -13,8 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NOT_IMPORTED = {"psycopg"}
 """SQLAlchemy loads it by the name in the database's URL."""
-COMES_ALONG = {"pydantic-core"}
-"""Pinned by pydantic to its one version; pydantic documents its import."""
+COMES_ALONG = {"pydantic-core", "triton"}
+"""Pinned by pydantic to its one version; pydantic documents its import. Triton is in torch's CUDA wheels for
+Linux, and dropout's kernel does without it elsewhere."""
 
 INSIDE_AN_EXTRA = {"mlflow"}
 """What the package mlflow-skinny installs."""

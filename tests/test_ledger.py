@@ -618,7 +618,7 @@ def test_many_workers_may_make_the_same_study_at_once(ledger: Ledger) -> None:
 
 
 def test_a_study_of_another_spec_data_or_version_is_refused_with_what_differs(ledger: Ledger) -> None:
-    make_study(ledger)
+    ledger.finish(take(ledger, make_study(ledger, 2)), outcome())  # without a finished trial it gives way
 
     def refused(spec: Any = None, **changes: Any) -> str:
         given: dict[str, Any] = {"kind": "search", "data": play.DATA, "versions": play.VERSIONS}
@@ -670,11 +670,14 @@ def test_every_look_at_the_test_split_is_counted(ledger: Ledger) -> None:
     other = make_study(ledger, name="other")
     ledger.record_test_look(other.study_id, "a" * 64, "w", {})
 
-    assert ledger.record_test_look(study.study_id, "b" * 64, "w", {"arm": "winner"}) == 1
+    assert study.fingerprint == other.fingerprint  # the same question, whatever it is called
+    assert ledger.record_test_look(study.study_id, "b" * 64, "w", {"arm": "winner"}) == 2
     assert ledger.record_test_look(study.study_id, "b" * 64, "w", {"arm": "baseline"}) == 2
+    assert ledger.record_test_look(study.study_id, "c" * 64, "w", {"arm": "winner"}) == 3
     assert [look.what for look in ledger.test_looks(study.study_id)] == [
         {"arm": "winner"},
         {"arm": "baseline"},
+        {"arm": "winner"},
     ]
 
 

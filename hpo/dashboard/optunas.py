@@ -18,7 +18,8 @@ _WRITING = ("delete study", "delete artifact")
 def hiding_style(*, allow_writes: bool) -> bytes:
     """Return the style sheet that hides what the door refuses."""
     labels = _NEVER if allow_writes else (*_NEVER, *_WRITING)
-    return (", ".join(f'[aria-label="{label}"]' for label in labels) + " { display: none }\n").encode()
+    hidden = ", ".join(f'[aria-label="{label}"]' for label in labels)
+    return f"{hidden} {{ display: none !important }}\n".encode()
 
 
 class OptunasPages:
