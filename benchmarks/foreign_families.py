@@ -292,27 +292,24 @@ def failures(rng: np.random.Generator, noise: float) -> Truth:
 @family
 def noise_backbone(rng: np.random.Generator, noise: float) -> Truth:
     """The noise grows with backbone_lr as on PTB-XL: by a quarter of a decade a decade."""
-    lr, slow = inside(rng)
-    off = offsets_of(rng)
-    a, b = rng.uniform(0.5, 0.9, 2)
-    return Truth(
-        lambda x, y, k: 1 + off[k] + RANGE * bowl((x - lr) / a, (y - slow) / b),
-        noise,
-        spread=lambda x, y, k: 10 ** (0.25 * (y - slow)),
-        grows=False,
-    )
+    return noisier(rng, noise, lambda lr, slow: lambda x, y, k: 10 ** (0.25 * (y - slow)))
 
 
 @family
 def noise_lr(rng: np.random.Generator, noise: float) -> Truth:
     """The noise grows with lr."""
+    return noisier(rng, noise, lambda lr, slow: lambda x, y, k: 10 ** (0.35 * (x - lr)))
+
+
+def noisier(rng: np.random.Generator, noise: float, spread_of: Callable[[float, float], Level]) -> Truth:
+    """Return a bowl whose noise is spread as ``spread_of`` its best lr and backbone_lr (log10) says."""
     lr, slow = inside(rng)
     off = offsets_of(rng)
     a, b = rng.uniform(0.5, 0.9, 2)
     return Truth(
         lambda x, y, k: 1 + off[k] + RANGE * bowl((x - lr) / a, (y - slow) / b),
         noise,
-        spread=lambda x, y, k: 10 ** (0.35 * (x - lr)),
+        spread=spread_of(lr, slow),
         grows=False,
     )
 

@@ -123,9 +123,15 @@ def _against_json(found: Against) -> dict[str, Any]:
 
 def newest_confirmation(engine: sa.Engine, study: str) -> Confirmation | None:
     """Return a study's last confirmation that was scored; None when there is none."""
+    stored = newest_scored(engine, study)
+    return confirmation_of(engine, stored) if stored else None
+
+
+def newest_scored(engine: sa.Engine, study: str) -> StoredChoice | None:
+    """Return a study's choice that was scored last; None when none was."""
     row = Ledger(engine).study(study)
     scored = [one for one in ChoiceBook(engine).all(row.study_id) if one.scored_at is not None]
-    return confirmation_of(engine, max(scored, key=lambda one: one.scored_at or 0.0)) if scored else None
+    return max(scored, key=lambda one: one.scored_at or 0.0, default=None)
 
 
 def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from hpo.confirm.confirmed import newest_confirmation
-from hpo.ledger.values import Counts
+from hpo.confirm.confirmed import Confirmation, confirmation_of, newest_scored
 from hpo.reading.findings import Findings
 from hpo.report.confirmed import confirmation_lines
 from hpo.report.language import Words
@@ -27,6 +26,7 @@ class AnswerStore:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._kept: dict[str, _Kept] = {}
+        self._confirmed: dict[str, tuple[tuple[str, float], Confirmation]] = {}
         self._lock = threading.Lock()
         self._number = 0
 
@@ -40,11 +40,6 @@ class AnswerStore:
         """Return a study's latest findings; None where none were worked out yet."""
         kept = self._kept.get(study)
         return kept.findings if kept else None
-
-    def counts(self, study: str) -> Counts | None:
-        """Return how far the study was when its answer was worked out."""
-        kept = self._kept.get(study)
-        return kept.findings.counts if kept else None
 
     def mark(self, study: str) -> int:
         """Return a number that changes with the study's answer: 0 while there is none."""
@@ -71,5 +66,11 @@ class AnswerStore:
 
     def confirmed(self, study: str, words: Words) -> list[str]:
         """Return what the study's newest confirmation says; nothing without one."""
-        found = newest_confirmation(self._engine, study)
-        return confirmation_lines(found, words.language) if found else []
+        stored = newest_scored(self._engine, study)
+        if stored is None:
+            return []
+        key = stored.choice.choice_hash, stored.scored_at or 0.0
+        known = self._confirmed.get(study)
+        if known is None or known[0] != key:  # its intervals are resampled: not at every look of a page
+            known = self._confirmed[study] = key, confirmation_of(self._engine, stored)
+        return confirmation_lines(known[1], words.language)

@@ -67,7 +67,8 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
     best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
     is_over = counts.finished + counts.failed >= total
     state: str = row.state if row.state != "open" else "done" if is_over else "open"
-    state = state if known_task(row) else "unknown"
+    task = known_task(row)
+    state = state if task else "unknown"
     return {
         "state": state,
         "state_words": words.say(f"board.state.{state}"),
@@ -77,7 +78,7 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
         "total": total,
         "counted": words.count("board.finished", counts.finished, total=total),
         "left": "" if is_over or not left_s or not counts.running else _left(left_s, words),
-        "best": _value(row, best["validation_loss"]) if best else "",
+        "best": _value(best["validation_loss"], task.unit if task else "") if best else "",
     }
 
 
@@ -93,31 +94,25 @@ def _left(seconds: float, words: Words) -> str:
     return words.say(key, low=low, high=2 * low)
 
 
-def _value(row: StudyRow, value: float) -> str:
+def _value(value: float, unit: str) -> str:
     """Return one run's loss: enough digits to tell it from its neighbours in a table."""
-    return f"{value:.4g} {_unit(row)}".rstrip()
-
-
-def _unit(row: StudyRow) -> str:
-    """Return the unit of a study's loss; nothing for one that this version does not know."""
-    task = known_task(row)
-    return task.unit if task else ""
+    return f"{value:.4g} {unit}".rstrip()
 
 
 def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Words) -> dict[str, Any]:
     """Return everything that a study's page brings up to date."""
-    kept = store.get(row.name)
-    shown = _shown(engine, row)
+    kept, task = store.get(row.name), known_task(row)
+    shown, unit = _shown(engine, row), task.unit if task else ""
     workers = attached_workers(engine, row.name)
     return {
         **_progress(engine, row, words),
         "answer": answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")],
         "figure": store.mark(row.name),
-        "trials": [_trial(one, row, words) for one in shown.values()],
+        "trials": [_trial(one, unit, words) for one in shown.values()],
         "losses": list(row.spec.get("space", {}).get("loss", [])),
         "curves": _curves(engine, row, shown),
         "workers": [_worker(one, words) for one in workers],
-        "confirmed": store.confirmed(row.name, words),
+        "confirmed": store.confirmed(row.name, words) if task else [],
     }
 
 
@@ -136,7 +131,7 @@ def _shown(engine: sa.Engine, row: StudyRow) -> dict[int, Mapping[str, Any]]:
     return {int(one["slot"]): dict(one) for one in rows}
 
 
-def _trial(one: Mapping[str, Any], row: StudyRow, words: Words) -> dict[str, Any]:
+def _trial(one: Mapping[str, Any], unit: str, words: Words) -> dict[str, Any]:
     config = one["config"] or {}
     lr, backbone_lr = float(config.get("lr", math.nan)), float(config.get("backbone_lr", math.nan))
     kind = str(one["end"] if one["state"] == "done" else one["state"])
@@ -154,7 +149,7 @@ def _trial(one: Mapping[str, Any], row: StudyRow, words: Words) -> dict[str, Any
         "loss": config.get("loss", ""),
         "seed": config.get("seed"),
         "value": value,
-        "value_words": "" if value is None else _value(row, value),
+        "value_words": "" if value is None else _value(value, unit),
         "epochs": one["epochs"],
     }
 
