@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,3 +73,16 @@ def standardise_each(windows: Float32s) -> Float32s:
     std = wide.std(axis=-1, keepdims=True)
     is_flat = std <= 1e-6 * np.abs(windows).max(axis=-1, keepdims=True, initial=0)
     return np.where(is_flat, 0, wide / np.where(is_flat, 1, std)).astype(np.float32)
+
+
+def at_rate(signal: Float32s, rate_hz: float, wanted_hz: float) -> Float32s:
+    """Return a signal (..., samples) at another rate (polyphase filter); itself when the rates agree."""
+    if abs(rate_hz / wanted_hz - 1) < 1e-9:
+        return signal
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(wanted_hz / rate_hz).limit_denominator(1000)
+    resampled: Float32s = resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1).astype(
+        np.float32
+    )
+    return resampled

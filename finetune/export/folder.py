@@ -16,7 +16,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from finetune.errors import CheckpointError, SettingError
 from finetune.model import FineTunedModel, Head, build_model
 from finetune.own import OwnData
 from finetune.random import Purpose, torch_generator
-from finetune.signals import CHUNK, Float32s, cut_windows
+from finetune.signals import CHUNK, Float32s, at_rate, cut_windows
 from finetune.spec import BackboneSpec, Factory, InputSpec, Predictions, RunSpec
 from finetune.tasks import Task, find_task
 
@@ -238,15 +237,7 @@ def resample(signal: Float32s, rate_hz: float, wanted_hz: float) -> Float32s:
     """Return a signal (..., samples) at another rate (polyphase filter); itself when the rates agree."""
     if rate_hz <= 0:
         raise SettingError(f"rate {rate_hz} Hz", "a rate above 0")
-    if abs(rate_hz / wanted_hz - 1) < 1e-9:
-        return signal
-    from scipy.signal import resample_poly
-
-    ratio = Fraction(wanted_hz / rate_hz).limit_denominator(1000)
-    resampled: Float32s = resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1).astype(
-        np.float32
-    )
-    return resampled
+    return at_rate(signal, rate_hz, wanted_hz)
 
 
 def load_exported(folder: Path) -> ExportedModel:

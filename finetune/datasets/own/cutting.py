@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, assert_never
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from finetune.datasets.own.records import Labels, Records
 from finetune.errors import DataError, SettingError
 from finetune.own import Filter, OwnData
-from finetune.signals import Float32s
+from finetune.signals import Float32s, at_rate
 
 NOTCH_Q = 30.0
 """Quality of a notch: scipy's own example of taking out a power line."""
@@ -49,7 +48,7 @@ def cut(records: Records, own: OwnData) -> Cut:
         return Cut(signal, np.concatenate(list(records.labels)), np.arange(len(signal)), rate_hz)
     parts, labels, rows, short = [], [], [], []
     for row, (raw, own_rate) in enumerate(zip(records.signals, records.rates_hz, strict=True)):
-        signal = _resampled(filtered(raw, own_rate, own.filters), own_rate, rate_hz)
+        signal = at_rate(filtered(raw, own_rate, own.filters), own_rate, rate_hz)
         windows = _windows(signal, rate_hz, own)
         if not len(windows):
             short.append(records.names[row])
@@ -96,18 +95,6 @@ def filtered(signal: Float32s, rate_hz: float, filters: Sequence[Filter]) -> Flo
         smooth = sp.sosfiltfilt(sections, np.where(is_missing, 0, signal), axis=-1).astype(np.float32)
         signal = np.where(is_missing, np.float32(np.nan), smooth)
     return signal
-
-
-def _resampled(signal: Float32s, rate_hz: float, wanted_hz: float) -> Float32s:
-    if abs(rate_hz / wanted_hz - 1) < 1e-9:
-        return signal
-    from scipy.signal import resample_poly
-
-    ratio = Fraction(wanted_hz / rate_hz).limit_denominator(1000)
-    resampled: Float32s = resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1).astype(
-        np.float32
-    )
-    return resampled
 
 
 def _windows(signal: Float32s, rate_hz: float, own: OwnData) -> Float32s:
