@@ -48,8 +48,8 @@ def spec_hash(spec: RunSpec) -> str:
 
 def save_last(
     folder: Path, spec: RunSpec, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Write ``last.pt`` into ``folder``, whole or not at all."""
+) -> Path:
+    """Write ``last.pt`` into ``folder``, whole or not at all, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "spec": spec_hash(spec),
@@ -60,6 +60,7 @@ def save_last(
     temporary = folder / f"{LAST}.{os.getpid()}"
     torch.save(state, temporary)
     temporary.replace(folder / LAST)
+    return folder / LAST
 
 
 def load_last(
