@@ -93,6 +93,7 @@ attempts = sa.Table(
     sa.Column("ended_at", sa.Double),
     sa.Column("end", sa.String(16)),
     sa.Column("message", sa.Text),
+    sa.Column("reached", sa.Integer),  # the trial's last epoch when the attempt ended
     sa.ForeignKeyConstraint(["study_id", "slot"], ["hpo_slot.study_id", "hpo_slot.slot"], ondelete="CASCADE"),
 )
 curve = sa.Table(
