@@ -176,7 +176,7 @@ def _send(store: Any, file: Path, path: str, is_whole_put: bool) -> None:
 
 
 def _fetch(store: Any, path: str, file: Path) -> bool:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         store.get_file(path, str(temporary))
