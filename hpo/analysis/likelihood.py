@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
 from hpo.analysis.basin import FIXED, Floats, basin, basin_slopes
 from hpo.analysis.box import Box
@@ -194,6 +194,10 @@ class Problem:
 
     def factor(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
+        return self.root(theta), self.y - basin(theta[KERNEL:], self.x)
+
+    def root(self, theta: Floats) -> Floats:
+        """Return the lower Cholesky factor (n, n) of the observations' covariance; rubbish above."""
         half, size = self.half, len(self.y)
         packed = covariance(theta, half.pairs) + half.common_variance
         if half.same_group is not None:
@@ -204,22 +208,12 @@ class Problem:
         lower, failed = dpotrf(flat.reshape(size, size, order="F"), lower=1, clean=0, overwrite_a=1)
         if failed:
             raise np.linalg.LinAlgError("covariance is not positive definite")
-        return lower, self.y - basin(theta[KERNEL:], self.x)
+        return np.asarray(lower)
 
     def _shared_variance(self, theta: Floats) -> Floats:
         """Return the covariance of what the trials of a block share, of each pair of the half."""
         grown = np.exp(theta[6] + self.growth(theta))
         return np.asarray(grown[self.half.rows] * self.half.same_group * grown[self.half.columns])
-
-    def log_density(self, z: Floats) -> float:
-        """Return log p(y | z) + log p(z), up to a constant; -inf where it cannot be computed."""
-        theta = self.theta(z)
-        try:
-            lower, residual = self.factor(theta)
-        except np.linalg.LinAlgError:
-            return -np.inf
-        half, _ = dtrtrs(lower, residual, lower=1)
-        return float(-0.5 * half @ half - np.log(np.diag(lower)).sum() - 0.5 * z @ z)
 
     def objective(self, z: Floats) -> tuple[float, Floats]:
         """Return minus the log density, and its gradient (P,)."""
