@@ -50,11 +50,11 @@ class Launched:
 def launch(
     spec: StudySpec,
     url: str,
-    *,
     total: int,
     workers: int | None,
     settings: Settings,
     console: Console,
+    *,
     warm_start: Sequence[str] = (),
     language: Language = "en",
 ) -> Launched:

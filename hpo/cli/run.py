@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,14 +107,13 @@ def run(
     settings = make_settings(data, cache, device, timeout, slots)
     deadline = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
 
-    told = {"console": console, "language": language}
-    begin = partial(launch, url=url, workers=workers, warm_start=warm_start or (), **told)
-
     def search(spec: StudySpec) -> dict[str, Any]:
         left_s = None if deadline is None else max(1.0, deadline - time.monotonic())
         mine, total = replace(settings, timeout_s=left_s), trials or spec.budget.trials
         with _recording(url, spec, log_to or (), log_dir) as finish:
-            launched = begin(spec, total=total, settings=mine)
+            launched = launch(
+                spec, url, total, workers, mine, console, warm_start=warm_start or (), language=language
+            )
             finish(launched.findings)
         again = options_again(url, data, cache, device, code)
         _print_outcome(launched, again, language, as_json=as_json)
