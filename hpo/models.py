@@ -107,7 +107,7 @@ def _answer_run(findings: Findings) -> RunSpec:
             f"type: hpo run --study {findings.row.name}",
         )
     seed = findings.spec.space.seed.low
-    return findings.spec.run_spec(Configuration(choice.lr, choice.backbone_lr, choice.loss, seed))
+    return findings.spec.run_spec(Configuration.at(choice, seed))
 
 
 class _OneRun:

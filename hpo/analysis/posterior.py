@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3
 
 from hpo.analysis.basin import Floats
 from hpo.analysis.box import Box
-from hpo.analysis.likelihood import KERNEL, Problem, problem_of
+from hpo.analysis.likelihood import KERNEL, Problem, of_basin, problem_of
 from hpo.analysis.surrogate import Fit, Surrogate
 
 GUESSES = 2
@@ -269,9 +269,11 @@ def _nothing(problem: Problem) -> Mode:
     """
     start = np.zeros(len(problem.prior.mean))
     start[KERNEL] = SHALLOW
-    z, height = _climb(problem, start, slice(KERNEL, None))
+    basin = slice(KERNEL, KERNEL + len(of_basin(problem.x, start)))
+    others = np.delete(np.arange(len(start)), basin)
+    z, height = _climb(problem, start, basin)
     root = np.eye(len(z))
-    root[:KERNEL, :KERNEL] = _root(problem, z, np.arange(KERNEL))
+    root[np.ix_(others, others)] = _root(problem, z, others)
     root[KERNEL, KERNEL] = 0.7
     return Mode(z, root, -height)
 
