@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,13 @@ def test_windows_with_missing_samples_have_no_prediction(
 
     is_missing = np.isnan(np.array(said.values)[:, 0])
     assert list(is_missing) == [True] + [False] * (len(is_missing) - 1)
+
+
+def test_a_model_folder_is_its_owners(made: tuple[Path, TestScores]) -> None:
+    out, _ = made
+
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in out.iterdir()} == {0o600}
 
 
 def test_a_model_folder_needs_neither_its_data_nor_the_weights_it_began_with(

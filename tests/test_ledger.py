@@ -18,11 +18,11 @@ from ledger_play import configuration, make_study, outcome, point, report, spec_
 from optuna.trial import TrialState
 
 from hpo.errors import MismatchError, UnknownStudyError
-from hpo.ledger.ends import LOST_LEASES
+from hpo.ledger.ends import FAULTS, LOST_LEASES
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import PostgresqlLedger
 from hpo.ledger.peers import without_own
-from hpo.ledger.values import Counts, Lease, Peers, StudyRow
+from hpo.ledger.values import Claim, Counts, Lease, Peers, StudyRow
 from hpo.storage import open_engine, optuna_storage, parse_url
 from hpo.storage.tables import attempts, curve, slots
 
@@ -279,6 +279,63 @@ def test_a_lost_lease_is_no_fault_but_very_many_close_the_slot(ledger: Ledger, e
 
     assert ledger.is_failed(last)
     assert {row.end for row in rows_of(engine, attempts)} == {"expired"}
+
+
+def lose(ledger: Ledger, claim: Claim) -> None:
+    """Let a claim's lease run out."""
+    ledger.renew(claim.worker_id, [claim], lease_s=0.001)
+    time.sleep(0.03)
+    assert [freed.slot for freed in ledger.reap()] == [claim.slot]
+
+
+def test_a_trial_that_goes_on_is_never_failed_however_often_its_machine_sleeps(ledger: Ledger) -> None:
+    study = make_study(ledger, 1)
+    for epoch in range(1, 4):
+        for _ in range(LOST_LEASES - 1):
+            lose(ledger, take(ledger, study))
+        claim = take(ledger, study)
+        assert report(ledger, claim, epoch, 1.0)
+        lose(ledger, claim)
+    assert ledger.counts(study.study_id) == Counts(0, 0, 0, 0, 1, 3)
+
+    for _ in range(LOST_LEASES - 1):
+        claim = take(ledger, study)
+        report(ledger, claim, 2, 1.0)  # again: nothing new
+        lose(ledger, claim)
+    assert not ledger.is_failed(claim)
+    lose(ledger, take(ledger, study))
+
+    assert ledger.is_failed(claim), "it takes every worker with it, and gets no further"
+
+
+def test_a_trial_that_goes_on_is_never_failed_however_often_its_worker_is_killed(
+    ledger: Ledger, engine: sa.Engine
+) -> None:
+    study = make_study(ledger, 1)
+    for epoch in range(1, 6):
+        for _ in range(FAULTS - 1):
+            ledger.worker_died(take(ledger, study).worker_id)
+        claim = take(ledger, study)
+        assert report(ledger, claim, epoch, 1.0)
+        ledger.worker_died(claim.worker_id)
+        assert rows_of(engine, slots)[0].faults == 0
+    ledger.fail(take(ledger, study), "error", "boom")
+    for _ in range(FAULTS - 2):
+        ledger.worker_died(take(ledger, study).worker_id)
+    assert not ledger.is_failed(claim)
+    ledger.worker_died(take(ledger, study).worker_id)
+
+    assert ledger.is_failed(claim)
+
+
+def test_an_error_counts_whatever_epochs_went_before(ledger: Ledger) -> None:
+    study = make_study(ledger, 1)
+    for epoch in range(1, FAULTS + 1):
+        claim = take(ledger, study)
+        report(ledger, claim, epoch, 1.0)
+        ledger.fail(claim, "error", "boom")
+
+    assert ledger.is_failed(claim)
 
 
 def test_only_a_lease_that_is_over_is_reaped_and_only_if_its_holder_is_taken_for_dead(ledger: Ledger) -> None:

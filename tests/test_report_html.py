@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -136,6 +139,38 @@ def test_the_page_needs_nothing_but_itself(page: dict[str, bytes]) -> None:
     assert b"<script" not in page["report.html"]
     assert b"prefers-color-scheme: dark" in page["report.html"]
     assert b"@media print" in page["report.html"]
+
+
+def test_a_browser_fetches_nothing_that_a_study_names_and_shows_all_that_is_in_the_page(
+    tmp_path: Path,
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[dev]'")
+    chromium = os.environ.get("HPO_TEST_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    spy = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{spy.getsockname()[1]}/p.png"
+    text = f"![spy]({address})\n\n![ratio](ratio.png)\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n"
+    picture = (
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><style>rect{fill:red}</style></svg>'
+    )
+    file = tmp_path / "report.html"
+    file.write_bytes(report_page("t", text, {"ratio": picture}))
+
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        view = opened.new_page()
+        view.goto(file.as_uri(), wait_until="load", timeout=120_000)
+        widths = view.evaluate("[...document.images].map(image => image.naturalWidth)")
+        styled = view.evaluate("getComputedStyle(document.querySelectorAll('td')[1]).textAlign")
+        line = view.evaluate("getComputedStyle(document.querySelector('td')).borderTopWidth")
+        opened.close()
+
+    spy.settimeout(0)
+    with spy, pytest.raises(BlockingIOError):
+        spy.accept()
+    assert widths == [0, 9]
+    assert (styled, line) == ("right", "1px")
 
 
 def test_every_picture_is_there_as_png_and_svg(page: dict[str, bytes]) -> None:

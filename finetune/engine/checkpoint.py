@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from finetune import private
 from finetune.errors import CheckpointError
 from finetune.spec import RunSpec
 
@@ -50,7 +51,7 @@ def save_last(
     folder: Path, spec: RunSpec, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Write ``last.pt`` into ``folder``, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder)
     state = {
         "spec": spec_hash(spec),
         "progress": vars(progress),
@@ -58,7 +59,7 @@ def save_last(
         "optimizer": optimizer.state_dict(),
     }
     temporary = folder / f"{LAST}.{os.getpid()}"
-    torch.save(state, temporary)
+    torch.save(state, private.make_file(temporary))
     temporary.replace(folder / LAST)
 
 
@@ -141,10 +142,10 @@ def _fits_optimizer(given: object, optimizer: torch.optim.Optimizer) -> bool:
 
 def save_best(folder: Path, progress: Progress) -> Path:
     """Write the weights of the best epoch as ``best.safetensors`` and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder)
     temporary = folder / f"{BEST}.{os.getpid()}"
     weights = {name: weight.contiguous() for name, weight in progress.best_weights.items()}
-    save_file(weights, temporary, {CHECKSUM: _checksum(weights)})
+    save_file(weights, private.make_file(temporary), {CHECKSUM: _checksum(weights)})
     temporary.replace(folder / BEST)
     return folder / BEST
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from finetune import private
 from finetune.backbones import build_backbone
 from finetune.backbones.base import Backbone
 from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
@@ -102,24 +103,20 @@ def _code_writers(factory: Factory | None) -> dict[str, Callable[[Path], object]
     files = {path for entry in factory.entries for path in code_files(entry, folder)}
 
     def copy(source: Path) -> Callable[[Path], object]:
-        def write(file: Path) -> None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, file)
-
-        return write
+        return lambda file: shutil.copyfile(source, file)
 
     return {f"{CODE}/{path.relative_to(folder).as_posix()}": copy(path) for path in sorted(files)}
 
 
 def _write(out: Path, writers: dict[str, Callable[[Path], object]]) -> list[Path]:
-    """Write all files beside ``out`` and rename the folder into place."""
+    """Write all files beside ``out`` and rename the folder into place, for its owner alone to read."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(out.parent)
         made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
         try:
             for name, write in writers.items():
-                write(made / name)
-            made.chmod(0o755)
+                private.make_folder((made / name).parent)
+                write(private.make_file(made / name))
             shutil.rmtree(out, ignore_errors=True)
             made.rename(out)
         finally:

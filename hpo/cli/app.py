@@ -18,6 +18,7 @@ import typer
 
 from finetune.api import DeviceLostError, FinetuneError
 from hpo import __version__
+from hpo.cli.alert import alert
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
 from hpo.cli.figure import figure
@@ -123,6 +124,7 @@ def status(
 
 
 app.command()(watch)
+app.command()(alert)
 app.command()(report)
 app.command()(compare)
 app.command()(figure)

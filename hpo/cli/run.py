@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finetune.api import FinetuneError
+from hpo.cli.alert import STUCK_AFTER, AlertTo, StuckAfter, alerts_while
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
@@ -67,6 +68,8 @@ def run(
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
     as_name: AsName = None,
+    alert: AlertTo = None,
+    stuck_after: StuckAfter = STUCK_AFTER,
     as_json: Json = False,
 ) -> None:
     """Search up to a budget and print the answer; creates or resumes."""
@@ -95,7 +98,8 @@ def run(
         _print_outcome(launched, options_again(url, data, cache, device, code), as_json)
         return to_json(launched.findings, url)
 
-    _search_all(specs, search, as_json)
+    with alerts_while(url, [spec.name for spec in specs], alert, stuck_after):
+        _search_all(specs, search, as_json)
 
 
 def _search_all(specs: Sequence[StudySpec], search: Any, as_json: bool) -> None:

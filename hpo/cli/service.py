@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo.cli.alert import STUCK_AFTER, AlertTo, StuckAfter, alerts_while
 from hpo.cli.terminal import (
     AllowPartial,
     CacheDir,
@@ -66,6 +67,8 @@ def worker(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    alert: AlertTo = None,
+    stuck_after: StuckAfter = STUCK_AFTER,
     as_json: Json = False,
 ) -> None:
     """Attach one worker to the database and serve its open studies until there is no work."""
@@ -79,7 +82,8 @@ def worker(
     names = [*(given or ()), *(study or ())]
     served = f"serves {', '.join(names) if names else 'every open study'} of {shown(url)}"
     until = "until it is stopped" if forever else "until there is no work"
-    with own_device(device, settings.cache_dir / "seats") as mine:
+    told = alerts_while(url, names, alert, stuck_after)
+    with told, own_device(device, settings.cache_dir / "seats") as mine:
         here = replace(settings, device=mine)
         summary = work(
             url,

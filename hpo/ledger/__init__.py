@@ -7,8 +7,9 @@ transaction as ours: there is no moment in which the two disagree.
     free -> claim -> running -> finish             -> done      (finished, patience, pruned, diverged)
                              -> give_back          -> free      (interrupted; does not count)
                              -> fail, worker_died  -> free      (error, out_of_memory, killed)
-                             -> the third of these -> failed
-                             -> reap               -> free      (expired: no fault, but the thirtieth fails)
+                             -> the third of these -> failed    (killed: the third without a new epoch)
+                             -> reap               -> free      (expired: no fault)
+                             -> the 30th in a row  -> failed    (expired, without a new epoch)
 
 :mod:`hpo.ledger.ledger` is the whole of it; :mod:`hpo.ledger.on_postgresql` writes some of its steps
 otherwise, and names the one hazard that this brings. This file imports nothing: a glance needs the values

@@ -204,14 +204,15 @@ def this_attempt(claim: Claim) -> dict[str, Any]:
     return {"the_study": claim.study_id, "the_slot": claim.slot, "the_attempt": claim.attempt}
 
 
+def epochs_reached(owner: sa.Table) -> sa.ScalarSelect[int]:
+    """Return the last epoch of the curve of a slot, or of the slot that an attempt is at; 0 without one."""
+    this = (curve.c.study_id == owner.c.study_id) & (curve.c.slot == owner.c.slot)
+    return sa.select(sa.func.coalesce(sa.func.max(curve.c.epoch), 0)).where(this).scalar_subquery()
+
+
 def count_slots(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> Counts:
     """Return the counts of the chosen slots, from one query."""
-    under_way = (
-        sa.select(sa.func.coalesce(sa.func.max(curve.c.epoch), 0))
-        .where(curve.c.study_id == slots.c.study_id, curve.c.slot == slots.c.slot)
-        .scalar_subquery()
-    )
-    epochs = sa.func.sum(sa.case((slots.c.state == "done", slots.c.epochs), else_=under_way))
+    epochs = sa.func.sum(sa.case((slots.c.state == "done", slots.c.epochs), else_=epochs_reached(slots)))
     silent = sa.func.sum(sa.case((SEEMS_EXPIRED, 1), else_=0))
     query = sa.select(slots.c.state, slots.c.end, sa.func.count(), epochs, silent).where(chosen)
     found = connection.execute(query.group_by(slots.c.state, slots.c.end)).all()

@@ -9,18 +9,21 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.ledger import optuna_rows
-from hpo.ledger.claims import claim_of, slot_state, this_attempt, update_held
+from hpo.ledger.claims import claim_of, epochs_reached, slot_state, this_attempt, update_held
 from hpo.ledger.optuna_rows import finite, plain
 from hpo.ledger.values import COMPLETE, Claim, Lease, Outcome
 from hpo.storage.tables import attempts, now_s, slots, studies
 
 FAULTS = 3
-"""So many attempts may end in a fault before a slot is closed as failed."""
+"""So many attempts may end in a fault before a slot is closed as failed. A worker that was killed is a fault
+of the trial only where the trial has got to no new epoch since: one that goes on is healthy."""
+_ERRORS = ("error", "out_of_memory")
+"""Faults whatever went before: the run itself broke."""
 EXPIRED = "expired"
 """End of an attempt whose lease ran out: its worker may have died, or slept, or lost the network."""
 LOST_LEASES = 30
-"""So many leases of a slot may run out before it is closed as failed: a lost lease is no fault, but a trial
-that takes every worker with it must come to an end."""
+"""So many leases of a slot may run out, without a new epoch since, before it is closed as failed: a lost
+lease is no fault, but a trial that takes every worker with it must come to an end."""
 
 _bind = sa.bindparam
 _CLOSE = (
@@ -30,7 +33,9 @@ _CLOSE = (
         attempts.c.slot == _bind("the_slot"),
         attempts.c.attempt == _bind("the_attempt"),
     )
-    .values(end=_bind("why"), message=_bind("the_message"), ended_at=now_s())
+    .values(
+        end=_bind("why"), message=_bind("the_message"), ended_at=now_s(), reached=epochs_reached(attempts)
+    )
     .returning(attempts.c.ended_at)
 )
 
@@ -98,22 +103,33 @@ def result_state(outcome: Outcome) -> TrialState:
 
 def after_fault(end: str) -> dict[str, Any]:
     """Return what a fault makes of a slot: free again, or failed after the third."""
-    is_last = slots.c.faults + 1 >= FAULTS
-    return _free_or_failed(is_last, end) | {"faults": slots.c.faults + 1}
+    is_this = attempts.c.attempt == slots.c.attempt
+    counts = attempts.c.end.in_(_ERRORS) | (_is_stuck() & ((attempts.c.end == "killed") | is_this))
+    faults = _attempts_of_slot(counts | is_this if end in _ERRORS else counts)
+    return _free_or_failed(faults >= FAULTS, end) | {"faults": faults}
 
 
 def _after_expiry() -> dict[str, Any]:
-    """Return what a lost lease makes of a slot: free again, or failed after very many."""
-    before = (
-        sa.select(sa.func.count())
-        .where(
-            attempts.c.study_id == slots.c.study_id,
-            attempts.c.slot == slots.c.slot,
-            attempts.c.end == EXPIRED,
-        )
-        .scalar_subquery()
+    """Return what a lost lease makes of a slot: free again, or failed after very many without an epoch."""
+    lost = (attempts.c.end == EXPIRED) | (attempts.c.attempt == slots.c.attempt)
+    return _free_or_failed(_attempts_of_slot(_is_stuck() & lost) >= LOST_LEASES, EXPIRED)
+
+
+def _is_stuck() -> sa.ColumnElement[bool]:
+    """Claim that an attempt came after the one in which its slot's trial got to its last epoch so far."""
+    before, reached = attempts.alias("before"), epochs_reached(slots)
+    arrived = sa.select(sa.func.min(before.c.attempt)).where(
+        before.c.study_id == slots.c.study_id, before.c.slot == slots.c.slot, before.c.reached >= reached
     )
-    return _free_or_failed(before + 1 >= LOST_LEASES, EXPIRED)
+    in_this_one = slots.c.attempt  # no attempt that has ended got so far
+    last = sa.func.coalesce(arrived.scalar_subquery(), in_this_one)
+    return attempts.c.attempt > sa.case((reached == 0, 0), else_=last)
+
+
+def _attempts_of_slot(chosen: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+    """Return how many attempts at a slot are the chosen ones."""
+    mine = (attempts.c.study_id == slots.c.study_id) & (attempts.c.slot == slots.c.slot)
+    return sa.select(sa.func.count()).select_from(attempts).where(mine, chosen).scalar_subquery()
 
 
 def _free_or_failed(is_last: sa.ColumnElement[bool], end: str) -> dict[str, Any]:

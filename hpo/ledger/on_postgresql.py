@@ -235,7 +235,9 @@ _FINISH = sa.text(
             AND state = 'running'
         RETURNING trial_id, ended_at
     ), attempt AS (
-        UPDATE hpo_attempt SET "end" = :end, message = NULL, ended_at = held.ended_at FROM held
+        UPDATE hpo_attempt SET "end" = :end, message = NULL, ended_at = held.ended_at,
+            reached = (SELECT COALESCE(max(epoch), 0) FROM hpo_curve WHERE study_id = :study AND slot = :slot)
+        FROM held
         WHERE study_id = :study AND slot = :slot AND attempt = :attempt
     ), later AS (
         DELETE FROM hpo_curve USING held

@@ -23,7 +23,10 @@ WRITERS: Mapping[str, Callable[[StudyRecord, Path], list[Path]]] = {
 
 
 def export_records(findings: Findings, url: str, to: str, out: Path) -> list[Path]:
-    """Write a study in a format; raises :class:`UsageError` for one that is not known or not installed."""
+    """Write a study in a format, for its owner alone to read.
+
+    Raises :class:`UsageError` for a format that is not known or not installed.
+    """
     if to not in WRITERS:
         raise UsageError(f"no format {to!r}", ", ".join(["model", *WRITERS]), "use --to csv")
     try:

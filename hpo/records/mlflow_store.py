@@ -18,8 +18,9 @@ def write_mlflow(study: StudyRecord, out: Path) -> list[Path]:
     """
     from mlflow.tracking import MlflowClient
 
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = out.absolute() / "mlflow.db"
+    file.touch(mode=0o600)
     client = MlflowClient(tracking_uri=f"sqlite:///{file}")
     found = client.get_experiment_by_name(study.name)
     experiment = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hpo.records.study import PARAMETERS, StudyRecord
 
 def write_tables(study: StudyRecord, out: Path) -> list[Path]:
     """Write trials.csv, curves.csv, answer.json and study.json into a folder; returns the files."""
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     results = sorted({name for trial in study.trials for name in trial.results})
     texts = {
         "trials.csv": _csv(("number", "state", "origin", *PARAMETERS, *results), _trials(study, results)),
@@ -22,8 +23,13 @@ def write_tables(study: StudyRecord, out: Path) -> list[Path]:
         "study.json": json.dumps(study.spec, indent=2, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+        with open(out / name, "w", encoding="utf-8", opener=_for_its_owner) as file:
+            file.write(text)
     return [out / name for name in texts]
+
+
+def _for_its_owner(file: str, flags: int) -> int:
+    return os.open(file, flags, 0o600)
 
 
 def _csv(header: Sequence[str], rows: Iterator[Sequence[object]]) -> str:

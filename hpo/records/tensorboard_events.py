@@ -15,6 +15,7 @@ def write_tensorboard(study: StudyRecord, out: Path) -> list[Path]:
     folder = out / study.name
     if folder.exists():
         shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True)
     _write(folder, [(0, _text("answer", json.dumps(study.answer, indent=2)))])
     for trial in study.trials:
         _write(folder / f"{trial.number:05d}", _events(trial))

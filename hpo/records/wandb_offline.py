@@ -12,7 +12,7 @@ def write_wandb(study: StudyRecord, out: Path) -> list[Path]:
 
     A run's id is made of the study's fingerprint and the trial's number: sent twice it is there once.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "wandb").mkdir(mode=0o700, parents=True, exist_ok=True)
     return [_write_trial(study, trial, out) for trial in study.trials]
 
 

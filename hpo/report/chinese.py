@@ -466,4 +466,17 @@ _BOARD = {
     "board.say.nobody": "没有工作进程。请输入：hpo worker",
     "board.say.gone": "服务器没有应答；本页显示它最后的内容。",
 }
-CHINESE = MappingProxyType(_ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD)
+
+_ALERTS = {
+    "alert.title.ended": "hpo：{study} 已结束",
+    "alert.title.failed": "hpo：{study} 有一次试验失败",
+    "alert.title.stuck": "hpo：{study} 停滞不前",
+    "alert.title.test": "hpo：测试",
+    "alert.ended": "{study} 已结束：{counts}。",
+    "alert.failed": "{study} 的第 {number} 号试验彻底失败：{why}",
+    "alert.stuck": "{study} 停滞不前：{time} 内没有任何进展（{running} 次试验在运行，{waiting} 次在等待）。"
+    "用 hpo status 查看各工作进程。",
+    "alert.test": "这是一条测试：hpo 的提醒会送到这里。",
+}
+
+CHINESE = MappingProxyType(_ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _ALERTS)

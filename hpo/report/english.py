@@ -500,4 +500,17 @@ _BOARD = {
     "board.say.nobody": "Nobody is at work. Type: hpo worker",
     "board.say.gone": "The server does not answer; this page shows what it said last.",
 }
-ENGLISH = MappingProxyType(_ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD)
+
+_ALERTS = {
+    "alert.title.ended": "hpo: {study} has ended",
+    "alert.title.failed": "hpo: a trial of {study} failed",
+    "alert.title.stuck": "hpo: {study} is stuck",
+    "alert.title.test": "hpo: a test",
+    "alert.ended": "{study} has ended: {counts}.",
+    "alert.failed": "Trial {number} of {study} failed for good: {why}",
+    "alert.stuck": "{study} is stuck: nothing has moved for {time} ({running} trials run, {waiting} wait). "
+    "hpo status shows its workers.",
+    "alert.test": "This is a test: alerts of hpo arrive here.",
+}
+
+ENGLISH = MappingProxyType(_ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _ALERTS)

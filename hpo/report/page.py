@@ -29,10 +29,13 @@ def page(title: str, body: str, language: Language = "en") -> bytes:
     return _PAGE.format(tag=tag, title=html.escape(title), style=_STYLE, body=body).encode()
 
 
+# The policy: a study's own texts may name a picture on somebody's server, which would see who reads and when.
 _PAGE = """<!DOCTYPE html>
 <html lang="{tag}">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
+style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from hpo.errors import MismatchError, StorageError
 
-REVISION = "0004"
+REVISION = "0006"
 """The newest of ``hpo/storage/migrations/versions``."""
 OPTUNA_REVISION = "v3.2.0.a"
 """The schema of Optuna 5.0, on whose tables we write."""

@@ -7,8 +7,10 @@ when it does not; a new connection never makes a file anew.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +33,8 @@ def sqlite_engine(url: URL, file: Path, busy_timeout_s: float, *, create: bool) 
 
     :func:`keep_to_this_file` follows once the tables are there.
     """
+    if create:
+        _make_for_its_owner(file)
     # A thread holds at most one connection; a connection held open costs no more than a file.
     engine = sa.create_engine(url, connect_args={"timeout": busy_timeout_s}, pool_size=5)
     if not create:
@@ -55,6 +59,12 @@ def sqlite_engine(url: URL, file: Path, busy_timeout_s: float, *, create: bool) 
             connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _make_for_its_owner(file: Path) -> None:
+    """Make the file, if it is not there, for its owner alone to read; SQLite gives its log the same mode."""
+    with suppress(OSError):  # it is there, or cannot be made, which the connection tells
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _begin_to_write(connection: sa.Connection, busy_timeout_s: float) -> None:

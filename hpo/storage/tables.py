@@ -93,6 +93,7 @@ attempts = sa.Table(
     sa.Column("ended_at", sa.Double),
     sa.Column("end", sa.String(16)),
     sa.Column("message", sa.Text),
+    sa.Column("reached", sa.Integer),  # the trial's last epoch when the attempt ended
     sa.ForeignKeyConstraint(["study_id", "slot"], ["hpo_slot.study_id", "hpo_slot.slot"], ondelete="CASCADE"),
 )
 curve = sa.Table(
@@ -174,4 +175,35 @@ scores = sa.Table(
     sa.ForeignKeyConstraint(
         ["study_id", "choice_hash"], ["hpo_choice.study_id", "hpo_choice.choice_hash"], ondelete="CASCADE"
     ),
+)
+alerts = sa.Table(
+    "hpo_alert",  # an outbox: what somebody is to be told, written before it is sent and when it was
+    metadata,
+    sa.Column(
+        "study_id", sa.Integer, sa.ForeignKey("hpo_study.study_id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("event", sa.String(64), primary_key=True),
+    sa.Column("target", sa.String(64), primary_key=True),  # a hash: an address may hold a secret
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("slot", sa.Integer),
+    sa.Column("happened_at", sa.Double, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("sent_at", sa.Double),
+    sa.Column("message", sa.Text),
+)
+alert_targets = sa.Table(
+    "hpo_alert_target",
+    metadata,
+    sa.Column("target", sa.String(64), primary_key=True),
+    sa.Column("since", sa.Double, nullable=False),
+)
+alert_progress = sa.Table(
+    "hpo_alert_progress",  # when somebody who looked last saw a study get on
+    metadata,
+    sa.Column(
+        "study_id", sa.Integer, sa.ForeignKey("hpo_study.study_id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("marker", sa.String(48), nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
 )
