@@ -33,7 +33,7 @@ class Bounds(Protocol):
 
 
 class SearchSpace(Protocol):
-    """What of a spec's space the analysis reads; it may have ``choices`` too, the values of each by its name."""
+    """What of a spec's space the analysis reads; perhaps ``choices``, values by their names."""
 
     @property
     def lr(self) -> Bounds: ...  # noqa: D102

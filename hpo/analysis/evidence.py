@@ -113,7 +113,9 @@ def in_space(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
     """Return the trials whose loss and choices the space has: imported ones may have others."""
     inside = trials["loss"].isin(list(space.loss))
     for name, values in choices_in(space).items():
-        inside &= [one in values for one in trials[name]] if name in trials else False
+        if name not in trials:  # no trial has begun
+            return trials[:0]
+        inside &= np.array([one in values for one in trials[name]], dtype=bool)
     return trials[inside]
 
 

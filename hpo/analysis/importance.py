@@ -20,7 +20,7 @@ MIN_TRIALS = 20
 
 
 def ped_anova(trials: pd.DataFrame, space: Space) -> dict[str, float]:
-    """Return what sets the best tenth apart: shares of lr, backbone_lr, loss, choices and seed; they sum to one.
+    """Return what sets the best tenth apart: shares of lr, backbone_lr, loss, choices and seed.
 
     {} where there is nothing to tell. Of complete trials, the seed as one more parameter (Watanabe et al.
     2023, arXiv 2304.10255). ``trials`` as :func:`hpo.reading.frames.trials_frame` gives them.

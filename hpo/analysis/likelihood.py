@@ -17,8 +17,8 @@ Notation (shapes in brackets)
     c(l, l') = rho + (1 - rho) [l = l'], and so c_k with rho_k,
     m the Matern-5/2 function (Rasmussen and Williams 2006, 4.17)
 
-A choice (of a key of the recipe) has a level for each value, and may change the landscape over the rates; both
-are shrunk, so that one that does not matter costs little. A study without choices has K = 0.
+A choice (of a key of the recipe) has a level for each value, and may change the landscape over the rates;
+both are shrunk, so that one that does not matter costs little. A study without choices has K = 0.
 
 The seed is noise (standard deviation sigma e, e = exp(growth h + slope u)). What the trials of a block (a
 validation fold, or a seed that returns) share is a random effect (standard deviation s_group e), so that a

@@ -54,7 +54,9 @@ def fixed_slots(connection: sa.Connection, study_id: int) -> dict[Named, int]:
     query = sa.select(slots.c.origin, slots.c.config, slots.c.slot).where(
         slots.c.study_id == study_id, slots.c.origin != "search"
     )
-    return {(origin, Configuration.stored(config)): slot for origin, config, slot in connection.execute(query)}
+    return {
+        (origin, Configuration.stored(config)): slot for origin, config, slot in connection.execute(query)
+    }
 
 
 def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Named | None]) -> None:

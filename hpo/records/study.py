@@ -47,6 +47,8 @@ class StudyRecord:
     answer: Mapping[str, Any]
     """The object of ``hpo report --json``."""
     trials: Sequence[TrialRecord]
+    choices: tuple[str, ...] = ()
+    """Names of parameters that it searches beside rates and loss."""
 
 
 def record_of(findings: Findings, url: str) -> StudyRecord:
@@ -56,10 +58,11 @@ def record_of(findings: Findings, url: str) -> StudyRecord:
         for number, rows in findings.curves.groupby("number")
     }
     begun = findings.trials[findings.trials["state"] != "waiting"]
-    trials = [_trial(row, curves.get(int(row["number"]), [])) for row in begun.to_dict("records")]
+    choices = tuple(findings.spec.space.choices)
+    trials = [_trial(row, curves.get(int(row["number"]), []), choices) for row in begun.to_dict("records")]
     row = findings.row
     return StudyRecord(
-        row.name, findings.spec.task, row.fingerprint, row.spec, to_json(findings, url), trials
+        row.name, findings.spec.task, row.fingerprint, row.spec, to_json(findings, url), trials, choices
     )
 
 
@@ -67,7 +70,7 @@ def _epoch(row: Mapping[Any, Any]) -> Epoch:
     return Epoch(int(row["epoch"]), _known(row, ("train_loss", "validation_loss")))
 
 
-def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch]) -> TrialRecord:
+def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch], choices: Sequence[str]) -> TrialRecord:
     names = (
         "value",
         "best_epoch",
@@ -75,7 +78,7 @@ def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch]) -> TrialRecord:
         "elapsed_s",
         *(str(name) for name in row if "metric_" in str(name)),
     )
-    parameters = {name: row[name] for name in PARAMETERS if _is_there(row[name])}
+    parameters = {name: row[name] for name in (*PARAMETERS, *choices) if _is_there(row.get(name))}
     plain = {
         name: value if isinstance(value, str | float) else int(value) for name, value in parameters.items()
     }

@@ -23,8 +23,8 @@ OUTCOMES = ndtri((np.arange(15) + 0.5) / 15)
 NEAR_DECADES = 1.0
 """How far a trial's news reaches in :func:`decision`: half of it is left after 1.2 of these."""
 OTHER_LOSS = 0.7
-"""How much of it another loss is told, and so for each choice (chosen by us: as little as half a hundred draws
-can tell apart)."""
+"""How much of it another loss is told, and so for each choice (chosen by us: as little as half a hundred
+draws can tell apart)."""
 TINY = 1e-300
 """Where nothing is uncertain nothing moves."""
 CONFIDENCE = 1.5
@@ -74,7 +74,9 @@ def decision(lattice: Lattice, draws: Floats, noise: float) -> Floats:
     the point, and what is then lowest is chosen. The covariances are those of the draws, tapered with
     distance as ensembles are (Gaspari and Cohn 1999): those of far places are mostly chance.
     """
-    points = np.argwhere(np.broadcast_to(lattice.feasible, draws.shape[1:]))  # (N, 3): combination, row, column
+    points = np.argwhere(
+        np.broadcast_to(lattice.feasible, draws.shape[1:])
+    )  # (N, 3): combination, row, column
     values = draws[:, lattice.feasible[None].repeat(draws.shape[1], axis=0)]  # (S, N), in the same order
     mean = values.mean(axis=0)
     places = np.union1d(np.argmin(values, axis=1), np.argsort(mean, kind="stable")[:PLACES])
@@ -107,8 +109,8 @@ def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
 
     Joint entropy search (Hvarfner, Hutter and Nardi 2022, arXiv 2206.04771; Tu et al. 2022, arXiv
     2206.04772), with the entropies taken from the draws: how much of the variance of the loss there goes
-    away once the place (lr, ratio, loss, choices) and the height of the lowest point are known, by a regression of the
-    draws on both.
+    away once the place (lr, ratio, loss, choices) and the height of the lowest point are known, by a
+    regression of the draws on both.
     """
     values = draws[:, :, lattice.feasible]
     size = len(values)

@@ -95,7 +95,7 @@ class RatioSampler(BaseSampler):
         self._others.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return rates, loss and choices as the latest finished trial has them; nothing without both rates."""
+        """Return rates, loss and choices as the latest finished trial has them; nothing without rates."""
         finished = (TrialState.COMPLETE, TrialState.PRUNED)
         for past in reversed(study.get_trials(deepcopy=False, states=finished)):
             space = {name: past.distributions.get(name) for name in self._names}
@@ -158,7 +158,7 @@ class RatioSampler(BaseSampler):
         return np.array(rows, dtype=np.float64).reshape(-1, 3 + len(box.choices))
 
     def _levels(self, past: FrozenTrial, box: Box) -> list[int] | None:
-        """Return the indices (1 + K) of the trial's loss and choices; None for one outside the box's space."""
+        """Return the indices (1 + K) of the trial's loss and choices; None for one outside the box."""
         lr, backbone_lr, loss = self._names[:3]
         if lr not in past.params or backbone_lr not in past.params:
             return None

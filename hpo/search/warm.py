@@ -25,8 +25,9 @@ LEADERS = 3
 def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list[Setting]:
     """Return the leaders of the studies ``names``, best first, moved into ``space`` where they lie outside.
 
-    Leaders with a loss or a choice that ``space`` has not are left out. Raises :class:`hpo.errors.UnknownStudyError`, and
-    :class:`UsageError` for a study without any leader that can be tried.
+    Leaders with a loss or a choice that ``space`` has not are left out. Raises
+    :class:`hpo.errors.UnknownStudyError`, and :class:`UsageError` for a study without any leader that can be
+    tried.
     """
     found: list[Setting] = []
     for name in names:
@@ -40,8 +41,9 @@ def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list
             if (setting := _inside(one, space, fixed)) is not None
         ]
         if not ranked:
+            wanted = f"a loss of {', '.join(space.loss)}{_beside(space)}"
             raise UsageError(
-                f"study {name!r} has no complete trial with a loss of {', '.join(space.loss)}{_beside(space)}",
+                f"study {name!r} has no complete trial with {wanted}",
                 "a study to start from",
                 "leave out --warm-start, or take another study",
             )

@@ -1,4 +1,4 @@
-"""What is wrong with the choices of a study, beside what each key says by itself: with the rest of the file."""
+"""What is wrong with the choices of a study, seen beside the rest of its file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def named_faults(
             yield (*path, key), _outside(key, value, choices[key])
     for key, values in choices.items():
         if key not in named:
-            said = f"{key} is missing, and a recipe's own {value_words(default_of(key))} is not in space.{key}"
+            said = (
+                f"{key} is missing, and a recipe's own {value_words(default_of(key))} is not in space.{key}"
+            )
             yield path, f"{said}; expected one of {', '.join(map(value_words, values))}"
 
 

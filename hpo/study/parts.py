@@ -35,7 +35,6 @@ from hpo.study.choices import NONE, Choices, Value
 from hpo.study.own_signals import OwnSignals
 from hpo.study.part import HUGE, MANY, TINY, Part
 from hpo.study.recipe import NAMES, Recipe, Searched, as_a_recipe_has_it
-from hpo.study.setting import Configuration
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
 

@@ -129,9 +129,7 @@ class Searched(Part):
     precision: _Options = None
     schedule: _Options = None
     warmup_epochs: _Options = None
-    head_epochs: _Options = Field(
-        default=None, validation_alias=AliasChoices("head_epochs", "lp_epochs")
-    )
+    head_epochs: _Options = Field(default=None, validation_alias=AliasChoices("head_epochs", "lp_epochs"))
     unfreeze_epochs: _Options = None
     layer_decay: _Options = None
     label_smoothing: _Options = None
