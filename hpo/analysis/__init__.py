@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3
 
 from hpo.analysis.box import Box, Floats, Lattice, SearchSpace
 from hpo.analysis.choice import Places, chosen_places
-from hpo.analysis.evidence import MIN_MODEL, Evidence, classify, gather, in_space, points_of
+from hpo.analysis.evidence import MIN_MODEL, Evidence, classify, gather, has_choices, in_space, points_of
 from hpo.analysis.look import Look, by_rates
 from hpo.analysis.noise import shares
 from hpo.analysis.ratio import RatioCurve, ratio_curve, unknown_curve
@@ -216,10 +216,8 @@ def _own_runs(trials: pd.DataFrame, setting: HasSetting) -> tuple[float, ...]:
     rates = np.isclose(trials["lr"].astype(float), setting.lr) & np.isclose(
         trials["backbone_lr"].astype(float), setting.backbone_lr
     )
-    same = rates & (trials["loss"] == setting.loss) & (classify(trials) == "complete")
-    for name, value in choices_of(setting).items():
-        same &= [one == value for one in trials[name]] if name in trials else False
-    own = trials[same]
+    same = rates & (trials["loss"] == setting.loss) & has_choices(trials, choices_of(setting))
+    own = trials[same & (classify(trials) == "complete")]
     return tuple(own["value"].astype(float))
 
 

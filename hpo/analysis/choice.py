@@ -17,7 +17,7 @@ from hpo.analysis.ratio import bowl_minimum, lowest_at
 from hpo.analysis.surrogate import Surrogate
 
 SUPPORT_DECADES = 0.3
-"""A place is supported by a complete trial of its loss and choices, no farther in either rate (a factor 2)."""
+"""A place is supported by a complete trial of its loss and choices, with rates at most a factor 2 away."""
 _ROUNDING = 1e-9
 
 

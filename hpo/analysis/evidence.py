@@ -9,7 +9,7 @@ errors that all pruned trials have in common. A diverged trial counts as one of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hpo.analysis.box import Box, Floats, SearchSpace, choices_in
 from hpo.analysis.outlook import COMMON, MIN_CURVES, Foretold, Outlook
+from hpo.study.choices import Value
 from hpo.study.setting import HasSetting, choices_of
 
 if TYPE_CHECKING:  # a worker, which has no tables, starts without pandas
@@ -113,10 +114,20 @@ def in_space(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
     """Return the trials whose loss and choices the space has: imported ones may have others."""
     inside = trials["loss"].isin(list(space.loss))
     for name, values in choices_in(space).items():
-        if name not in trials:  # no trial has begun
-            return trials[:0]
-        inside &= np.array([one in values for one in trials[name]], dtype=bool)
+        inside &= _has_one_of(trials, name, values)
     return trials[inside]
+
+
+def has_choices(trials: pd.DataFrame, choices: Mapping[str, Value]) -> NDArray[np.bool_]:
+    """Return which trials (n,) have all of these choices."""
+    same = [_has_one_of(trials, name, (value,)) for name, value in choices.items()]
+    return np.all([np.ones(len(trials), dtype=bool), *same], axis=0)
+
+
+def _has_one_of(trials: pd.DataFrame, name: str, values: Sequence[Value]) -> NDArray[np.bool_]:
+    if name not in trials:  # none has begun
+        return np.zeros(len(trials), dtype=bool)
+    return np.array([one in values for one in trials[name]], dtype=bool)
 
 
 def gather(trials: pd.DataFrame, curves: pd.DataFrame, box: Box) -> Evidence:

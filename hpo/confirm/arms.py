@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from hpo.analysis.evidence import has_choices
 from hpo.analysis.leaders import leaders
 from hpo.errors import UsageError
 from hpo.ledger.choice import FIRST_CONFIRMATION_SEED, Arm, FrozenChoice, Role
@@ -147,9 +148,8 @@ def _best_known(findings: Findings) -> NamedConfiguration | None:
             (measured["lr"] == known.lr)
             & (measured["backbone_lr"] == known.backbone_lr)
             & (measured["loss"] == known.loss)
+            & has_choices(measured, known.choices)
         ]
-        for name, value in known.choices.items():
-            mine = mine[[one == value for one in mine[name]]]
         if not mine.empty and Setting.of(known) != Setting.of(baseline):
             losses[known] = float(mine["value"].mean())
     return min(losses, key=losses.__getitem__, default=None)
