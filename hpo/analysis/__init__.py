@@ -31,7 +31,7 @@ from hpo.analysis.values import (
     RateMap,
 )
 from hpo.analysis.zones import Standing, Zone, Zones
-from hpo.study.choices import Choices, choice_words
+from hpo.study.choices import Choices, value_words
 from hpo.study.setting import HasSetting, choices_of
 
 if TYPE_CHECKING:  # a worker, which needs the model but has no tables, starts without pandas
@@ -115,7 +115,7 @@ def _notes(
     for name in [] if complete.empty else [name for name, _ in box.choices]:
         values = set(complete[name])
         if len(values) == 1:
-            notes.append(Note(NoteKind.ONE_VALUE, name=choice_words({name: values.pop()})[0]))
+            notes.append(Note(NoteKind.ONE_VALUE, name=f"{name} {value_words(values.pop())}"))
     if baseline is None:
         notes.append(Note(NoteKind.NO_BASELINE))
     return tuple(notes)

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from finetune.api import Precision, Schedule
 from hpo.study.choices import MOST_VALUES, Value, value_words
 from hpo.study.part import HUGE, MANY, Part
-from hpo.study.yaml_lines import nearest
+from hpo.study.yaml_lines import expected_by, nearest
 
 SEARCHABLE = (
     "batch_size",
@@ -105,9 +105,7 @@ def as_a_recipe_has_it(key: str, value: Any) -> tuple[str, Value]:
     try:
         found: Value = getattr(Recipe.model_validate({"epochs": MANY, name: value}), name)
     except ValidationError as error:
-        details = error.errors()[0]
-        expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-        said = f"{key} is {value!r}; expected {expected}, as in recipe"
+        said = f"{key} is {value!r}; expected {expected_by(error)}, as in recipe"
         raise PydanticCustomError("file_fault", "{said}", {"said": said}) from error
     return name, found
 
