@@ -71,6 +71,8 @@ def run_one(run: Run, source: RunSource, data_dir: Path) -> RunResult:
             reason = "pruned" if is_finite else "diverged"
             break
         save(state, run.checkpoint)
+        if run.on_kept is not None:
+            run.on_kept(run.checkpoint / "last.pt")
     elapsed_s, best = time.monotonic() - began, {"mae": state.best}
     return RunResult(
         run.run_id, reason, state.epoch, state.best_epoch, state.best, best, elapsed_s, "cpu", None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -147,6 +147,8 @@ class Run:
     checkpoint: Path | None = None
     """Folder of this run's checkpoints: ``last.pt`` after every epoch (a run whose folder has one goes
     on from it, with the numbers of an uninterrupted run) and ``best.safetensors``. None: keep none."""
+    on_kept: Callable[[Path], None] | None = None
+    """Called with each of those files as soon as it is whole."""
 
 
 @dataclass(frozen=True)

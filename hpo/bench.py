@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.api import Report, Run, RunResult, RunSource
+from hpo.checkpoints import Checkpoints
 from hpo.fleet import places, run_local
 from hpo.fleet.machine import cores
 from hpo.study import StudySpec
@@ -137,7 +138,9 @@ def measure_overhead(spec: StudySpec, settings: Settings, folder: Path, *, trial
     study = open_study(url, spec, settings, total=trials)
     trainer = settings.open_trainer()
     with open_session(url, settings, lambda event: None, Stop()) as session:
-        timed = TimedSource(Source(session, study, spec, folder / "checkpoints", None, {}, lambda: True))
+        timed = TimedSource(
+            Source(session, study, spec, Checkpoints(folder / "checkpoints"), None, {}, lambda: True)
+        )
         began = time.process_time()
         trainer.train(
             timed,

@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 from rich.console import Console
 
 from finetune.api import Checked, DataSummary, check_run, describe_data
+from hpo.checkpoints import is_depot, parse_depot
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
@@ -23,7 +24,7 @@ from hpo.reading.standing import best_trial, is_there, known_task
 from hpo.storage import open_engine
 from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.setting import Setting
-from hpo.worker import Settings, open_study, settled
+from hpo.worker import Settings, depot_of, open_study, reach, settled
 from hpo.worker.progress import Display, Progress, said_if_slow
 
 
@@ -60,7 +61,9 @@ def launch(
     Progress goes to ``console``. ``workers=None`` takes one process a core, or one a GPU. Raises
     :class:`hpo.errors.Interrupted` on a signal, and what the user can mend.
     """
-    warm = warm_from(url, warm_start, spec)
+    warm, depot = warm_from(url, warm_start, spec), depot_of(settings)
+    if depot is not None:
+        reach(depot.probe, settings.patience_s, console.print)
     with said_if_slow(f"{spec.name}: reading the data and the weights", console.print):
         name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
@@ -227,7 +230,16 @@ def make_settings(
         parse_slots(slots),
         timeout_s=None if timeout is None else parse_duration(timeout),
         patience_s=patience_s(),
+        checkpoints=_checkpoints(),
     )
+
+
+def _checkpoints() -> str | None:
+    """Return HPO_CHECKPOINTS; raises :class:`UsageError` for what cannot be a place."""
+    address = os.environ.get("HPO_CHECKPOINTS") or None
+    if address is not None and is_depot(address):
+        parse_depot(address)
+    return address
 
 
 def _usual_cache() -> Path:

@@ -98,6 +98,8 @@ def _keep(run: Run, epoch: int) -> None:
     temporary = run.checkpoint / f"last.pt.{os.getpid()}"
     temporary.write_text(str(epoch))
     temporary.replace(run.checkpoint / "last.pt")
+    if run.on_kept is not None:
+        run.on_kept(run.checkpoint / "last.pt")
 
 
 def _keep_best(run: Run) -> Path:
@@ -105,6 +107,8 @@ def _keep_best(run: Run) -> Path:
     run.checkpoint.mkdir(parents=True, exist_ok=True)
     best = run.checkpoint / "best.safetensors"
     best.write_text(json.dumps([run.spec.lr, run.spec.backbone_lr, run.spec.loss, run.spec.seed]))
+    if run.on_kept is not None:
+        run.on_kept(best)
     return best
 
 

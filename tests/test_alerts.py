@@ -388,6 +388,7 @@ def test_apprise_is_asked_for_where_it_is_not_installed(monkeypatch: pytest.Monk
         parse_target("ntfy://topic")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_apprise_sends_where_it_is_installed(tmp_path: Path, hook: Hook) -> None:
     pytest.importorskip("apprise")
     target = parse_target(hook.url.replace("http://", "json://"))

@@ -52,7 +52,7 @@ def test_each_row_says_what_became_of_it(place: Place, capsys: pytest.CaptureFix
     assert lines[0] == f"{told} (kept as test figures: mae 1.9)"
     assert lines[1].startswith("line 3: to try, trial 5: lr 0.001, backbone_lr 5e-05, l1; only test metrics")
     assert lines[2].startswith("line 4: already there, trial 0: lr 0.0001, backbone_lr 1e-05, mse")
-    assert lines[3].startswith(f"{NAME}: 1 imported, 1 to try, 1 already there")
+    assert lines[4].startswith(f"{NAME}: 1 imported, 1 to try, 1 already there")
 
 
 def test_the_same_file_again_does_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +92,59 @@ def test_test_figures_are_kept_as_such_and_imported_runs_are_no_speed(place: Pla
     pace = throughput(engine, place.ledger().study(NAME).study_id)
     engine.dispose()
     assert (pace.trials_per_hour, pace.epochs_per_hour) == (0, 0)
+
+
+def test_test_figures_of_trials_that_were_there_are_kept_too_and_said(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bring(place, DIARY)
+
+    told = capsys.readouterr().out.splitlines()[2]
+    assert told.endswith("mse (kept as test figures: mae 2.9)")
+    study = optuna.load_study(study_name=NAME, storage=place.url)
+    kept = {"source": "runs.csv:4", "test": {"mae": 2.9}}
+    assert study.user_attrs["imported_test:0:runs.csv:4"] == kept
+
+
+def test_what_is_passed_over_and_what_is_a_test_figure_is_said(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "lr,backbone_lr,loss,MAE,note,empty\n1e-4,3e-5,l1,2.9,a good one,\n"
+    assert bring(place, text) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "mae: taken as test figures; a validation figure is called validation_mae" in lines
+    assert "passed over, for they mean nothing here: note" in lines
+    assert bring(place, text, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["passed_over"] == ["note"]
+
+
+@pytest.mark.parametrize("sign", [";", "tab", "|"])
+def test_a_seed_for_all_and_another_separator(
+    place: Place, capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    rows = [["lr", "backbone_lr", "loss", "seed", "val_mae"], ["1e-4", "3e-5", "l1", "", "2,5"]]
+    rows += [["0,0001", "4e-5", "l1", "9", "2.5"]]
+    text = "\n".join({"tab": "\t"}.get(sign, sign).join(row) for row in rows)
+
+    assert bring(place, text) == 2
+    assert "--separator" in capsys.readouterr().err or sign == "|"
+    assert bring(place, text, "--separator", sign) == 2
+    assert "--seed names one for all rows" in capsys.readouterr().err
+    assert bring(place, text, "--separator", sign, "--seed", "3") == 0
+    brought = [row for row in place.slots() if row.origin == "imported"]
+    assert [(row.config["seed"], row.value, row.config["lr"]) for row in brought] == [
+        (3, 2.5, 1e-4),
+        (9, 2.5, 1e-4),
+    ]
+
+
+@pytest.mark.parametrize("words", [["--separator", "xy"], ["--separator", "."], ["--seed", "1000000"]])
+def test_habits_that_cannot_be_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert bring(place, "lr,backbone_lr,loss,val_mae\n1e-4,3e-5,l1,2.5\n", *words) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_row_with_test_metrics_only_is_run_like_any_known_configuration(place: Place) -> None:
@@ -213,7 +266,7 @@ def test_a_value_on_either_side_of_a_metrics_range_is_told_apart(metric: str, tm
         row = f"1e-4,10,{spec.space.loss[0]},1,{value}"
         file.write_text(f"lr,ratio,loss,seed,validation_{metric}\n{row}\n")
         if is_possible:
-            assert read_diary(file, spec)[0].validation == {metric: value}
+            assert read_diary(file, spec).rows[0].validation == {metric: value}
         else:
             with pytest.raises(UsageError, match=f"runs.csv:2: column validation_{metric}: {value:g}"):
                 read_diary(file, spec)

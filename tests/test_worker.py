@@ -18,7 +18,7 @@ from small_study import NAME, Place, small_spec
 from finetune.api import DataError
 from hpo.errors import MismatchError, UnknownStudyError
 from hpo.study import Configuration
-from hpo.worker import Event, WorkSummary, checkpoint_folder, open_study, work
+from hpo.worker import Event, WorkSummary, checkpoints_of, open_study, work
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_a_database_that_another_process_locks_is_waited_for_with_a_message(
 def test_checkpoints_are_deleted_when_a_trial_has_finished(place: Place) -> None:
     study = place.open(3)
     run(place, 3)
-    folder = checkpoint_folder(place.url, study, place.settings())
+    folder = checkpoints_of(place.url, study, place.settings()).folder
 
     assert folder.parent == place.folder / "hpo.db.checkpoints"
     assert folder.name.startswith(f"{NAME}-")
@@ -283,28 +283,28 @@ def test_checkpoints_are_deleted_when_a_trial_has_finished(place: Place) -> None
 def test_checkpoints_lie_in_the_cache_when_the_database_is_a_server(place: Place) -> None:
     url, study = "postgresql+psycopg://somebody:secret@localhost/hpo", place.open(1)
 
-    cached = checkpoint_folder(url, study, place.settings())
-    shared = checkpoint_folder(url, study, place.settings(checkpoint_dir=Path("/shared")))
+    cached = checkpoints_of(url, study, place.settings()).folder
+    shared = checkpoints_of(url, study, place.settings(checkpoints="/shared")).folder
 
     assert cached.parent == place.folder / "cache" / "checkpoints"
     assert shared == Path("/shared") / cached.name
 
 
 def test_studies_of_one_name_never_share_checkpoints(tmp_path: Path) -> None:
-    settings = Place(tmp_path).settings(checkpoint_dir=Path("/shared"))
+    settings = Place(tmp_path).settings(checkpoints="/shared")
     folders = set()
     for name in ("a", "b", "b"):  # two databases, and one that was deleted and made again
         place = Place(tmp_path / name)
         place.folder.mkdir(exist_ok=True)
         (place.folder / "hpo.db").unlink(missing_ok=True)
-        folders.add(checkpoint_folder(place.url, place.open(1), settings))
+        folders.add(checkpoints_of(place.url, place.open(1), settings).folder)
 
     assert len(folders) == 3
 
 
 def test_a_first_attempt_takes_nothing_that_lies_in_its_folder(place: Place) -> None:
     study = place.open(1)
-    slot = checkpoint_folder(place.url, study, place.settings()) / "0"
+    slot = checkpoints_of(place.url, study, place.settings()).folder / "0"
     slot.mkdir(parents=True)
     (slot / "last.pt").write_text("of another run")
     found = []

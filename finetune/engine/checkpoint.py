@@ -49,8 +49,8 @@ def spec_hash(spec: RunSpec) -> str:
 
 def save_last(
     folder: Path, spec: RunSpec, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Write ``last.pt`` into ``folder``, whole or not at all."""
+) -> Path:
+    """Write ``last.pt`` into ``folder``, whole or not at all, and return its path."""
     private.make_folder(folder)
     state = {
         "spec": spec_hash(spec),
@@ -61,6 +61,7 @@ def save_last(
     temporary = folder / f"{LAST}.{os.getpid()}"
     torch.save(state, private.make_file(temporary))
     temporary.replace(folder / LAST)
+    return folder / LAST
 
 
 def load_last(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ def settle(member: Member, report: Report, goes_on: bool) -> RunResult | None:
     if end is not None:
         return result_of(member, end)
     if folder is not None and keeps_epochs(member.run):
-        save_last(folder, spec, member.progress, member.model, member.optimizer)
+        _tell_kept(member.run, save_last(folder, spec, member.progress, member.model, member.optimizer))
     return None
 
 
@@ -240,6 +241,8 @@ def result_of(member: Member, reason: EndReason | None = None) -> RunResult:
     assert reason is not None
     keeps = run.checkpoint is not None and progress.best_epoch > 0
     checkpoint = save_best(run.checkpoint, progress) if keeps and run.checkpoint else None
+    if checkpoint is not None:
+        _tell_kept(run, checkpoint)
     return RunResult(
         run.run_id,
         reason,
@@ -251,6 +254,11 @@ def result_of(member: Member, reason: EndReason | None = None) -> RunResult:
         device_name(member.device),
         checkpoint,
     )
+
+
+def _tell_kept(run: Run, file: Path) -> None:
+    if run.on_kept is not None:
+        run.on_kept(file)
 
 
 def device_name(device: torch.device) -> str:

@@ -72,9 +72,17 @@ def confirm(
 
 
 def import_diary(
-    csv: Annotated[Path, typer.Option("--csv", metavar="FILE", help="One run a line; see docs/models.md.")],
+    csv: Annotated[
+        Path, typer.Option("--csv", metavar="FILE", help="One run a line, under a line of names.")
+    ],
     given: GivenOrFile = None,
     study: Named = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="The seed of all rows that name none.")
+    ] = None,
+    separator: Annotated[
+        str, typer.Option("--separator", metavar="SIGN", help="Between fields: ';' or tab, for example.")
+    ] = ",",
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
@@ -83,21 +91,30 @@ def import_diary(
     """Take hand-made runs into a study: those with a validation metric as trials, the others to be tried."""
     from collections import Counter
 
-    from hpo.diary import find_or_open, import_diary
+    from hpo.diary import find_or_open, habits, import_diary
     from hpo.search_here import make_settings
 
-    url = url_of(storage)
+    url, written = url_of(storage), habits(separator, seed)
     asked, settings = the_study(given, study, "import"), make_settings(data, cache, "cpu", None)
     with doing(f"{asked}: reading the data and the weights"):
         name = find_or_open(url, asked, settings)
     with database(url) as engine:
-        deeds = import_diary(engine, name, csv)
+        taken = import_diary(engine, name, csv, written)
+    deeds, diary = taken.deeds, taken.diary
     counts = Counter(deed.did for deed in deeds)
     totals = {"imported": counts["imported"], "to_try": counts["to try"], "already": counts["already there"]}
+    rows, passed_over = [asdict(deed) for deed in deeds], list(diary.passed_over)
     if as_json:
-        print_json({"study": name, "storage": shown(url), **totals, "rows": [asdict(deed) for deed in deeds]})
+        print_json({"study": name, "storage": shown(url), **totals, "rows": rows, "passed_over": passed_over})
         return
     print_lines([str(deed) for deed in deeds])
+    if diary.figures:
+        named = ", ".join(diary.figures)
+        print_lines(
+            [f"{named}: taken as test figures; a validation figure is called validation_{diary.figures[0]}"]
+        )
+    if passed_over:
+        print_lines([f"passed over, for they mean nothing here: {', '.join(passed_over)}"])
     print_lines(
         [
             f"{name}: {totals['imported']} imported, {totals['to_try']} to try, {totals['already']} already "

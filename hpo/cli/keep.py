@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ import typer
 from hpo.cli.terminal import CacheDir, Json, Storage, database, print_json, print_lines, shown, url_of
 
 if TYPE_CHECKING:
+    from hpo.checkpoints import Checkpoints
     from hpo.ledger.values import StudyRow
     from hpo.ledger.whole_studies import Contents
 
@@ -36,7 +37,7 @@ def delete(
             raise UsageError(what, "a word that you mean it", f"type: hpo delete --study {study} --yes")
         delete_study(engine, study)
     for row in found.rows:
-        shutil.rmtree(_checkpoints(url, row, cache), ignore_errors=True)
+        _reach(_checkpoints(url, row, cache).delete)
     _tell(f"deleted: {_words(found)}", found, as_json)
 
 
@@ -58,8 +59,7 @@ def rename(
         rename_study(engine, study, to)
         found = contents(engine, to)
     old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
-    if old.is_dir() and not new.exists():
-        old.rename(new)
+    _reach(lambda: old.move_to(new))
     _tell(f"{study} is {to} now; next: hpo status --study {to}", found, as_json)
 
 
@@ -88,8 +88,7 @@ def copy(
             target.dispose()
     there = as_name or study
     old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
-    if old.is_dir() and old != new:
-        shutil.copytree(old, new, dirs_exist_ok=True)
+    _reach(lambda: old.copy_to(new))
     said = f"copied to {shown(to)}: {_words(found)}; next: hpo status --study {there} --storage {shown(to)}"
     _tell(said, found, as_json)
 
@@ -110,9 +109,17 @@ def _words(found: Contents) -> str:
     return ", ".join(parts)
 
 
-def _checkpoints(url: str, study: StudyRow, cache: Path | None) -> Path:
+def _reach(call: Callable[[], None]) -> None:
+    """Make a call that may go to the object store of the checkpoints, and tell while that is away."""
+    from hpo.search_here import patience_s
+    from hpo.worker import reach
+
+    reach(call, patience_s(), lambda text: print_lines([text], is_result=False))
+
+
+def _checkpoints(url: str, study: StudyRow, cache: Path | None) -> Checkpoints:
     """Return where the checkpoints of a study lie."""
     from hpo.search_here import make_settings
-    from hpo.worker import checkpoint_folder
+    from hpo.worker import checkpoints_of
 
-    return checkpoint_folder(url, study, make_settings(Path("data"), cache, "auto", None))
+    return checkpoints_of(url, study, make_settings(Path("data"), cache, "auto", None))

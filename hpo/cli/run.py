@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,7 @@ from hpo.cli.terminal import (
 from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
+    from hpo.reading.findings import Findings
     from hpo.search_here import Launched
     from hpo.study import StudySpec
 
@@ -45,6 +47,17 @@ AsName = Annotated[
     str | None,
     typer.Option("--as", metavar="NAME", help="Begin a new study of that name with the same file."),
 ]
+
+
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log-to",
+        metavar="FORMAT",
+        help="Write records while it runs: mlflow, tensorboard or wandb; may be repeated.",
+    ),
+]
+LogDir = Annotated[Path, typer.Option("--log-dir", metavar="DIR", help="Where --log-to writes to.")]
 
 
 def run(
@@ -70,6 +83,8 @@ def run(
     as_name: AsName = None,
     alert: AlertTo = None,
     stuck_after: StuckAfter = STUCK_AFTER,
+    log_to: LogTo = None,
+    log_dir: LogDir = Path("records"),
     as_json: Json = False,
 ) -> None:
     """Search up to a budget and print the answer; creates or resumes."""
@@ -92,14 +107,34 @@ def run(
         left_s = None if deadline is None else max(1.0, deadline - time.monotonic())
         mine, total = replace(settings, timeout_s=left_s), trials or spec.budget.trials
         warm = warm_start or ()
-        launched = launch(
-            spec, url, total=total, workers=workers, settings=mine, console=console, warm_start=warm
-        )
+        with _recording(url, spec, log_to or (), log_dir) as finish:
+            launched = launch(
+                spec, url, total=total, workers=workers, settings=mine, console=console, warm_start=warm
+            )
+            finish(launched.findings)
         _print_outcome(launched, options_again(url, data, cache, device, code), as_json)
         return to_json(launched.findings, url)
 
     with alerts_while(url, [spec.name for spec in specs], alert, stuck_after):
         _search_all(specs, search, as_json)
+
+
+@contextmanager
+def _recording(
+    url: str, spec: StudySpec, log_to: Sequence[str], log_dir: Path
+) -> Iterator[Callable[[Findings], None]]:
+    """Write the records of a study that were asked for while the block runs; call what is given then."""
+    if not log_to:
+        yield lambda findings: None
+        return
+    from hpo.records.live import open_record, recording
+
+    def say(text: str) -> None:
+        print_lines([f"{spec.name}: {text}"], is_result=False)
+
+    records = {to: open_record(to, spec.name, spec.fingerprint(), log_dir) for to in log_to}
+    with recording(url, spec.name, records, say) as finish:
+        yield finish
 
 
 def _search_all(specs: Sequence[StudySpec], search: Any, as_json: bool) -> None:

@@ -5,16 +5,17 @@ A spec has one mode and one backbone, so the arms of each mode and weights are a
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from rich.console import Console
 
 from finetune.api import Mode, RunSpec
+from hpo.checkpoints import Checkpoints
 from hpo.errors import UsageError
 from hpo.fleet import run_local
 from hpo.ledger.choice import FrozenChoice
@@ -23,8 +24,10 @@ from hpo.ledger.values import StudyRow
 from hpo.reading.findings import Findings
 from hpo.storage.tables import slots
 from hpo.study import Configuration, StudySpec
-from hpo.worker import Settings, checkpoint_folder
+from hpo.worker import Settings, checkpoints_of, reach
 from hpo.worker.progress import Display, Progress
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,9 @@ class ConfirmationRuns:
         """Delete all weights but those of the first arm, which ``hpo export`` takes."""
         for variant in self._variants():
             rows = self._rows(variant)
-            kept = {str(rows[wanted].slot) for arm, _, wanted in self._wanted(variant) if arm == 0}
-            folder = self._folder(variant)
-            for left in folder.iterdir() if folder.is_dir() else ():
-                if left.name not in kept:
-                    shutil.rmtree(left, ignore_errors=True)
+            kept = {rows[wanted].slot for arm, _, wanted in self._wanted(variant) if arm == 0}
+            left = {row.slot for row in rows.values()} - kept
+            self._reach(partial(self._checkpoints(variant).forget, left))
 
     def _variants(self) -> list[Variant]:
         arms = [arm for arm in self._choice.arms if arm.mode is not None]
@@ -159,14 +160,17 @@ class ConfirmationRuns:
 
     def _weights(self, variant: Variant, slot: int, stored: str) -> Path:
         """Return where the weights of a run lie: as its worker wrote them, or in this machine's folder."""
-        for candidate in (Path(stored), self._folder(variant) / str(slot) / Path(stored).name):
-            if candidate.exists():
-                return candidate
+        found = self._reach(lambda: self._checkpoints(variant).find(slot, stored))
+        if found is not None:
+            return found
         raise UsageError(
             f"the weights {stored} of a confirmation run are not on this machine",
-            "a folder that all workers share",
+            "a folder, or an object store in HPO_CHECKPOINTS, that all workers share",
             "type the command on the machine that ran it",
         )
 
-    def _folder(self, variant: Variant) -> Path:
-        return checkpoint_folder(self._url, self._study(variant), self._settings)
+    def _checkpoints(self, variant: Variant) -> Checkpoints:
+        return checkpoints_of(self._url, self._study(variant), self._settings)
+
+    def _reach(self, call: Callable[[], T]) -> T:
+        return reach(call, self._settings.patience_s, lambda text: None)

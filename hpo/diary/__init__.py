@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from hpo.diary.file import DiaryRow, read_diary
-from hpo.ledger.imported import HandMade, import_runs
+from hpo.diary.file import Diary, DiaryRow, Habits, habits, read_diary
+from hpo.ledger.imported import HandMade, TestFigures, import_runs
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.reading.frames import trials_frame
@@ -24,6 +24,8 @@ from hpo.study import Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.choices import Choices, choice_words
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Settings, open_ledger
+
+__all__ = ["Deed", "Habits", "Taken", "find_or_open", "habits", "import_diary"]
 
 Did = Literal["imported", "to try", "already there"]
 
@@ -42,6 +44,14 @@ class Deed:
         return f"line {self.line}: {self.did}, trial {self.number}: {self.text}"
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What was done with a diary."""
+
+    deeds: Sequence[Deed]
+    diary: Diary
+
+
 def find_or_open(url: str, name_or_file: str, settings: Settings) -> str:
     """Return the name of a study of the database, made with its first slots when it is not there yet."""
     if is_there(url):
@@ -52,7 +62,7 @@ def find_or_open(url: str, name_or_file: str, settings: Settings) -> str:
     return open_study(url, spec, settings, total=len(fixed_configurations(spec))).name
 
 
-def import_diary(engine: sa.Engine, study: str, file: Path) -> list[Deed]:
+def import_diary(engine: sa.Engine, study: str, file: Path, given: Habits = Habits()) -> Taken:  # noqa: B008
     """Take the runs of ``file`` into ``study``, all or none, and say what was done with each.
 
     The same file again does nothing. Raises :class:`hpo.errors.UsageError` with every faulty row and
@@ -60,7 +70,8 @@ def import_diary(engine: sa.Engine, study: str, file: Path) -> list[Deed]:
     """
     row = Ledger(engine).study(study)
     spec = stored_spec(row.name, row.spec)
-    return _Import(engine, row, spec).take(read_diary(file, spec), file.name)
+    diary = read_diary(file, spec, given)
+    return Taken(_Import(engine, row, spec).take(diary.rows, file.name), diary)
 
 
 class _Import:
@@ -88,18 +99,21 @@ class _Import:
         """Import what is new."""
         deeds: list[Deed] = []
         new: list[HandMade] = []
+        figures: list[TestFigures] = []
         for row in rows:
             value = self._evidence(row)
             setting = (row.lr, row.backbone_lr, row.loss, row.choices)
             key = (*setting, *(() if value is None else (row.seed, value)))
             known = self._known.get(key)
             if known is not None:
-                deeds.append(Deed(row.line, "already there", known, _words(row)))
+                if row.test and (known < self._next or value is None):
+                    figures.append(TestFigures(known, f"{source}:{row.line}", row.test))
+                deeds.append(Deed(row.line, "already there", known, f"{_words(row)}{_kept(row)}"))
                 continue
             number = self._known[key] = self._next + len(new)
             new.append(self._run(row, value, number, source))
             deeds.append(self._deed(row, value, number))
-        import_runs(self._engine, self._row.study_id, new, self._spec.space)
+        import_runs(self._engine, self._row.study_id, new, self._spec.space, figures)
         return deeds
 
     def _evidence(self, row: DiaryRow) -> float | None:
@@ -117,8 +131,7 @@ class _Import:
         return HandMade(configuration, value, metrics, f"{source}:{row.line}", row.test)
 
     def _deed(self, row: DiaryRow, value: float | None, number: int) -> Deed:
-        figures = ", ".join(f"{name} {figure:g}" for name, figure in row.test.items())
-        kept = f" (kept as test figures: {figures})" if figures else ""
+        kept = _kept(row)
         if value is not None:
             text = f"{_words(row)}, validation {self._yardstick} {value:g}{kept}"
             return Deed(row.line, "imported", number, text)
@@ -128,6 +141,11 @@ class _Import:
         else:
             why = "only test metrics, which choose nothing here" if row.test else "no metric"
         return Deed(row.line, "to try", number, f"{_words(row)}; {why}{kept}")
+
+
+def _kept(row: DiaryRow) -> str:
+    figures = ", ".join(f"{name} {figure:g}" for name, figure in row.test.items())
+    return f" (kept as test figures: {figures})" if figures else ""
 
 
 def _words(row: DiaryRow) -> str:

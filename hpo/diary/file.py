@@ -18,6 +18,8 @@ from hpo.study.yaml_lines import nearest
 
 REQUIRED = ("lr", "loss")
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
+TYPED = {"tab": "\t", "\\t": "\t"}
+"""What a person types for a separator that a shell hides."""
 VALIDATION, TEST = ("validation_", "val_"), "test_"
 ROUNDING = 0.01
 """Share by which written metrics may be off."""
@@ -41,37 +43,77 @@ class DiaryRow:
     """Of the keys that the study searches; a key without a column is as a recipe has it."""
 
 
-def read_diary(file: Path, spec: StudySpec) -> list[DiaryRow]:
+@dataclass(frozen=True)
+class Habits:
+    """What a diary does not say of itself."""
+
+    separator: str = ","
+    """Between fields; with another than a comma, a comma in a number is its decimal sign."""
+    seed: int | None = None
+    """Of rows that name none."""
+
+
+def habits(separator: str = ",", seed: int | None = None) -> Habits:
+    """Return the habits that were typed; raises :class:`UsageError`."""
+    sign = TYPED.get(separator, separator)
+    if len(sign) != 1 or sign.isalnum() or sign in '._-+"\n\r':
+        raise UsageError(
+            f"--separator is {separator!r}", "one sign, such as ';' or tab", "type: --separator ';'"
+        )
+    return Habits(sign, seed)
+
+
+@dataclass(frozen=True)
+class Diary:
+    """A diary as it was read."""
+
+    rows: Sequence[DiaryRow]
+    passed_over: Sequence[str]
+    """Names of columns that mean nothing here, and hold something."""
+    figures: Sequence[str]
+    """Columns with a metric's bare name: taken as test figures."""
+
+
+def read_diary(file: Path, spec: StudySpec, given: Habits = Habits()) -> Diary:
     """Return the rows of a diary; raises :class:`UsageError` with every fault, each as ``file:line: ...``.
 
     Columns: lr, backbone_lr (or ratio), loss, seed, the keys that the study searches;
     ``validation_<metric>`` (or ``val_<metric>``,
     ``validation_loss`` for the yardstick); ``test_<metric>``, or a metric's bare name, is a test metric. Any
-    other column is passed over.
+    other column is passed over, and named.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(f"cannot read {str(file)!r} ({reason})", "a CSV file of runs") from error
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=given.separator, strict=True)
     faults: list[str] = []
     found: list[DiaryRow] = []
+    used: set[str] = set()
     try:
         header = _without_end([name.strip().lower() for name in next(lines, [])])
-        faults += [f"{file}:1: {fault}" for fault in _header_faults(header, spec)]
+        faults += [f"{file}:1: {fault}" for fault in _header_faults(header, spec, given)]
         for fields in () if faults else lines:
             if any(cell.strip() for cell in fields):
-                reading = _Reading(spec, header, fields)
+                reading = _Reading(spec, header, fields, given)
+                used |= reading.filled
                 found.append(reading.row(lines.line_num))
                 faults += [f"{file}:{lines.line_num}: {fault}" for fault in reading.faults]
     except csv.Error as error:
-        faults.append(f"{file}:{lines.line_num}: {error}; expected comma-separated values")
+        faults.append(
+            f"{file}:{lines.line_num}: {error}; expected a table, its fields parted by {given.separator!r}"
+        )
     if not faults and not found:
         faults = [f"{file}:1: no row; expected a run a line"]
     if faults:
         raise UsageError("\n".join(faults))
-    return found
+    metrics = spec.what.metrics
+    known = {"lr", "backbone_lr", "ratio", "loss", "seed", *metrics}
+    passed_over = [
+        name for name in header if name in used - known and not name.startswith((*VALIDATION, TEST))
+    ]
+    return Diary(found, passed_over, [name for name in header if name in used & set(metrics)])
 
 
 def _is_meant(cell: str, value: Value) -> bool:
@@ -92,10 +134,13 @@ def _without_end(cells: Sequence[str]) -> list[str]:
     return kept
 
 
-def _header_faults(header: Sequence[str], spec: StudySpec) -> Iterator[str]:
-    separator = next((name for sign, name in SEPARATORS.items() if any(sign in cell for cell in header)), "")
+def _header_faults(header: Sequence[str], spec: StudySpec, given: Habits) -> Iterator[str]:
+    others = {sign: name for sign, name in SEPARATORS.items() if sign != given.separator}
+    sign = next((sign for sign in others if any(sign in cell for cell in header)), "")
+    separator = others.get(sign, "")
     if separator:
-        yield f"fields are parted by {separator}; expected commas between fields, and decimal points"
+        typed = "tab" if sign == "\t" else f"'{sign}'"
+        yield f"fields are parted by {separator}; type: --separator {typed}"
     for name in REQUIRED:
         if name not in header and not separator:
             yield f"column {name} is missing; expected it among {', '.join(header) or 'none'}"
@@ -112,10 +157,13 @@ def _header_faults(header: Sequence[str], spec: StudySpec) -> Iterator[str]:
 class _Reading:
     """One row under way: its cells by column, and its faults."""
 
-    def __init__(self, spec: StudySpec, header: Sequence[str], fields: Sequence[str]) -> None:
+    def __init__(self, spec: StudySpec, header: Sequence[str], fields: Sequence[str], given: Habits) -> None:
         self.faults: list[str] = []
+        self._given = given
         self._spec = spec
         self._cells = {name: cell.strip() for name, cell in zip(header, fields, strict=False)}
+        self.filled = {name for name, cell in self._cells.items() if name and cell}
+        """Columns in which the row says something."""
         if len(fields) < len(header) or len(_without_end(fields)) > len(header):
             hint = " (are there decimal commas?)" if len(fields) > len(header) else ""
             self.faults.append(f"{len(fields)} cells; expected {len(header)}, as in the header{hint}")
@@ -184,8 +232,9 @@ class _Reading:
 
     def _number(self, column: str) -> float:
         cell = self._cells.get(column, "")
+        digits = cell.replace(",", ".", 1) if self._given.separator != "," and "." not in cell else cell
         try:
-            value = math.nan if "_" in cell else float(cell)
+            value = math.nan if "_" in cell else float(digits)
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
@@ -213,12 +262,14 @@ class _Reading:
 
     def _seed(self, *, is_needed: bool) -> int | None:
         cell, seeds = self._cells.get("seed", ""), self._spec.space.seed
+        if not cell and self._given.seed is not None:
+            cell = str(self._given.seed)
         if not cell and not is_needed:
             return None
         if not cell.isdecimal() or not seeds.low <= int(cell) <= seeds.high:
             self.faults.append(
                 f"column seed: {cell or 'nothing'}; expected a whole number from {seeds.low} to {seeds.high} "
-                "(seeds beyond are kept for confirmation)"
+                f"(seeds beyond are kept for confirmation){'' if cell else '; --seed names one for all rows'}"
             )
             return None
         return int(cell)

@@ -208,8 +208,8 @@ def _read_job() -> Job:
         line += byte
     told = json.loads(line)
     settings = dict(told.pop("settings"))
-    for name in ("data_dir", "cache_dir", "checkpoint_dir"):
-        settings[name] = None if settings[name] is None else Path(settings[name])
+    for name in ("data_dir", "cache_dir"):
+        settings[name] = Path(settings[name])
     return Job(**told, settings=Settings(**settings))
 
 

@@ -29,12 +29,29 @@ class HandMade:
     """Test figures of the row: kept as such, and evidence of nothing."""
 
 
-def import_runs(engine: sa.Engine, study_id: int, runs: Sequence[HandMade], space: Space) -> list[int]:
+@dataclass(frozen=True)
+class TestFigures:
+    """What a row says of the test split about a trial that is there already."""
+
+    number: int
+    source: str
+    """File and line."""
+    test: Mapping[str, float]
+
+
+def import_runs(
+    engine: sa.Engine,
+    study_id: int,
+    runs: Sequence[HandMade],
+    space: Space,
+    figures: Sequence[TestFigures] = (),
+) -> list[int]:
     """Add ``runs`` behind the last slot, in one transaction, and return their numbers.
 
     Those with a value become finished trials of origin ``imported``, in Optuna's tables too; others become
     slots of origin ``known``, which wait for a worker. Test figures are kept as the study's attribute
-    ``imported_test:<number>``: beside the trial, out of reach of whatever ranks trials.
+    ``imported_test:<number>``: beside the trial, out of reach of whatever ranks trials. Of trials that were
+    there already they are kept as ``imported_test:<number>:<source>``.
     """
     with writing(engine) as connection:
         rows.lock_study(connection, study_id)
@@ -47,6 +64,10 @@ def import_runs(engine: sa.Engine, study_id: int, runs: Sequence[HandMade], spac
             if run.test:
                 kept = {"source": run.source, "test": dict(run.test)}
                 optuna_rows.write_study_attribute(connection, study_id, f"imported_test:{number}", kept)
+        for one in figures:
+            key = f"imported_test:{one.number}:{one.source}"
+            kept = {"source": one.source, "test": dict(one.test)}
+            optuna_rows.write_study_attribute(connection, study_id, key, kept)
     return list(range(first, first + len(runs)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -83,12 +84,14 @@ def _expanded(column: pd.Series) -> pd.DataFrame:
     return pd.DataFrame([value or {} for value in column], index=column.index)
 
 
-def curves_frame(engine: sa.Engine, study_id: int) -> pd.DataFrame:
-    """Return one row an epoch: number, epoch, train_loss, validation_loss (missing where not finite)."""
+def curves_frame(engine: sa.Engine, study_id: int, numbers: Sequence[int] | None = None) -> pd.DataFrame:
+    """Return one row an epoch, of all trials or some: number, epoch, train_loss, validation_loss (missing
+    where not finite).
+    """
     number = curve.c.slot.label("number")
     query = sa.select(number, curve.c.epoch, curve.c.train_loss, curve.c.validation_loss)
     mine = query.where(curve.c.study_id == study_id).order_by(curve.c.slot, curve.c.epoch)
-    frame = _read(engine, mine)
+    frame = _read(engine, mine if numbers is None else mine.where(curve.c.slot.in_(numbers)))
     return frame.astype({"number": int, "epoch": int, "train_loss": float, "validation_loss": float})
 
 

@@ -16,30 +16,98 @@ def write_mlflow(study: StudyRecord, out: Path) -> list[Path]:
 
     To look at it: ``mlflow ui --backend-store-uri sqlite:///OUT/mlflow.db``.
     """
-    from mlflow.tracking import MlflowClient
-
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = out.absolute() / "mlflow.db"
-    file.touch(mode=0o600)
-    client = MlflowClient(tracking_uri=f"sqlite:///{file}")
-    found = client.get_experiment_by_name(study.name)
-    experiment = (
-        client.create_experiment(study.name, artifact_location=(out.absolute() / "artifacts").as_uri())
-        if found is None
-        else found.experiment_id
-    )
-    there = {run.data.tags.get("hpo.run", ""): run for run in _runs(client, experiment)}
-    parent = there.get("study") or client.create_run(
-        experiment, tags={"hpo.run": "study"}, run_name=study.name
-    )
-    _write_study(client, parent.info.run_id, study)
+    store = MlflowStore(study.name, out)
     for trial in study.trials:
-        known = there.get(str(trial.number))
-        if known is None or known.info.status == "RUNNING":
-            if known is not None:
-                client.delete_run(known.info.run_id)  # it had not ended when it was written
-            _write_trial(client, experiment, parent.info.run_id, trial)
-    return [file]
+        store.trial(trial)
+    store.study(study)
+    return [out.absolute() / "mlflow.db"]
+
+
+class MlflowStore:
+    """One study's experiment; a trial may be written again and again while it runs."""
+
+    def __init__(self, name: str, out: Path, address: str | None = None) -> None:
+        """Open the database in ``out``, or the server at ``address``."""
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=address or _database(out))
+        found = self._client.get_experiment_by_name(name)
+        self._experiment = found.experiment_id if found else self._new(name, None if address else out)
+        self._there = {run.data.tags.get("hpo.run", ""): run for run in _runs(self._client, self._experiment)}
+        parent = self._there.get("study") or self._client.create_run(
+            self._experiment, tags={"hpo.run": "study"}, run_name=name
+        )
+        self._parent: str = parent.info.run_id
+        self._open: dict[int, tuple[str, int, int]] = {}
+        """Trial that runs -> its run, attempt, and how many epochs are written."""
+
+    def _new(self, name: str, out: Path | None) -> str:
+        artifacts = None if out is None else (out.absolute() / "artifacts").as_uri()
+        return str(self._client.create_experiment(name, artifact_location=artifacts))
+
+    def trial(self, trial: TrialRecord) -> None:
+        """Write what is new of a trial; one that had ended when it was written stays as it is."""
+        known = self._there.get(str(trial.number))
+        if known is not None and known.info.status != "RUNNING":
+            return
+        if known is not None:
+            self._client.delete_run(known.info.run_id)  # of a command before: it had not ended
+            del self._there[str(trial.number)]
+        run, attempt, written = self._open.get(trial.number, ("", 0, 0))
+        if run and attempt != trial.attempt:
+            self._client.delete_run(run)  # its later epochs may be others
+            run = ""
+        if not run:
+            run, written = self._begin(trial), 0
+        _log(self._client, run, trial, written)
+        self._open[trial.number] = (run, trial.attempt, len(trial.curve))
+        if trial.state != "running":
+            self._client.set_terminated(run, STATUS[trial.state])
+            self._there[str(trial.number)] = self._client.get_run(run)
+            del self._open[trial.number]
+
+    def _begin(self, trial: TrialRecord) -> str:
+        tags = {"hpo.run": str(trial.number), "hpo.origin": trial.origin, "mlflow.parentRunId": self._parent}
+        run = self._client.create_run(self._experiment, tags=tags, run_name=f"trial {trial.number}")
+        from mlflow.entities import Param
+
+        parameters = [
+            Param(key, repr(value) if isinstance(value, float) else str(value))
+            for key, value in trial.parameters.items()
+        ]
+        self._client.log_batch(run.info.run_id, params=parameters)
+        return str(run.info.run_id)
+
+    def study(self, study: StudyRecord) -> None:
+        """Write what the study is and what it says now: the answer may have become another."""
+        for key in ("task", "fingerprint"):
+            self._client.set_tag(self._parent, f"hpo.{key}", getattr(study, key))
+        self._client.set_tag(self._parent, "hpo.answer", json.dumps(study.answer["answer"]))
+        self._client.log_dict(self._parent, dict(study.answer), "answer.json")
+        self._client.log_dict(self._parent, dict(study.spec), "study.json")
+        self._client.set_terminated(self._parent, "FINISHED")
+
+
+def _database(out: Path) -> str:
+    out.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def _log(client: Any, run: str, trial: TrialRecord, written: int) -> None:
+    """Write the epochs behind the first ``written``, and the results of a trial that has ended."""
+    from mlflow.entities import Metric, RunTag
+
+    metrics = [
+        Metric(key, value, timestamp=0, step=epoch.epoch)
+        for epoch in trial.curve[written:]
+        for key, value in epoch.values.items()
+    ]
+    if trial.state != "running":
+        metrics += [Metric(key, value, timestamp=0, step=0) for key, value in trial.results.items()]
+    for first in range(0, len(metrics), 1000):  # a batch holds at most 1,000
+        client.log_batch(run, metrics=metrics[first : first + 1000])
+    tags = [RunTag("hpo.state", trial.state), RunTag("hpo.epochs", str(len(trial.curve)))]
+    client.log_batch(run, tags=tags)
 
 
 def _runs(client: Any, experiment: str) -> list[Any]:
@@ -52,38 +120,3 @@ def _runs(client: Any, experiment: str) -> list[Any]:
         token = page.token
         if not token:
             return found
-
-
-def _write_study(client: Any, run: str, study: StudyRecord) -> None:
-    """Write what the study is and what it says now: the answer may have become another."""
-    for key in ("task", "fingerprint"):
-        client.set_tag(run, f"hpo.{key}", getattr(study, key))
-    client.set_tag(run, "hpo.answer", json.dumps(study.answer["answer"]))
-    client.log_dict(run, dict(study.answer), "answer.json")
-    client.log_dict(run, dict(study.spec), "study.json")
-    client.set_terminated(run, "FINISHED")
-
-
-def _write_trial(client: Any, experiment: str, parent: str, trial: TrialRecord) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
-    tags = {"hpo.run": str(trial.number), "hpo.state": trial.state, "hpo.origin": trial.origin}
-    name = f"trial {trial.number}"
-    run = client.create_run(
-        experiment, tags={**tags, "mlflow.parentRunId": parent}, run_name=name
-    ).info.run_id
-    metrics = [
-        Metric(key, value, timestamp=0, step=epoch.epoch)
-        for epoch in trial.curve
-        for key, value in epoch.values.items()
-    ]
-    metrics += [Metric(key, value, timestamp=0, step=0) for key, value in trial.results.items()]
-    parameters = [
-        Param(key, repr(value) if isinstance(value, float) else str(value))
-        for key, value in trial.parameters.items()
-    ]
-    for first in range(0, max(1, len(metrics)), 1000):  # a batch holds at most 1,000
-        client.log_batch(run, metrics=metrics[first : first + 1000], params=parameters if first == 0 else [])
-    if trial.state != "running":
-        client.set_terminated(run, STATUS[trial.state])
-    client.log_batch(run, tags=[RunTag("hpo.epochs", str(len(trial.curve)))])

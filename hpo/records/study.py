@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo.reading.findings import Findings
 from hpo.report.told import to_json
+from hpo.study.recipe import SEARCHABLE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARAMETERS = ("lr", "backbone_lr", "ratio", "loss", "seed", "fold")
 
@@ -34,6 +38,8 @@ class TrialRecord:
     results: Mapping[str, float]
     """value (best validation loss), best_epoch, epochs, elapsed_s and the metrics of the best epoch."""
     curve: Sequence[Epoch]
+    attempt: int = 1
+    """With another, the curve may have been taken up at an earlier epoch."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +59,29 @@ class StudyRecord:
 
 def record_of(findings: Findings, url: str) -> StudyRecord:
     """Return a study as records have it; trials that nobody has begun are left out."""
-    curves = {
-        int(str(number)): [_epoch(row) for row in rows.to_dict("records")]
-        for number, rows in findings.curves.groupby("number")
-    }
-    begun = findings.trials[findings.trials["state"] != "waiting"]
+    trials = trial_records(findings.trials, findings.curves)
     choices = tuple(findings.spec.space.choices)
-    trials = [_trial(row, curves.get(int(row["number"]), []), choices) for row in begun.to_dict("records")]
     row = findings.row
     return StudyRecord(
         row.name, findings.spec.task, row.fingerprint, row.spec, to_json(findings, url), trials, choices
     )
 
 
+def trial_records(trials: pd.DataFrame, curves: pd.DataFrame) -> list[TrialRecord]:
+    """Return the trials of two tables (:mod:`hpo.reading.frames`) that somebody has begun."""
+    by_number = {
+        int(str(number)): [_epoch(row) for row in rows.to_dict("records")]
+        for number, rows in curves.groupby("number")
+    }
+    begun = trials[trials["state"] != "waiting"]
+    return [_trial(row, by_number.get(int(row["number"]), [])) for row in begun.to_dict("records")]
+
+
 def _epoch(row: Mapping[Any, Any]) -> Epoch:
     return Epoch(int(row["epoch"]), _known(row, ("train_loss", "validation_loss")))
 
 
-def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch], choices: Sequence[str]) -> TrialRecord:
+def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch]) -> TrialRecord:
     names = (
         "value",
         "best_epoch",
@@ -78,11 +89,19 @@ def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch], choices: Sequence[str
         "elapsed_s",
         *(str(name) for name in row if "metric_" in str(name)),
     )
-    parameters = {name: row[name] for name in (*PARAMETERS, *choices) if _is_there(row.get(name))}
+    parameters = {name: row[name] for name in (*PARAMETERS, *SEARCHABLE) if _is_there(row.get(name))}
     plain = {
         name: value if isinstance(value, str | float) else int(value) for name, value in parameters.items()
     }
-    return TrialRecord(int(row["number"]), row["state"], row["origin"], plain, _known(row, names), curve)
+    return TrialRecord(
+        int(row["number"]),
+        row["state"],
+        row["origin"],
+        plain,
+        _known(row, names),
+        curve,
+        int(row["attempts"]),
+    )
 
 
 def _known(row: Mapping[Any, Any], names: Sequence[str]) -> dict[str, float]:

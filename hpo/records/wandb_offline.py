@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hpo.records.study import StudyRecord, TrialRecord
 
@@ -13,25 +14,48 @@ def write_wandb(study: StudyRecord, out: Path) -> list[Path]:
     A run's id is made of the study's fingerprint and the trial's number: sent twice it is there once.
     """
     (out / "wandb").mkdir(mode=0o700, parents=True, exist_ok=True)
-    return [_write_trial(study, trial, out) for trial in study.trials]
+    return [
+        _write_trial(study.name, study.fingerprint, study.answer["answer"], trial, out)
+        for trial in study.trials
+    ]
 
 
-def _write_trial(study: StudyRecord, trial: TrialRecord, out: Path) -> Path:
+class WandbOffline:
+    """One study's runs, each written when its trial has ended."""
+
+    def __init__(self, name: str, fingerprint: str, out: Path) -> None:
+        import wandb  # noqa: F401 - fails here where it is not installed
+
+        out.mkdir(parents=True, exist_ok=True)
+        self._name, self._fingerprint, self._out = name, fingerprint, out
+
+    def trial(self, trial: TrialRecord) -> None:
+        """Write a trial that has ended, unless it is there."""
+        of_this = f"wandb/offline-run-*-{_run_id(self._fingerprint, trial)}"
+        if trial.state != "running" and not any(self._out.glob(of_this)):
+            _write_trial(self._name, self._fingerprint, None, trial, self._out)
+
+
+def _run_id(fingerprint: str, trial: TrialRecord) -> str:
+    return f"{fingerprint[:12]}-{trial.number}"
+
+
+def _write_trial(name: str, fingerprint: str, answer: Any, trial: TrialRecord, out: Path) -> Path:
     import wandb
 
     run = wandb.init(
         mode="offline",
         dir=out,
-        project=study.name,
+        project=name,
         name=f"trial {trial.number}",
-        id=f"{study.fingerprint[:12]}-{trial.number}",
-        group=study.fingerprint[:12],
+        id=_run_id(fingerprint, trial),
+        group=fingerprint[:12],
         config={**trial.parameters, "number": trial.number, "state": trial.state, "origin": trial.origin},
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
     )
     for epoch in trial.curve:
         run.log({**epoch.values, "epoch": epoch.epoch}, step=epoch.epoch)
-    run.summary.update({**trial.results, "answer": study.answer["answer"]})
+    run.summary.update({**trial.results, **({} if answer is None else {"answer": answer})})
     folder = Path(run.dir).parent
     run.finish(exit_code=0 if trial.state != "failed" else 1)
     return folder

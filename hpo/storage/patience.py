@@ -1,4 +1,4 @@
-"""Waiting out the database errors that pass: a lock, a full disk, a server that restarts."""
+"""Waiting out the errors that pass: a lock, a full disk, a server that restarts, a network."""
 
 from __future__ import annotations
 
@@ -81,9 +81,12 @@ def patiently(
     patience_s: float = 600.0,
     notify: Callable[[str], None] | None = None,
     wait: Callable[[float], object] = time.sleep,
+    passing: Callable[[BaseException], bool] = passes,
+    subject: str = "the database",
 ) -> Result:
     """Return what ``call`` (one transaction, safe to repeat) returns, calling again while an error passes.
 
+    ``passing`` says which errors do; they are of the ``subject`` that the messages name.
     ``notify`` is told at the first failure, at every tenth second of waiting and when it is over; it may
     raise to end the waiting, and so may ``wait``. Other errors pass up at once. Raises
     :class:`StorageError` after ``patience_s`` seconds.
@@ -98,20 +101,18 @@ def patiently(
         except Exception as error:
             waited_s = time.monotonic() - started
             orphans += is_orphan(error)
-            if not passes(error) and not (is_orphan(error) and orphans <= _ORPHANS):
+            if not passing(error) and not (is_orphan(error) and orphans <= _ORPHANS):
                 if _is_refusal(error):
                     raise _refused(error) from error
                 raise
             if waited_s + pause_s > patience_s:
-                raise _out_of_patience(error, waited_s) from error
+                raise _out_of_patience(error, waited_s, subject) from error
             if notify is not None and (told_at is None or waited_s - told_at >= 10.0):
                 told_at = waited_s
-                notify(
-                    f"the database cannot be used now ({_reason(error)}); waiting, {waited_s:.0f} s so far"
-                )
+                notify(f"{subject} cannot be used now ({_reason(error)}); waiting, {waited_s:.0f} s so far")
         else:
             if notify is not None and told_at is not None:
-                notify(f"the database is back after {time.monotonic() - started:.0f} s")
+                notify(f"{subject} is back after {time.monotonic() - started:.0f} s")
             return result
         # Jitter, so that workers that lost the server together do not come back together.
         wait(random.uniform(0.5, 1.0) * pause_s)
@@ -130,10 +131,10 @@ def _refused(error: BaseException) -> StorageError:
     return StorageError(f"the database cannot be used: {_reason(error)}", expected, "look at --storage")
 
 
-def _out_of_patience(error: Exception, waited_s: float) -> StorageError:
+def _out_of_patience(error: Exception, waited_s: float, subject: str) -> StorageError:
     return StorageError(
-        f"the database could not be used for {waited_s:.0f} s ({_reason(error)})",
-        "a database that can be reached and written",
+        f"{subject} could not be used for {waited_s:.0f} s ({_reason(error)})",
+        "one that can be reached and written",
         "type the same command again when it is back: nothing is lost",
     )
 

@@ -21,7 +21,16 @@ from hpo.errors import HpoError
 from hpo.worker.leases import renewing
 from hpo.worker.opening import check_fits, open_study, settled
 from hpo.worker.roster import Roster
-from hpo.worker.session import Event, Session, Settings, checkpoint_folder, open_session, versions
+from hpo.worker.session import (
+    Event,
+    Session,
+    Settings,
+    checkpoints_of,
+    depot_of,
+    open_session,
+    reach,
+    versions,
+)
 from hpo.worker.source import Recalled, Source
 from hpo.worker.stop import Stop, Stopped
 from hpo.worker.trial import Broken, tell_reaped
@@ -31,8 +40,10 @@ __all__ = [
     "Settings",
     "WorkSummary",
     "check_fits",
-    "checkpoint_folder",
+    "checkpoints_of",
+    "depot_of",
     "open_study",
+    "reach",
     "settled",
     "versions",
     "work",
@@ -77,6 +88,9 @@ def work(
     with sealed_test_split(), stop.listening(), _clock(settings.timeout_s, stop):
         try:
             with stop.raising(), open_session(url, settings, on_event, stop) as session:
+                depot = depot_of(settings)
+                if depot is not None:
+                    session.reach(depot.probe)
                 roster = Roster(session, url, settings, studies, below)
                 on_event(Event("attached", session.worker))
                 ends = roster.ends

@@ -10,7 +10,7 @@ from hpo.errors import HpoError
 from hpo.ledger.values import Claim, Counts, StudyRow
 from hpo.study import stored_spec
 from hpo.worker.opening import check_fits
-from hpo.worker.session import Event, Session, Settings, checkpoint_folder
+from hpo.worker.session import Event, Session, Settings, checkpoints_of
 from hpo.worker.source import Source
 
 _Key = tuple[int, float]
@@ -155,9 +155,9 @@ class Roster:
             except (HpoError, FinetuneError) as error:
                 self._refuse(study, error)
                 return None
-            folder = checkpoint_folder(self._url, study, self._settings)
+            kept = checkpoints_of(self._url, study, self._settings)
             self._sources[key] = Source(
-                self._session, study, spec, folder, self._below, self._ends, partial(self._goes_first, study)
+                self._session, study, spec, kept, self._below, self._ends, partial(self._goes_first, study)
             )
         return self._sources[key]
 

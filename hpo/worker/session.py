@@ -7,6 +7,7 @@ import importlib
 import os
 import platform
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from finetune.api import DataSummary, InputSpec, RunSource, RunSpec
+from hpo.checkpoints import Checkpoints, Depot, DepotAwayError, is_depot, parse_depot, plain_folder
 from hpo.errors import StorageError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import ledger_on
@@ -83,8 +85,9 @@ class Settings:
     """How long after its last sign of life a worker's trials are taken from it."""
     poll_s: float = 1.0
     """Pause between two looks for work while others run the last trials."""
-    checkpoint_dir: Path | None = None
-    """None: beside the SQLite file, or in the cache folder. Workers on several machines must share it."""
+    checkpoints: str | None = None
+    """A folder, or the address of an object store (``s3://bucket/folder``), that all workers share. None:
+    beside the SQLite file, or in the cache folder."""
     timeout_s: float | None = None
     patience_s: float = 600.0
     """How long a database error may last before it ends the worker."""
@@ -153,8 +156,12 @@ class Session:
         with self.stop.held():
             return patiently(call, patience_s=self.patience_s, notify=self.tell_waiting, wait=self.stop.pause)
 
+    def reach(self, call: Callable[[], T]) -> T:
+        """Make a call that may go to the object store of the checkpoints, waiting while that is away."""
+        return reach(call, self.patience_s, self.tell_waiting, self.stop.pause)
+
     def tell_waiting(self, text: str) -> None:
-        """Tell that the database is away."""
+        """Tell that the database, or the store of the checkpoints, is away."""
         self.on_event(Event("waiting", self.worker, text=text))
 
 
@@ -227,7 +234,33 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def checkpoint_folder(url: str, study: StudyRow, settings: Settings) -> Path:
+def reach(
+    call: Callable[[], T],
+    patience_s: float,
+    notify: Callable[[str], None],
+    wait: Callable[[float], object] = time.sleep,
+) -> T:
+    """Make a call that may go to an object store; while that is away, tell it and call again.
+
+    Raises :class:`StorageError` after ``patience_s`` seconds.
+    """
+    return patiently(
+        call,
+        patience_s=patience_s,
+        notify=notify,
+        wait=wait,
+        passing=lambda error: isinstance(error, DepotAwayError),
+        subject="the store of the checkpoints",
+    )
+
+
+def depot_of(settings: Settings) -> Depot | None:
+    """Return the object store of the checkpoints; None where they lie in a folder."""
+    address = settings.checkpoints
+    return parse_depot(address) if address is not None and is_depot(address) else None
+
+
+def checkpoints_of(url: str, study: StudyRow, settings: Settings) -> Checkpoints:
     """Return where the epoch checkpoints of a study's slots lie.
 
     The name says which study of that name it is: one that was deleted and made again, or one of another
@@ -235,9 +268,12 @@ def checkpoint_folder(url: str, study: StudyRow, settings: Settings) -> Path:
     """
     made = f"{study.study_id} {study.created_at!r} {study.fingerprint}"
     name = f"{study.name}-{hashlib.sha256(made.encode()).hexdigest()[:12]}"
-    if settings.checkpoint_dir is not None:
-        return settings.checkpoint_dir / name
+    cached, depot = settings.cache_dir / "checkpoints" / name, depot_of(settings)
+    if depot is not None:
+        return Checkpoints(cached, depot / name)
+    if settings.checkpoints is not None:
+        return Checkpoints(plain_folder(settings.checkpoints) / name)
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return Path(f"{parsed.database}.checkpoints").resolve() / name
-    return settings.cache_dir / "checkpoints" / name
+        return Checkpoints(Path(f"{parsed.database}.checkpoints").resolve() / name)
+    return Checkpoints(cached)

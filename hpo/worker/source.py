@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from finetune.api import Report, Run, RunResult
+from hpo.checkpoints import Checkpoints
 from hpo.errors import StorageError
 from hpo.ledger.values import Claim, StudyRow
 from hpo.search import Suggester
@@ -39,7 +39,7 @@ class Source:
         session: Session,
         study: StudyRow,
         spec: StudySpec,
-        checkpoints: Path,
+        checkpoints: Checkpoints,
         below: int | None,
         ends: dict[str, int],
         goes_first: Callable[[], bool],

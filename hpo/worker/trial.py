@@ -16,7 +16,6 @@ calls of its source, and not one function that waits.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, assert_never
 
 from finetune.api import EndReason, Report, Run, RunResult
+from hpo.checkpoints import Checkpoints
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, NotBegun, Outcome, Point, StudyRow
 from hpo.search import Suggester
@@ -42,8 +42,7 @@ class Served:
     session: Session
     study: StudyRow
     spec: StudySpec
-    checkpoints: Path
-    """Folder with one folder a slot."""
+    checkpoints: Checkpoints
     suggester: Suggester
     replicator: Replicator
 
@@ -103,13 +102,19 @@ class Trial:
         if isinstance(begun, NotBegun):
             return None
         self.claim = begun
-        if begun.attempt == 1:  # whatever lies there is of another run
-            shutil.rmtree(self._folder, ignore_errors=True)
-        else:
+        is_first = begun.attempt == 1  # then whatever lies there is of another run
+        session.reach(lambda: self._checkpoints.prepare(begun.slot, is_first=is_first))
+        if not is_first:
             self._note(session.patiently(lambda: session.ledger.curve(begun)))
         self._tell("started", epoch=max(self.losses, default=0))
         assert begun.configuration is not None
-        return Run(self.run_id, self.served.spec.run_spec(begun.configuration), self._folder)
+        folder = self._checkpoints.of(begun.slot)
+        return Run(self.run_id, self.served.spec.run_spec(begun.configuration), folder, self._keep)
+
+    def _keep(self, file: Path) -> None:
+        """Take a checkpoint that the run has written; of a lost run it might be older than another's."""
+        if not self.is_lost:
+            self.served.session.reach(lambda: self._checkpoints.keep(self.claim.slot, file))
 
     def _begin_search(self, attributes: Mapping[str, Any]) -> Claim | NotBegun:
         """Begin with the configuration that the slot has, or with the sampler's next."""
@@ -172,10 +177,12 @@ class Trial:
     def _record(self, result: RunResult) -> Ending:
         """A result: the slot is done, and its checkpoints go."""
         session, keeps_weights = self.served.session, self.served.study.kind == "confirm"
-        outcome = _outcome(result, keeps_weights=keeps_weights)
+        slot, file = self.claim.slot, result.checkpoint
+        weights = self._checkpoints.address(slot, file) if keeps_weights and file is not None else None
+        outcome = _outcome(result, weights)
         if not session.patiently(lambda: session.ledger.finish(self.claim, outcome)):
             return "lost"
-        _clear(self._folder, keeps_weights=keeps_weights)
+        session.reach(lambda: self._checkpoints.clear(slot, keeps_weights=keeps_weights))
         is_cut = result.reason in {"pruned", "diverged"}
         text = "diverged" if result.reason == "diverged" else ""
         self._tell("pruned" if is_cut else "complete", text=text, epoch=result.epochs)
@@ -211,8 +218,8 @@ class Trial:
         return tuple(accumulate((self.losses[at] for at in sorted(self.losses) if at <= epoch), min))
 
     @property
-    def _folder(self) -> Path:
-        return self.served.checkpoints / str(self.claim.slot)
+    def _checkpoints(self) -> Checkpoints:
+        return self.served.checkpoints
 
     def _tell(self, kind: EventKind, *, epoch: int = 0, text: str = "") -> None:
         session, claim = self.served.session, self.claim
@@ -238,8 +245,8 @@ def point_of(report: Report, claim: Claim) -> Point:
     )
 
 
-def _outcome(result: RunResult, *, keeps_weights: bool) -> Outcome:
-    """Return what the ledger keeps of a result; a diverged run has no value."""
+def _outcome(result: RunResult, weights: str | None) -> Outcome:
+    """Return what the ledger keeps of a result and where its weights are; a diverged run has no value."""
     is_value = result.reason != "diverged" and math.isfinite(result.best_validation_loss)
     return Outcome(
         end=result.reason,
@@ -249,17 +256,8 @@ def _outcome(result: RunResult, *, keeps_weights: bool) -> Outcome:
         metrics=result.best_metrics,
         elapsed_s=result.elapsed_s,
         device=result.device,
-        checkpoint=str(result.checkpoint) if keeps_weights and result.checkpoint is not None else None,
+        checkpoint=weights,
     )
-
-
-def _clear(folder: Path, *, keeps_weights: bool) -> None:
-    """Delete the checkpoints of a finished run; of a confirmation the best weights are still needed."""
-    if not keeps_weights:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for file in folder.glob("last.pt*"):
-        file.unlink(missing_ok=True)
 
 
 def after_fault(ledger: Ledger, claim: Claim) -> Literal["failed", "retried"]:
