@@ -449,7 +449,7 @@ def test_a_diary_names_choices_or_has_a_recipes_own(tmp_path: Path) -> None:
             [("lr", "backbone_lr", "loss", "layer_decay"), (1e-3, 1e-4, "l1", 0.75), (1e-3, 1e-4, "l1", "")]
         )
 
-    rows = read_diary(file, spec)
+    rows = read_diary(file, spec).rows
 
     assert [row.choices for row in rows] == [
         {"layer_decay": 0.75, "batch_size": 64},

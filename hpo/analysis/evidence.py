@@ -121,7 +121,7 @@ def in_space(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
 def has_choices(trials: pd.DataFrame, choices: Mapping[str, Value]) -> NDArray[np.bool_]:
     """Return which trials (n,) have all of these choices."""
     same = [_has_one_of(trials, name, (value,)) for name, value in choices.items()]
-    return np.all([np.ones(len(trials), dtype=bool), *same], axis=0)
+    return np.asarray(np.all([np.ones(len(trials), dtype=bool), *same], axis=0))
 
 
 def _has_one_of(trials: pd.DataFrame, name: str, values: Sequence[Value]) -> NDArray[np.bool_]:

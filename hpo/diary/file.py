@@ -109,7 +109,7 @@ def read_diary(file: Path, spec: StudySpec, given: Habits = Habits()) -> Diary:
     if faults:
         raise UsageError("\n".join(faults))
     metrics = spec.what.metrics
-    known = {"lr", "backbone_lr", "ratio", "loss", "seed", *metrics}
+    known = {"lr", "backbone_lr", "ratio", "loss", "seed", *spec.space.choices, *metrics}
     passed_over = [
         name for name in header if name in used - known and not name.startswith((*VALIDATION, TEST))
     ]
