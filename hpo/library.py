@@ -208,7 +208,6 @@ def studies(storage: str | Path | None = None) -> pd.DataFrame:
         "complete",
         "pruned",
         "failed",
-        "foreign_trials",
         "remaining_s",
     )
     best = [row["best"]["validation_loss"] if row["best"] else math.nan for row in rows]

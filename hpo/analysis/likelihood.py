@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
 from hpo.analysis.basin import FIXED, Floats, basin, basin_slopes
 from hpo.analysis.box import Box
@@ -150,8 +150,8 @@ def choice_rhos(theta: Floats, choices: int) -> Floats:
 
 
 def of_basin(x: Floats, theta: Floats) -> Floats:
-    """Return the basin's parameters, of those of points (n, 3 + K)."""
-    return theta[KERNEL : len(theta) - _OF_A_CHOICE * (x.shape[1] - 3)]
+    """Return the basin's parameters, the last axis of those (..., P) of points (n, 3 + K)."""
+    return theta[..., KERNEL : theta.shape[-1] - _OF_A_CHOICE * (x.shape[1] - 3)]
 
 
 def scaled_distances(theta: Floats, pairs: Pairs) -> tuple[Floats, Floats]:
@@ -209,6 +209,11 @@ class Problem:
     """Of all observations, (n, n) each."""
     half: Half
 
+    @property
+    def basin(self) -> slice:
+        """Which parameters are the basin's."""
+        return slice(KERNEL, KERNEL + len(of_basin(self.x, self.prior.mean)))
+
     def theta(self, z: Floats) -> Floats:
         """Return the parameters."""
         return self.prior.mean + self.prior.sd * z
@@ -241,6 +246,10 @@ class Problem:
 
     def factor(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
+        return self.root(theta), self.y - basin(of_basin(self.x, theta), self.x)
+
+    def root(self, theta: Floats) -> Floats:
+        """Return the lower Cholesky factor (n, n) of the observations' covariance; rubbish above."""
         half, size = self.half, len(self.y)
         packed = covariance(theta, half.pairs) + half.common_variance
         if half.same_group is not None:
@@ -251,22 +260,12 @@ class Problem:
         lower, failed = dpotrf(flat.reshape(size, size, order="F"), lower=1, clean=0, overwrite_a=1)
         if failed:
             raise np.linalg.LinAlgError("covariance is not positive definite")
-        return lower, self.y - basin(of_basin(self.x, theta), self.x)
+        return np.asarray(lower)
 
     def _shared_variance(self, theta: Floats) -> Floats:
         """Return the covariance of what the trials of a block share, of each pair of the half."""
         grown = np.exp(theta[6] + self.growth(theta))
         return np.asarray(grown[self.half.rows] * self.half.same_group * grown[self.half.columns])
-
-    def log_density(self, z: Floats) -> float:
-        """Return log p(y | z) + log p(z), up to a constant; -inf where it cannot be computed."""
-        theta = self.theta(z)
-        try:
-            lower, residual = self.factor(theta)
-        except np.linalg.LinAlgError:
-            return -np.inf
-        half, _ = dtrtrs(lower, residual, lower=1)
-        return float(-0.5 * half @ half - np.log(np.diag(lower)).sum() - 0.5 * z @ z)
 
     def objective(self, z: Floats) -> tuple[float, Floats]:
         """Return minus the log density, and its gradient (P,)."""

@@ -15,7 +15,7 @@ from hpo.analysis.landscape import draw_landscapes, draw_lowest
 from hpo.analysis.matters import Matters, matters_of
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.options import Options, options_of
-from hpo.analysis.posterior import PARTICLES, fit_surrogate
+from hpo.analysis.posterior import PARTICLES, fit_often
 from hpo.analysis.ratio import profile_of
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import Noise
@@ -58,8 +58,7 @@ class Look:
     ) -> Look:
         """Return the look; ``effort`` multiplies the particles of each run."""
         evidence = _those_that_matter(evidence, box)
-        seeds = (0, 1) if effort == 1 else (2, 3)
-        runs = [_fitted(evidence, box, effort * PARTICLES, seed) for seed in seeds]
+        runs = _fitted(evidence, box, draws=effort * PARTICLES, seed=effort - 1)
         surrogate = Surrogate.of(runs)
         lattice = Lattice.of(box)
         mean, draws, lowest = _landscapes(surrogate, lattice)
@@ -98,9 +97,9 @@ def _landscapes(surrogate: Surrogate, lattice: Lattice) -> tuple[Floats, Floats,
     return *draw_landscapes(surrogate, lattice, rng), None
 
 
-def _fitted(evidence: Evidence, box: Box, draws: int, seed: int) -> Surrogate:
+def _fitted(evidence: Evidence, box: Box, *, draws: int, seed: int = 0, runs: int = 2) -> list[Surrogate]:
     x, y, extra = evidence.x, evidence.y, evidence.extra
-    return fit_surrogate(x, y, box, extra, evidence.common, evidence.groups, draws=draws, seed=seed)
+    return fit_often(x, y, box, extra, evidence.common, evidence.groups, draws=draws, seed=seed, runs=runs)
 
 
 def _those_that_matter(evidence: Evidence, box: Box) -> Evidence:
@@ -108,7 +107,7 @@ def _those_that_matter(evidence: Evidence, box: Box) -> Evidence:
     if len(evidence.y) <= MAX_MODEL:
         return evidence
     sample = np.random.default_rng(3).permutation(len(evidence.y))[: MAX_MODEL // 2]
-    first = _fitted(evidence.rows(np.sort(sample)), box, PARTICLES // 2, 0)
+    (first,) = _fitted(evidence.rows(np.sort(sample)), box, draws=PARTICLES // 2, runs=1)
     return thinned(evidence, first.expected(evidence.x), MAX_MODEL)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.api import DataStatus
-from hpo.report.language import SPOKEN
 from hpo.worker.progress import duration
 
 
@@ -33,7 +32,7 @@ def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
     )
     remarks += ["unknown to this version"] * (not study.get("known_here", True))
     foreign = study.get("foreign_trials", 0)
-    remarks += [SPOKEN["en"].count("board.foreign", foreign)] * bool(foreign)
+    remarks += [f"{foreign} trials of another tool do not count"] * bool(foreign)
     remarks += [] if study.get("subjects_known", True) else ["subjects not known"]
     left_s = study["remaining_s"]
     return (

@@ -31,7 +31,6 @@ from hpo.dashboard.study_page import write_study_page
 from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
-from hpo.reading.foreign import foreign_trials
 from hpo.storage import open_engine, optuna_storage, parse_url, sqlite_file
 
 if TYPE_CHECKING:
@@ -227,7 +226,7 @@ class PageKeeper:
         self._engine = engine
         self._answers = answers or AnswerStore(engine)
         self._refresh_s = refresh_s
-        self._seen: dict[int, tuple[int, ...]] = {}
+        self._seen: dict[int, Counts] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="answers", daemon=True)
 
@@ -248,18 +247,18 @@ class PageKeeper:
             self._ended.wait(max(self._refresh_s, spent / _SHARE))
 
     def refresh(self) -> None:
-        """Write the pages of the studies of which a trial has ended, or that another tool wrote to, since."""
+        """Write the pages of the studies of which a trial has ended since the last time."""
         ledger = Ledger(self._engine)
         ledger.forget_deleted()
         there = ledger.studies()
         self._answers.forget_others({study.name for study in there})
         for study in there:
-            foreign = foreign_trials(self._engine, study.study_id)
-            state = (*_ends(ledger.counts(study.study_id)), foreign)
-            if self._ended.is_set() or self._seen.get(study.study_id) == state:
+            counts = ledger.counts(study.study_id)
+            before = self._seen.get(study.study_id)
+            if self._ended.is_set() or (before is not None and _ends(before) == _ends(counts)):
                 continue
             _quietly(partial(self._write, study.name))
-            self._seen[study.study_id] = state
+            self._seen[study.study_id] = counts
 
     def _write(self, study: str) -> None:
         findings = glance(self._engine, study)
