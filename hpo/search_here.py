@@ -101,8 +101,7 @@ def _found(engine: sa.Engine, name: str) -> Findings:
 def check_study(spec: StudySpec, settings: Settings) -> tuple[StudySpec, DataSummary, Checked]:
     """Return the study with what its files say, its data, and what a few steps of its baseline show."""
     spec = settled(spec, settings.data_dir)
-    base = spec.baseline
-    run = spec.run_spec(Configuration(base.lr, base.backbone_lr, base.loss, spec.space.seed.low))
+    run = spec.run_spec(Configuration.at(spec.baseline, spec.space.seed.low))
     data_dir, cache_dir = settings.data_dir, settings.cache_dir
     summary = describe_data(run.inputs, data_dir=data_dir, cache_dir=cache_dir)
     found = check_run(run, data_dir=data_dir, cache_dir=cache_dir, device=settings.device)

@@ -155,7 +155,7 @@ class ConfirmationRuns:
         query = sa.select(slots.c.config, slots.c.value, slots.c.checkpoint, slots.c.slot, slots.c.end)
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(slots.c.study_id == self._study(variant).study_id)).all()
-        return {Configuration(**row.config): row for row in rows}
+        return {Configuration.stored(row.config): row for row in rows}
 
     def _weights(self, variant: Variant, slot: int, stored: str) -> Path:
         """Return where the weights of a run lie: as its worker wrote them, or in this machine's folder."""

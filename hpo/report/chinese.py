@@ -99,6 +99,14 @@ _ANSWER = {
     "cost.up": "高十倍的代价为 {cost}",
     "cost.down.perhaps": "低十倍可能没有代价",
     "cost.up.perhaps": "高十倍可能没有代价",
+    "choices.beside": "{loss}，{choices}",
+    "options.matters": "{name} 以 {best} 为最佳（{others}）。",
+    "options.does_not_matter": "{name} 在此不重要：{values} 一样好（代价小于 {worth}）。",
+    "options.open": "{name} 是否重要，尚不知道；目前看来 {best} 最好。",
+    "option.as_good": "{value} 一样好",
+    "option.worse": "{value} 的代价为 {cost}",
+    "option.open": "{value} 的代价约为 {cost}",
+    "option.perhaps": "{value} 可能没有代价",
     "answer.worth_trying": "下一步值得一试：lr {lr}，backbone_lr {backbone_lr}，损失函数 {loss}。"
     "模型预期那里为 "
     "{expected}，但附近没有试验。",
@@ -112,6 +120,8 @@ _ANSWER = {
     "note.few_ratios.many": "只试过 {n} 个比值；判断最佳比值至少需要 {needed} 个",
     "note.one_loss.one": "只有损失函数 {name} 有完整试验：无法比较损失函数",
     "note.one_loss.many": "只有损失函数 {name} 有完整试验：无法比较损失函数",
+    "note.one_value.one": "只有 {name} 有完整试验：无法比较其各个取值",
+    "note.one_value.many": "只有 {name} 有完整试验：无法比较其各个取值",
     "note.no_baseline.one": "没有运行默认设置：无法判断搜索是否值得",
     "note.no_baseline.many": "没有运行默认设置：无法判断搜索是否值得",
     "note.all_equal.one": "全部完整试验的验证损失相同",

@@ -113,6 +113,14 @@ _ANSWER = {
     "cost.up": "a decade higher costs {cost}",
     "cost.down.perhaps": "a decade lower may cost nothing",
     "cost.up.perhaps": "a decade higher may cost nothing",
+    "choices.beside": "{loss} with {choices}",
+    "options.matters": "Best {name}: {best} ({others}).",
+    "options.does_not_matter": "{name} does not matter here: {values} are as good (cost less than {worth}).",
+    "options.open": "Whether {name} matters is not known yet; {best} looks best.",
+    "option.as_good": "{value} is as good",
+    "option.worse": "{value} costs {cost}",
+    "option.open": "{value} costs about {cost}",
+    "option.perhaps": "{value} may cost nothing",
     "answer.worth_trying": "Worth trying next: lr {lr}, backbone_lr {backbone_lr} and the loss {loss}. "
     "The model "
     "expects {expected} there, but no trial is near.",
@@ -126,6 +134,8 @@ _ANSWER = {
     "note.few_ratios.many": "{n} ratios were tried; a best one takes at least {needed}",
     "note.one_loss.one": "only the loss {name} has complete trials: losses are not compared",
     "note.one_loss.many": "only the loss {name} has complete trials: losses are not compared",
+    "note.one_value.one": "only {name} has complete trials: its values are not compared",
+    "note.one_value.many": "only {name} has complete trials: its values are not compared",
     "note.no_baseline.one": "no default was run: nothing says whether the search was worth it",
     "note.no_baseline.many": "no default was run: nothing says whether the search was worth it",
     "note.all_equal.one": "all complete trials have the same validation loss",
