@@ -161,6 +161,8 @@ MACHINES = {
     ("search_here.py", "re"),
     ("study/yaml_lines.py", "*"),
     ("report/page.py", "body.replace(f'src=\"{name}.png\"', f'src=\"data:image/svg+xml;base64,{inside}\"')"),
+    ("report/page.py", "body.replace(wide, wide.replace('>', ' tabindex=\"0\">', 1))"),
+    ("report/page.py", ' tabindex="0">'),
     ("worker/__init__.py", "out of memory"),
     ("worker/__init__.py", "can't allocate memory"),
 }

@@ -184,6 +184,7 @@ _PAGE = {
     "page.hours": "{device}（{hours} 小时）",
     "page.made": "报告由 Python {python}、NumPy {numpy} 生成。",
     "page.again": "指纹 {fingerprint}；重做：{run}，然后 {report}。",
+    "page.missing": "没有这个页面",
     "page.to_dashboard": "在面板中查看全部试验",
     "page.answers": "结论一览",
     "page.so_far": "目前的结论",

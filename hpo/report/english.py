@@ -204,6 +204,7 @@ _PAGE = {
     "page.hours": "{device} ({hours} h)",
     "page.made": "Report made with Python {python}, NumPy {numpy}.",
     "page.again": "Fingerprint {fingerprint}; again: {run}, then {report}.",
+    "page.missing": "There is no such page",
     "page.to_dashboard": "all trials in the dashboard",
     "page.answers": "Answers",
     "page.so_far": "The answer so far",
