@@ -151,6 +151,7 @@ MACHINES = {
     ("dashboard/answer_page.py", "/answer"),
     ("dashboard/answer_page.py", "/answer/"),
     ("dashboard/answering.py", "*"),
+    ("dashboard/reader.py", "zh"),
     ("diary/file.py", "*"),
     ("fleet/seats.py", "*"),
     ("fleet/machine.py", "*"),
