@@ -208,7 +208,6 @@ def studies(storage: str | Path | None = None) -> pd.DataFrame:
         "complete",
         "pruned",
         "failed",
-        "foreign_trials",
         "remaining_s",
     )
     best = [row["best"]["validation_loss"] if row["best"] else math.nan for row in rows]
@@ -275,6 +274,7 @@ def confirm(
     from hpo.confirm import confirm as confirm_in
     from hpo.confirm.arms import Request
     from hpo.confirm.confirmed import confirmation_of
+    from hpo.report.language import SPOKEN
 
     url, settings = _url(storage), _settings(data, cache, device, None)
     engine = open_engine(url, create=False)
@@ -287,6 +287,7 @@ def confirm(
             workers=workers,
             settings=settings,
             console=Console(stderr=True, quiet=quiet),
+            words=SPOKEN["en"],
         )
         return confirmation_of(engine, stored)
     finally:

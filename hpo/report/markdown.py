@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo.confirm.confirmed import Confirmation
+from hpo.ledger.choice import Arm
 from hpo.reading.findings import Findings
 from hpo.reading.standing import budget
 from hpo.report.answer import answer_lines, run_command
 from hpo.report.confirmed import arm_name, basis_lines, gap_words, headline, verdict_words
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.naming import constant, metric_with_unit
+from hpo.report.naming import constant, loss_words, metric_with_unit
 from hpo.report.numbers import about, percent, ratio, with_error
 
 _FIRST = ("ratio", "zones")
@@ -89,10 +90,16 @@ def _arms(found: Confirmation, words: Words) -> str:
     return _table([*rows, *(_arm(found, place, words) for place in range(len(found.arms)))])
 
 
+def _arm_loss(arm: Arm, words: Words) -> str:
+    return loss_words(arm.loss or "", arm.choices, words)
+
+
 def _arm(found: Confirmation, place: int, words: Words) -> list[str]:
     one, yardstick, name = found.arms[place], found.task.yardstick, arm_name(found, place, words)
     if one.arm.ratio is not None:
-        name = words.say("table.arm.ratio", name=name, ratio=ratio(one.arm.ratio), loss=one.arm.loss)
+        name = words.say(
+            "table.arm.ratio", name=name, ratio=ratio(one.arm.ratio), loss=_arm_loss(one.arm, words)
+        )
     if not one.metrics:
         return [name, words.say("table.failed"), "", "", ""]
     measured = one.metrics[yardstick]
@@ -179,7 +186,8 @@ def _method(findings: Findings, confirmation: Confirmation | None, words: Words)
 
 def _searched(findings: Findings) -> dict[str, object]:
     trials, spec = findings.trials, findings.spec
-    begun = trials[["lr", "backbone_lr", "loss"]].dropna()
+    columns = ["lr", "backbone_lr", "loss", *(name for name in spec.space.choices if name in trials)]
+    begun = trials[columns].dropna(subset=["lr", "backbone_lr", "loss"])
     return {
         "trials": len(begun),
         "configurations": len(begun.drop_duplicates()),
