@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -30,20 +30,28 @@ from search import METHODS, History, Recorded, recorded, run
 
 from hpo.allocator import keep_freed_memory
 from hpo.analysis import answer
-from hpo.analysis.posterior import fit_surrogate
+from hpo.analysis.posterior import fit_often
+from hpo.analysis.surrogate import Surrogate
 
 TRIALS = (16, 40)
 SEEDS = (0, 1, 2)
-MORE = {"PROPOSALS": 1000, "CHAINS": 200}
+MORE = {"PARTICLES": 400}
+
+
+def _seeded(seed: int) -> Callable[..., list[Surrogate]]:
+    def fit(*evidence: Any, **settings: Any) -> list[Surrogate]:
+        return fit_often(*evidence, **{**settings, "seed": seed})
+
+    return fit
 
 
 def choices(world: Recorded, history: History, trials: int) -> Iterator[tuple[str, float]]:
     """Yield the true expected loss of the choice from the first trials, for each way to draw."""
     for seed, more in [*((seed, {}) for seed in SEEDS), (SEEDS[0], MORE)]:
         with ExitStack() as patches:
-            patches.enter_context(patch("hpo.analysis.fit_surrogate", partial(fit_surrogate, seed=seed)))
+            patches.enter_context(patch("hpo.analysis.look.fit_often", _seeded(seed)))
             if more:
-                patches.enter_context(patch.multiple("hpo.analysis.posterior", **more))
+                patches.enter_context(patch.multiple("hpo.analysis.look", **more))
             found = answer(*history.frames(trials), world.space, None, world.trivial).choice
         assert found is not None
         name = f"seed {seed}" + (", more draws" if more else "")

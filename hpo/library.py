@@ -275,6 +275,7 @@ def confirm(
     from hpo.confirm import confirm as confirm_in
     from hpo.confirm.arms import Request
     from hpo.confirm.confirmed import confirmation_of
+    from hpo.report.language import SPOKEN
 
     url, settings = _url(storage), _settings(data, cache, device, None)
     engine = open_engine(url, create=False)
@@ -287,6 +288,7 @@ def confirm(
             workers=workers,
             settings=settings,
             console=Console(stderr=True, quiet=quiet),
+            words=SPOKEN["en"],
         )
         return confirmation_of(engine, stored)
     finally:

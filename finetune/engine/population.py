@@ -75,10 +75,11 @@ class Population:
         self._waiting: list[Run] = []
         """Begun, and for want of memory taken out: they go on from their last epoch."""
         self._next: Run | None = None
+        self._first: Run | None = None
 
     def run(self, first: Run) -> None:
         """Train until the source is empty."""
-        self._next = first
+        self._next = self._first = first
         self._fill()
         while self._members:
             reports = self._train_one_epoch()
@@ -131,6 +132,11 @@ class Population:
             self._next = self._next or self._source.next_run()
             if self._next is None or not self._fits(self._next):
                 return
+            if self._goes_alone(self._next):
+                data = self._load(self._next.spec)
+                self._source.finish(fine_tune(self._next, data, self._device, self._source.report))
+                self._next = None
+                continue
             member = self._open(self._next)
             if member is None:  # there is no room for more
                 self._waiting.insert(0, self._next)
@@ -152,6 +158,14 @@ class Population:
             if not is_out_of_memory(error) or not self._members:
                 raise
         return None
+
+    def _goes_alone(self, run: Run) -> bool:
+        """Return whether a run has a recipe that cannot be stacked, among others that can.
+
+        A study that searches schedules has both; where the first run is such a one, so are all, and several
+        slots are refused.
+        """
+        return self._slots > 1 and run is not self._first and not is_plain(run.spec.recipe)
 
     def _fits(self, run: Run) -> bool:
         return not self._members or _shape(run.spec) == _shape(self._members[0].run.spec)

@@ -70,7 +70,7 @@ class Bowl:
 
     def value(self) -> Floats:
         """Return m(x), shape (n,)."""
-        return np.asarray(self.height * _psi(self.q, self.kappa))
+        return np.asarray(self.height * _psi(self.q[None], np.array([[self.kappa]]))[0])
 
 
 def _stretched(v: Floats) -> tuple[Floats, Floats]:
@@ -81,13 +81,26 @@ def _stretched(v: Floats) -> tuple[Floats, Floats]:
 
 def basin(parameters: Floats, x: Floats) -> Floats:
     """Return m(x) at points (n, 3)."""
-    return Bowl.of(parameters, x).value()
+    return np.asarray(basins(parameters[None], x)[0])
 
 
-def _psi(q: Floats, kappa: float) -> Floats:
+def basins(parameters: Floats, x: Floats) -> Floats:
+    """Return m(x) of each of N basins (N, P) at points (n, 3), shape (N, n)."""
+    losses = x[:, 2].astype(np.int64)
+    own = parameters[:, FIXED:].reshape(len(parameters), 3, -1)[:, :, losses]
+    tau = np.exp(parameters[:, 8:9])
+    offsets = [x[:, 0], x[:, 0] - x[:, 1]] - parameters[:, 1:3, None] - tau[:, :, None] * own[:, :2]
+    widths, _ = _stretched(parameters[:, 3:7])
+    distances = (DIRECTIONS @ offsets) * np.exp(-widths)[:, :, None]
+    q = np.exp(-2 * own[:, 2]) * np.sum(distances**2, axis=1)
+    return np.asarray(np.exp(parameters[:, 0:1]) * _psi(q, 1 - np.exp(parameters[:, 7:8])))
+
+
+def _psi(q: Floats, kappa: Floats) -> Floats:
+    """Return psi of q (N, n), kappa (N, 1); at kappa = 0 its limit."""
+    kappa = np.where(np.abs(kappa) > 1e-6, kappa, 1e-6)
     s = 1 - kappa
-    grown = np.log1p(q / s)
-    return np.asarray(s * np.expm1(kappa * grown) / kappa if abs(kappa) > 1e-6 else grown)
+    return np.asarray(s * np.expm1(kappa * np.log1p(q / s)) / kappa)
 
 
 def basin_slopes(parameters: Floats, x: Floats) -> tuple[Floats, Floats]:

@@ -103,8 +103,7 @@ def excess_of(profiles: Floats) -> Floats:
 
 def zones_of(axis: Floats, profiles: Floats, worth: float, source: WorthSource) -> Zones:
     """Return the zones of an evenly spaced axis (J,) from draws (S, J) of the profile over it."""
-    good = share_as_good(profiles, worth)
-    standings = [_standing(*shares) for shares in zip(good, _share_worse(profiles, worth), strict=True)]
+    standings = standings_of(profiles, worth)
     starts = [0, *(place for place in range(1, len(axis)) if standings[place] is not standings[place - 1])]
     ends = [
         float(axis[0]),
@@ -115,6 +114,12 @@ def zones_of(axis: Floats, profiles: Floats, worth: float, source: WorthSource) 
         Zone(low, high, standings[start]) for low, high, start in zip(ends, ends[1:], starts, strict=False)
     )
     return Zones(pieces, worth, source)
+
+
+def standings_of(profiles: Floats, worth: float) -> list[Standing]:
+    """Return how each of J values stands to the best one, from draws (S, J) of the lowest loss there."""
+    good = share_as_good(profiles, worth)
+    return [_standing(*shares) for shares in zip(good, _share_worse(profiles, worth), strict=True)]
 
 
 def share_as_good(profiles: Floats, worth: float) -> Floats:

@@ -16,11 +16,13 @@ from hpo.cli.terminal import (
     Given,
     GivenOrFile,
     Json,
+    Lang,
     Named,
     Storage,
     Workers,
     database,
     doing,
+    language_of,
     print_json,
     print_lines,
     shown,
@@ -45,6 +47,7 @@ def confirm(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Freeze the choice, run it beside its rivals on fresh seeds, and open the test split once."""
@@ -54,21 +57,31 @@ def confirm(
     from hpo.confirm.arms import Request
     from hpo.confirm.confirmed import confirmation_of
     from hpo.report.confirmed import confirmation_lines
+    from hpo.report.language import SPOKEN
     from hpo.search_here import check_at_least_one, make_settings
 
     for option, value in (("--top", top), ("--seeds", seeds), ("--workers", workers)):
         check_at_least_one(option, value)
-    study = the_study(given, study, "confirm")
+    study, language = the_study(given, study, "confirm"), language_of(lang)
     url, settings = url_of(storage), make_settings(data, cache, device, None)
     with database(url) as engine:
         request = Request(top, seeds, first_seed)
         console = Console(stderr=True)
-        stored = confirm(engine, url, study, request, workers=workers, settings=settings, console=console)
+        stored = confirm(
+            engine,
+            url,
+            study,
+            request,
+            workers=workers,
+            settings=settings,
+            console=console,
+            words=SPOKEN[language],
+        )
         found = confirmation_of(engine, stored)
     if as_json:
         print_json({"storage": shown(url), **found.to_json()})
     else:
-        print_lines(confirmation_lines(found))
+        print_lines(confirmation_lines(found, language))
 
 
 def import_diary(

@@ -17,6 +17,8 @@ import typer
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from hpo.report.language import Language
+
 
 def shipped(incomplete: str) -> list[str]:
     """Complete a word to the names of the shipped studies, for the shell."""
@@ -62,6 +64,22 @@ DataDir = Annotated[
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache", envvar="HPO_CACHE", metavar="DIR", help="Folder for prepared windows."),
+]
+
+
+def language_of(given: str) -> Language:
+    """Return the language that an option names; raises :class:`UsageError`."""
+    from hpo.errors import UsageError
+
+    if given == "zh":
+        return "zh"
+    if given != "en":
+        raise UsageError(f"no language {given!r}", "en or zh", "use --lang en or --lang zh")
+    return "en"
+
+
+Lang = Annotated[
+    str, typer.Option("--lang", envvar="HPO_LANG", metavar="en|zh", help="Language of what is said.")
 ]
 
 
@@ -163,12 +181,14 @@ def options_again(
     return option + ("" if device == "auto" else f" --device {device}")
 
 
-def print_where_hpo_is() -> None:
+def print_where_hpo_is(language: Language) -> None:
     """Say by which path ``hpo`` was started, if the printed commands would not find it by its name."""
+    from hpo.report.language import SPOKEN
+
     if shutil.which("hpo") is None:
         started = Path(sys.argv[0])
         path = shlex.quote(sys.argv[0]) if started.name == "hpo" else f"{shlex.quote(sys.executable)} -m hpo"
-        print_lines([f"(hpo is not on this shell's PATH: for hpo, type {path})"], is_result=False)
+        print_lines([SPOKEN[language].say("run.path", path=path)], is_result=False)
 
 
 def shown(text: str) -> str:

@@ -22,6 +22,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.study import keep_defaults, load_spec, stored_spec
 from hpo.worker import Settings, check_fits, settled
+from hpo.worker.progress import Says
 
 
 def confirm(
@@ -33,6 +34,7 @@ def confirm(
     workers: int | None,
     settings: Settings,
     console: Console,
+    words: Says,
     scorer: TestScorer = test_split,
 ) -> StoredChoice:
     """Confirm a study's choice, or find it confirmed; returns the choice, whose scores are stored.
@@ -51,8 +53,10 @@ def confirm(
         stored = stored or book.freeze(row.study_id, decide(findings, request), request.key(findings))
     if stored.scored_at is None:
         runs = ConfirmationRuns(engine, url, findings, stored.choice, settings)
-        runs.run(workers, console)
-        found = score_once(Ledger(engine), row, stored.choice, runs.ended(), scorer, settings, console.print)
+        runs.run(workers, console, words)
+        found = score_once(
+            Ledger(engine), row, stored.choice, runs.ended(), scorer, settings, console.print, words
+        )
         book.store_scores(row.study_id, stored.choice.choice_hash, found)
         runs.clear()
     return next(one for one in book.all(row.study_id) if one.choice == stored.choice)

@@ -32,7 +32,7 @@ from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
 from hpo.reading.foreign import foreign_trials
-from hpo.storage import open_engine, optuna_storage, parse_url, sqlite_file
+from hpo.storage import may_write, open_engine, optuna_storage, parse_url, sqlite_file
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -250,7 +250,8 @@ class PageKeeper:
     def refresh(self) -> None:
         """Write the pages of the studies of which a trial has ended, or that another tool wrote to, since."""
         ledger = Ledger(self._engine)
-        ledger.forget_deleted()
+        if may_write(self._engine):
+            ledger.forget_deleted()
         there = ledger.studies()
         self._answers.forget_others({study.name for study in there})
         for study in there:
@@ -264,7 +265,8 @@ class PageKeeper:
     def _write(self, study: str) -> None:
         findings = glance(self._engine, study)
         self._answers.keep(findings)
-        write_study_page(self._engine, findings)
+        if may_write(self._engine):
+            write_study_page(self._engine, findings)
 
 
 def _quietly(call: Callable[[], None]) -> None:

@@ -54,7 +54,9 @@ def fixed_slots(connection: sa.Connection, study_id: int) -> dict[Named, int]:
     query = sa.select(slots.c.origin, slots.c.config, slots.c.slot).where(
         slots.c.study_id == study_id, slots.c.origin != "search"
     )
-    return {(origin, Configuration(**config)): slot for origin, config, slot in connection.execute(query)}
+    return {
+        (origin, Configuration.stored(config)): slot for origin, config, slot in connection.execute(query)
+    }
 
 
 def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Named | None]) -> None:
@@ -65,7 +67,7 @@ def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Nam
             "slot": slot,
             "state": "free",
             "origin": "search" if named is None else named[0],
-            "config": None if named is None else vars(named[1]),
+            "config": None if named is None else named[1].to_json(),
             "fold": NO_FOLD,
             "attempt": 0,
             "faults": 0,
@@ -151,7 +153,7 @@ def claim_of(row: sa.Row[Any], study_id: int, worker_id: str, trial_id: int, epo
         row.origin,
         trial_id,
         epochs,
-        None if row.config is None else Configuration(**row.config),
+        None if row.config is None else Configuration.stored(row.config),
         None if row.fold == NO_FOLD else row.fold,
     )
 

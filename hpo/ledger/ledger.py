@@ -238,7 +238,7 @@ def _write_begun(
     fold: int | None,
 ) -> bool:
     """Write what a claimed trial tries, to our tables and Optuna's; False when the claim was lost."""
-    values = {"config": vars(configuration), "fold": NO_FOLD if fold is None else fold}
+    values = {"config": configuration.to_json(), "fold": NO_FOLD if fold is None else fold}
     if not claims.update_held(connection, claim, values):
         return False
     optuna_rows.write_params(connection, claim.trial_id, configuration, space)

@@ -114,6 +114,6 @@ def best_trial(engine: sa.Engine, study_id: int) -> dict[str, Any] | None:
         best = connection.execute(query.order_by(slots.c.value, slots.c.slot).limit(1)).one_or_none()
     if best is None:
         return None
-    configuration = Configuration(**best.config)
+    configuration = Configuration.stored(best.config)
     ratio = {"ratio": configuration.ratio}
-    return {"number": best.slot, **vars(configuration), **ratio, "validation_loss": best.value}
+    return {"number": best.slot, **configuration.to_json(), **ratio, "validation_loss": best.value}

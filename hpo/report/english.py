@@ -115,6 +115,15 @@ _ANSWER = {
     "cost.up": "a decade higher costs {cost}",
     "cost.down.perhaps": "a decade lower may cost nothing",
     "cost.up.perhaps": "a decade higher may cost nothing",
+    "value.null": "as it is",
+    "choices.beside": "{loss} with {choices}",
+    "options.matters": "Best {name}: {best} ({others}).",
+    "options.does_not_matter": "{name} does not matter here: {values} are as good (cost less than {worth}).",
+    "options.open": "Whether {name} matters is not known yet; {best} looks best.",
+    "option.as_good": "{value} is as good",
+    "option.worse": "{value} costs {cost}",
+    "option.open": "{value} costs about {cost}",
+    "option.perhaps": "{value} may cost nothing",
     "answer.worth_trying": "Worth trying next: lr {lr}, backbone_lr {backbone_lr} and the loss {loss}. "
     "The model "
     "expects {expected} there, but no trial is near.",
@@ -128,6 +137,8 @@ _ANSWER = {
     "note.few_ratios.many": "{n} ratios were tried; a best one takes at least {needed}",
     "note.one_loss.one": "only the loss {name} has complete trials: losses are not compared",
     "note.one_loss.many": "only the loss {name} has complete trials: losses are not compared",
+    "note.one_value.one": "only {name} has complete trials: its values are not compared",
+    "note.one_value.many": "only {name} has complete trials: its values are not compared",
     "note.no_baseline.one": "no default was run: nothing says whether the search was worth it",
     "note.no_baseline.many": "no default was run: nothing says whether the search was worth it",
     "note.all_equal.one": "all complete trials have the same validation loss",
@@ -196,6 +207,7 @@ _PAGE = {
     "page.hours": "{device} ({hours} h)",
     "page.made": "Report made with Python {python}, NumPy {numpy}.",
     "page.again": "Fingerprint {fingerprint}; again: {run}, then {report}.",
+    "page.missing": "There is no such page",
     "page.to_dashboard": "all trials in the dashboard",
     "page.answers": "Answers",
     "page.so_far": "The answer so far",
@@ -454,8 +466,6 @@ _BOARD = {
     "board.state.unknown": "unknown here",
     "board.workers.one": "{n} worker",
     "board.workers.many": "{n} workers",
-    "board.foreign.one": "{n} trial of another tool does not count",
-    "board.foreign.many": "{n} trials of another tool do not count",
     "board.finished.one": "{n} of {total} trials",
     "board.finished.many": "{n} of {total} trials",
     "board.left.minutes": "{low} to {high} min left",
@@ -517,4 +527,110 @@ _ALERTS = {
     "alert.test": "This is a test: alerts of hpo arrive here.",
 }
 
-ENGLISH = MappingProxyType(_ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _ALERTS)
+_TERMINAL = {
+    "progress.finished": "{finished}/{total} finished ({pruned} pruned)",
+    "progress.failed": "{n} failed",
+    "progress.best": "best {value} (trial {number})",
+    "progress.left": "{time} left",
+    "progress.about": "about {time}",
+    "progress.span": "{low} to {high}",
+    "progress.resumes": "{study}: trial {number} resumes at epoch {epoch} of {epochs}",
+    "progress.trial": "{study}: trial {number} {what}",
+    "progress.complete": "complete at {value}",
+    "progress.pruned": "pruned at {value}",
+    "progress.ended.complete": "complete",
+    "progress.ended.pruned": "pruned",
+    "progress.ended.failed": "failed",
+    "progress.reason": "{what} ({reason})",
+    "progress.running": "trial {number} epoch {epoch}/{epochs}",
+    "progress.running.at": "trial {number} epoch {epoch}/{epochs} at {value}",
+    "progress.starting": "trial {number} starting",
+    "doing.reading": "{study}: reading the data and the weights",
+    "doing.answer": "{study}: working out the answer",
+    "doing.answers": "working out both answers",
+    "doing.figures": "{study}: drawing the figures",
+    "doing.check": "{study}: preparing its windows, then ten steps and an epoch",
+    "doing.test": "{study}: opening the test split, look {look} of this study and data; {n} runs to score",
+    "run.nothing": "{study}: {finished} of {total} trials are finished, nothing to do; a larger --trials "
+    "goes on",
+    "run.known": "{study}: {known}: no more are run",
+    "run.stopped": "stopped at {finished} of {total} trials; to go on: {command}",
+    "run.stopped.failed": "stopped at {finished} of {total} trials ({failed} failed for good); to go on: "
+    "{command}",
+    "run.path": "(hpo is not on this shell's PATH: for hpo, type {path})",
+    "status.head.study": "study",
+    "status.head.state": "state",
+    "status.head.finished": "finished",
+    "status.head.complete": "complete",
+    "status.head.pruned": "pruned",
+    "status.head.failed": "failed",
+    "status.head.running": "running",
+    "status.head.pace": "trials/h",
+    "status.head.left": "left",
+    "status.head.best": "best",
+    "status.head.remarks": "remarks",
+    "status.head.worker": "worker",
+    "status.head.host": "host",
+    "status.head.device": "device",
+    "status.head.trial": "trial",
+    "status.head.epoch": "epoch",
+    "status.head.seen": "last sign of life",
+    "status.state.open": "open",
+    "status.state.paused": "paused",
+    "status.state.stopped": "stopped",
+    "status.best": "{loss} (trial {number}, ratio {ratio})",
+    "status.foreign.one": "{n} trial of another tool does not count",
+    "status.foreign.many": "{n} trials of another tool do not count",
+    "status.ago": "{time} ago",
+    "status.failure": "{study} trial {number} failed for good, {end} in its last of {attempts} attempts, "
+    "by {worker}:",
+    "status.none": "no study in {storage}; type: hpo run synthetic_rr{option}",
+    "status.nobody": "no worker is attached; next: hpo worker{option}, or hpo run {study}{option}",
+    "watch.study": "{study} ({state}): {counts}",
+    "watch.running": "{n} running",
+    "watch.left": "about {time} left",
+    "watch.best": "best {loss} (trial {number}, ratio {ratio})",
+    "watch.trial": "trial {number} epoch {epoch}",
+    "watch.idle": "has no trial",
+    "watch.worker": "{host} {device}: {doing}, seen {time} ago",
+    "watch.none": "no study in this database",
+    "watch.over": "no trial is left to run",
+    "watch.ended": "no longer watched; the work goes on",
+    "check.split.train": "{n} train",
+    "check.split.validation": "{n} validation",
+    "check.split.test": "{n} test",
+    "check.data": "data: {windows} windows of {shape} samples; {unit}s: {subjects}",
+    "check.trivial": "to beat: {guess}, {metric} {value}",
+    "check.encoder": "encoder: {name}, {parameters} parameters, {features} features; head {head}; trained "
+    "in {mode}: "
+    "{trained}",
+    "check.steps": "ten steps on a few windows take the training loss from {before} to {after}",
+    "check.cost": "cost: about {epoch_s} s an epoch of {n} windows, at most {trial_s} s a trial of "
+    "{epochs} epochs; "
+    "{memory} MiB",
+    "check.note": "note: {note}",
+    "check.fatal": "fault: {note}",
+    "check.ready": "checked in {time} s: ready",
+    "check.not_ready": "checked in {time} s: not ready",
+    "check.fault.not_repeatable": "two passes over the same windows in evaluation mode differ: the encoder "
+    "draws at "
+    "random outside of dropout layers, or never leaves training mode",
+    "check.fault.batch_mates_matter": "a window's output hangs on the other windows of its batch, in "
+    "evaluation mode "
+    "too",
+    "check.fault.constant_features": "the encoder gives the same features for all windows",
+    "check.fault.no_gradient_head": "no gradient reaches the head",
+    "check.fault.no_gradient_backbone": "no gradient reaches the encoder: is it wrapped in no_grad, or "
+    "detached?",
+    "check.fault.part_without_gradient": "some trained weights of the encoder get no gradient: they are "
+    "never used",
+    "check.fault.not_finite": "the loss is not finite: are there weights or windows that are not?",
+    "check.fault.loss_not_lowered": "ten steps on the same windows do not lower the loss at the baseline's "
+    "rates",
+    "files.written": "written: {files}",
+    "files.beside": "written: {file} and {n} files beside it",
+}
+
+ENGLISH = MappingProxyType(
+    _ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _ALERTS | _TERMINAL
+)

@@ -134,7 +134,7 @@ def _row(engine: sa.Engine, findings: Findings, words: Words) -> Row:
 
 
 def _remarks(findings: Findings, words: Words) -> list[str]:
-    foreign = [words.count("board.foreign", findings.foreign)] if findings.foreign else []
+    foreign = [words.count("status.foreign", findings.foreign)] if findings.foreign else []
     return [*label_words(findings.labels, words), *foreign]
 
 
