@@ -101,6 +101,7 @@ _ANSWER = {
     "cost.up": "高十倍的代价为 {cost}",
     "cost.down.perhaps": "低十倍可能没有代价",
     "cost.up.perhaps": "高十倍可能没有代价",
+    "value.null": "保持原样",
     "choices.beside": "{loss}，{choices}",
     "options.matters": "{name} 以 {best} 为最佳（{others}）。",
     "options.does_not_matter": "{name} 在此不重要：{values} 一样好（代价小于 {worth}）。",

@@ -115,6 +115,7 @@ _ANSWER = {
     "cost.up": "a decade higher costs {cost}",
     "cost.down.perhaps": "a decade lower may cost nothing",
     "cost.up.perhaps": "a decade higher may cost nothing",
+    "value.null": "as it is",
     "choices.beside": "{loss} with {choices}",
     "options.matters": "Best {name}: {best} ({others}).",
     "options.does_not_matter": "{name} does not matter here: {values} are as good (cost less than {worth}).",
