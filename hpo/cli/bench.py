@@ -10,6 +10,7 @@ import typer
 from hpo.cli.terminal import (
     CacheDir,
     DataDir,
+    Deterministic,
     Device,
     GivenOrFile,
     Json,
@@ -29,6 +30,7 @@ def bench(
     data: DataDir = Path("data"),
     cache: CacheDir = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     as_json: Json = False,
 ) -> None:
     """Measure this machine: trials an hour, epochs a second, overhead, workers and slots to use."""
