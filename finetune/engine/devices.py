@@ -46,7 +46,7 @@ def open_device(name: str) -> torch.device:
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Take only algorithms of torch that give the same bits again while the block runs, if that was asked for.
+    """Take only algorithms of torch that give the same bits again inside, if that was asked for.
 
     An operation that has none raises there. Where it was not asked for, nothing is changed.
     """
