@@ -22,9 +22,9 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
+from hpo.durations import duration
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.numbers import ratio
-from hpo.worker.progress import duration
 
 Look = Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]
 """Gives the studies and the attached workers as they are now."""
