@@ -33,7 +33,7 @@ def bench(
     deterministic: Deterministic = False,
     as_json: Json = False,
 ) -> None:
-    """Measure this machine: trials an hour, epochs a second, overhead, workers and slots to use."""
+    """Measure how fast this machine searches. Trials an hour, overhead, workers and slots to use."""
     from hpo.bench import bench_lines, measure, to_json
     from hpo.search_here import make_settings, read_spec
 

@@ -52,7 +52,7 @@ def confirm(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Freeze the choice, run it beside its rivals on fresh seeds, and open the test split once."""
+    """Run the choice and its rivals on fresh seeds, then test once. The choice is frozen first."""
     from rich.console import Console
 
     from hpo.confirm import confirm
@@ -103,7 +103,7 @@ def import_diary(
     cache: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Take hand-made runs into a study: those with a validation metric as trials, the others to be tried."""
+    """Take hand-made runs into a study. With a validation metric as trials, else to be tried."""
     from collections import Counter
 
     from hpo.diary import find_or_open, habits, import_diary

@@ -39,7 +39,7 @@ def report(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Write a study's page, tables, pictures and answer to a folder, or a table of all studies."""
+    """Write a study's page, tables and figures. Or a table of all studies."""
     from hpo.confirm.confirmed import newest_confirmation
     from hpo.reading.findings import find_out
     from hpo.report.answer import answer_lines
@@ -89,7 +89,7 @@ def compare(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Put two studies side by side, and say what differs and what may be concluded."""
+    """Put two studies side by side. Say what differs and what may be concluded."""
     from hpo.cli.listing import columns
     from hpo.reading.findings import find_out
     from hpo.report.language import SPOKEN

@@ -93,7 +93,7 @@ def run(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Search up to a budget and print the answer; creates or resumes."""
+    """Search up to a budget and print the answer. Creates or resumes."""
     from rich.console import Console
 
     from hpo.cli.groups import expand

@@ -32,7 +32,7 @@ def init(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Write a study file, an encoder and a data stub that run as they are."""
+    """Write a study, an encoder and data that run as they are."""
     from hpo.report.language import SPOKEN
     from hpo.starter import write_starter
 
@@ -64,7 +64,7 @@ def check(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Look at the data, the encoder and the recipe of a study, and say what the first trial will cost."""
+    """Look at a study's data, encoder and recipe, and at its cost."""
     from hpo.report.checked import checked_lines, is_ready
     from hpo.report.language import SPOKEN
     from hpo.search_here import check_study, make_settings, read_spec

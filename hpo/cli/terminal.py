@@ -7,10 +7,11 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -252,5 +253,25 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_lines(lines: Sequence[str], *, is_result: bool = True) -> None:
     """Print lines as they are: results on standard output, messages on standard error."""
+    columns = _columns_of(sys.stdout if is_result else sys.stderr)
     for line in lines:
-        typer.echo(line, err=not is_result)
+        for part in fitted(line, columns):
+            typer.echo(part, err=not is_result)
+
+
+def _columns_of(stream: TextIO) -> int | None:
+    """Return how wide a person's terminal is; None where lines go somewhere else."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fitted(line: str, columns: int | None) -> list[str]:
+    """Return a sentence in lines of so many columns, broken between words; other lines stay whole.
+
+    What is aligned, indented or to be copied (a command, behind a colon) is no sentence.
+    """
+    is_sentence = not line.startswith(" ") and "  " not in line and ": hpo " not in line
+    if columns is None or len(line) <= columns or not is_sentence:
+        return [line]
+    return textwrap.wrap(
+        line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
