@@ -10,6 +10,7 @@ import typer
 from hpo.cli.terminal import (
     CacheDir,
     DataDir,
+    Deterministic,
     Device,
     GivenOrFile,
     Json,
@@ -29,6 +30,7 @@ def bench(
     data: DataDir = Path("data"),
     cache: CacheDir = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     as_json: Json = False,
 ) -> None:
     """Measure how fast this machine searches. Trials an hour, overhead, workers and slots to use."""

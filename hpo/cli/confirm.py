@@ -12,6 +12,7 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Given,
     GivenOrFile,
@@ -47,6 +48,7 @@ def confirm(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:

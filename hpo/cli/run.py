@@ -18,6 +18,7 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Json,
     KnownWithin,
@@ -77,6 +78,7 @@ def run(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     slots: Annotated[
         str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")
     ] = "auto",

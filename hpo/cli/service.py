@@ -19,6 +19,7 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Given,
     GivenOrFile,
@@ -68,6 +69,7 @@ def worker(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     alert: AlertTo = None,
     stuck_after: StuckAfter = STUCK_AFTER,
     as_json: Json = False,
@@ -216,6 +218,7 @@ def slurm(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     as_json: Json = False,
 ) -> None:
     """Submit workers to Slurm. They are queued again when they are pre-empted."""

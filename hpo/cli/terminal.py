@@ -107,6 +107,24 @@ Workers = Annotated[
 Device = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where to train; cuda:N for one GPU.")
 ]
+
+
+def _ask_for_same_bits(is_asked: bool) -> bool:
+    """Tell this process, and those that it starts, to compute each run to the same bits again."""
+    if is_asked:
+        os.environ["HPO_DETERMINISTIC"] = "1"
+    return is_asked
+
+
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        envvar="HPO_DETERMINISTIC",
+        callback=_ask_for_same_bits,
+        help="The same bits of a run again, on a GPU too; slower there.",
+    ),
+]
 Trials = Annotated[
     int | None,
     typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
