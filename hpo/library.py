@@ -208,6 +208,7 @@ def studies(storage: str | Path | None = None) -> pd.DataFrame:
         "complete",
         "pruned",
         "failed",
+        "foreign_trials",
         "remaining_s",
     )
     best = [row["best"]["validation_loss"] if row["best"] else math.nan for row in rows]

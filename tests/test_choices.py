@@ -21,11 +21,17 @@ from hpo.analysis.likelihood import Problem, covariance, own_variance, problem_o
 from hpo.analysis.matters import Mattering
 from hpo.analysis.surrogate import Fit, Surrogate
 from hpo.confirm.arms import arms
+from hpo.dashboard.kept import AnswerStore
+from hpo.dashboard.live import study_state
 from hpo.diary.file import read_diary
 from hpo.errors import UsageError
 from hpo.reading.findings import Findings, find_out
 from hpo.records.study import record_of
 from hpo.report.answer import answer_lines
+from hpo.report.figures.all import DRAWN, draw_figure
+from hpo.report.language import SPOKEN, Language
+from hpo.report.markdown import markdown
+from hpo.report.side_by_side import table as side_by_side
 from hpo.search import suggest
 from hpo.search.history import PastTrial
 from hpo.search.sampler import RatioSampler
@@ -460,3 +466,30 @@ def test_a_diary_names_choices_or_has_a_recipes_own(tmp_path: Path) -> None:
         UsageError, match=r"diary.csv:2: column layer_decay: 0.7; expected one of 1, 0.75, 0.5"
     ):
         read_diary(file, spec)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_pages_and_pictures_show_a_study_with_choices(
+    searched: tuple[Place, Findings], language: Language
+) -> None:
+    _, findings = searched
+
+    page = markdown(findings, language=language)
+    told = side_by_side(findings, findings, language)
+
+    assert "layer_decay" in page
+    assert ("64 or 128" if language == "en" else "64或128") in page
+    assert any("layer_decay" in row[1] for row in told)
+    assert all(draw_figure(name, findings, None, language).axes for name in DRAWN)
+
+
+def test_the_live_page_has_an_axis_for_each_choice(searched: tuple[Place, Findings]) -> None:
+    place, findings = searched
+    engine = open_engine(place.url)
+
+    found = study_state(engine, findings.row, AnswerStore(engine), SPOKEN["en"])
+
+    assert found["choices"] == {"batch_size": ["64", "128"], "layer_decay": ["1", "0.75", "0.5"]}
+    first = next(one for one in found["trials"] if one["number"] == 0)
+    assert first["choices"] == {"layer_decay": "1", "batch_size": "64"}
+    assert first["loss_words"].startswith("mse with ")

@@ -78,7 +78,7 @@ def copy(
 
     if as_name is not None:
         check_name("--as", as_name)
-    url = url_of(storage)
+    url, to = url_of(storage), url_of(to)
     with database(url) as engine:
         target = open_engine(to)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -76,6 +77,7 @@ def worker(
     from hpo.fleet.seats import own_device
     from hpo.search_here import make_settings
     from hpo.worker import work
+    from hpo.worker.alive import showing_alive
 
     settings, url = make_settings(data, cache, device, timeout), url_of(storage)
     check_file_is_there(url)
@@ -83,7 +85,9 @@ def worker(
     served = f"serves {', '.join(names) if names else 'every open study'} of {shown(url)}"
     until = "until it is stopped" if forever else "until there is no work"
     told = alerts_while(url, names, alert, stuck_after)
-    with told, own_device(device, settings.cache_dir / "seats") as mine:
+    alive = os.environ.get("HPO_ALIVE")
+    shown_alive = showing_alive(Path(alive) if alive else None)
+    with shown_alive, told, own_device(device, settings.cache_dir / "seats") as mine:
         here = replace(settings, device=mine)
         summary = work(
             url,

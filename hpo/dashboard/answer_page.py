@@ -16,6 +16,7 @@ from hpo.errors import UnknownStudyError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
+from hpo.reading.foreign import foreign_trials
 from hpo.report.html import answer_html
 from hpo.report.language import SPOKEN
 from hpo.report.page import page
@@ -29,13 +30,13 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-a
 class AnswerPages:
     """Serves ``/answer`` (all studies) and ``/answer/<study>``; everything else is the app's.
 
-    A page is worked out again when a trial has ended since, or a confirmation was scored.
+    A page is worked out again when a trial has ended since, by whatever tool, or a confirmation was scored.
     """
 
     def __init__(self, app: WSGIApplication, engine: sa.Engine) -> None:
         self._app = app
         self._engine = engine
-        self._pages: dict[str, tuple[tuple[Counts, float], bytes]] = {}
+        self._pages: dict[str, tuple[tuple[Counts, int, float], bytes]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -57,7 +58,8 @@ class AnswerPages:
         ledger = Ledger(self._engine)
         study_id = ledger.study(name).study_id
         scored = [one.scored_at or 0.0 for one in ChoiceBook(self._engine).all(study_id)]
-        state = ledger.counts(study_id), max(scored, default=0.0)
+        foreign = foreign_trials(self._engine, study_id)
+        state = ledger.counts(study_id), foreign, max(scored, default=0.0)
         with self._lock:
             known = self._pages.get(name)
             if known is None or known[0] != state:

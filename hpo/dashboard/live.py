@@ -16,6 +16,7 @@ from hpo.dashboard.kept import AnswerStore
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, StudyRow
 from hpo.reading.findings import Findings
+from hpo.reading.foreign import foreign_trials
 from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, known_task, pace
 from hpo.report.answer import answer_lines
 from hpo.report.language import Words
@@ -67,6 +68,7 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
     """Return how far a study is: numbers for the bar, and words."""
     counts = Ledger(engine).counts(row.study_id)
     total = budget(counts)
+    foreign = foreign_trials(engine, row.study_id)
     best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
     is_over = counts.finished + counts.failed >= total
     state: str = row.state if row.state != "open" else "done" if is_over else "open"
@@ -80,6 +82,7 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
         "running": counts.running,
         "total": total,
         "counted": words.count("board.finished", counts.finished, total=total),
+        "foreign": words.count("status.foreign", foreign) if foreign else "",
         "left": "" if is_over or not left_s or not counts.running else _left(left_s, words),
         "best": _value(best["validation_loss"], task.unit if task else "") if best else "",
     }

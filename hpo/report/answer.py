@@ -27,6 +27,7 @@ def answer_lines(findings: Findings, language: Language = "en") -> list[str]:
         *_lucky(findings, words),
         _default(findings, words),
         *_counted(findings, words),
+        *([words.count("answer.foreign", findings.foreign)] if findings.foreign else []),
         *(
             words.say("answer.note", note=note_words(note, words))
             for note in findings.answer.notes

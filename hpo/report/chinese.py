@@ -77,6 +77,8 @@ _ANSWER = {
     "answer.failed.one": "{n} 次试验最终失败；原因见：hpo status --study {study}",
     "answer.failed.many": "{n} 次试验最终失败；原因见：hpo status --study {study}",
     "answer.note": "说明：{note}。",
+    "answer.foreign.one": "另有 {n} 次试验由其他工具加入本研究，此处不计。",
+    "answer.foreign.many": "另有 {n} 次试验由其他工具加入本研究，此处不计。",
     "ratio.best": "最佳比值 lr / backbone_lr：{best}，95 % 区间 {low} 至 {high}。",
     "zones.as_good": "比值 lr / backbone_lr {spans}都与最佳者一样好（代价小于 {worth}）。",
     "zones.all_good": "比值 lr / backbone_lr 在此不重要：从 {low} 到 {high} 都与最佳者一样好（代价小于 "

@@ -83,6 +83,8 @@ _ANSWER = {
     "answer.failed.one": "{n} trial failed for good; this says why: hpo status --study {study}",
     "answer.failed.many": "{n} trials failed for good; this says why: hpo status --study {study}",
     "answer.note": "Note: {note}.",
+    "answer.foreign.one": "{n} trial that another tool put into this study counts for nothing here.",
+    "answer.foreign.many": "{n} trials that another tool put into this study count for nothing here.",
     "ratio.best": "Best ratio lr / backbone_lr: {best}, 95 % interval {low} to {high}.",
     "zones.as_good": "Any ratio lr / backbone_lr {spans} is as good as the best (costs less than {worth}).",
     "zones.all_good": "The ratio lr / backbone_lr does not matter here: any from {low} to {high} is as "

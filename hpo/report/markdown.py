@@ -17,6 +17,8 @@ from hpo.report.confirmed import arm_name, basis_lines, gap_words, headline, ver
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import constant, loss_words, metric_with_unit
 from hpo.report.numbers import about, percent, ratio, with_error
+from hpo.study import StudySpec
+from hpo.study.choices import value_words
 
 _FIRST = ("ratio", "zones")
 _LATER = ("rates", "curves", "seeds", "importances")
@@ -163,7 +165,7 @@ def _method(findings: Findings, confirmation: Confirmation | None, words: Words)
     spec, data, unknown = findings.spec, findings.row.data, words.say("table.unknown")
     windows = ", ".join(f"{words.name('split', name)} {number}" for name, number in data["windows"].items())
     versions = ", ".join(f"{name} {version}" for name, version in findings.row.versions.items())
-    recipe, run = spec.recipe, f"`{run_command(findings, budget(findings.counts))}`"
+    run = f"`{run_command(findings, budget(findings.counts))}`"
     looks = 0 if confirmation is None else confirmation.test_looks
     opened = words.count("page.opened", looks) if looks else words.say("page.closed")
     backbone, normalisation = spec.backbone, words.name("word", spec.inputs.normalisation)
@@ -175,13 +177,25 @@ def _method(findings: Findings, confirmation: Confirmation | None, words: Words)
         *(words.say("page.data_note", note=note) for note in data.get("notes", ())),
         words.say("page.model", backbone=backbone.name, weights=weights, mode=mode),
         words.say("page.search", **_searched(findings)),
-        words.say("page.recipe", epochs=recipe.epochs, batch=recipe.batch_size, patience=recipe.patience),
+        words.say("page.recipe", epochs=spec.recipe.epochs, **_recipe(spec, words)),
         *_noise(findings, words),
         words.say("page.figures", split=split, opened=opened),
         words.say("page.hardware", hardware=_hardware(findings, words) or unknown, versions=versions),
         words.say("page.made", python=platform.python_version(), numpy=np.__version__),
         words.say("page.again", fingerprint=fingerprint, run=run, report=report),
     ]
+
+
+def _recipe(spec: StudySpec, words: Words) -> dict[str, str]:
+    """Return what a run's recipe says of batch and patience: its own, or the values that are searched."""
+    searched = spec.space.choices
+    return {
+        name: words.listed([value_words(one) for one in searched.get(key, (own,))], "or")
+        for name, key, own in (
+            ("batch", "batch_size", spec.recipe.batch_size),
+            ("patience", "patience", spec.recipe.patience),
+        )
+    }
 
 
 def _searched(findings: Findings) -> dict[str, object]:

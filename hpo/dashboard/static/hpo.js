@@ -32,7 +32,7 @@
     title.append(make("a", one.name, { href: `/study/${encodeURIComponent(one.name)}${location.search}` }));
     head.append(title, make("span", one.state_words, { class: `badge ${one.running ? "open" : ""}` }));
     item.append(head, make("div", one.title || one.task, { class: "soft" }), bar(one));
-    const line = [one.counted, one.running ? one.workers : "", one.left].filter(Boolean).join(" · ");
+    const line = [one.counted, one.running ? one.workers : "", one.left, one.foreign].filter(Boolean).join(" · ");
     item.append(make("div", line, { class: "soft" }));
     for (const text of one.good) item.append(make("div", text, { class: "good" }));
     const least = [one.best && `${said.best} ${one.best}`, one.resolved].filter(Boolean).join(" · ");
@@ -136,7 +136,7 @@
     }
     fill("progress", [found.total, found.finished], () => [bar(found)]);
     tell(at("state"), found.state_words);
-    tell(at("counted"), [found.counted, found.left].filter(Boolean).join(" · "));
+    tell(at("counted"), [found.counted, found.left, found.foreign].filter(Boolean).join(" · "));
     fill("answer", found.answer, items);
     const picture = at("zones");
     if (picture && found.figure && picture.dataset.mark !== String(found.figure)) {
