@@ -11,6 +11,7 @@ import html
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,9 +71,12 @@ class Plots:
         return self._drawn("seeds", language)
 
     def _drawn(self, name: str, language: Language) -> Figure:
-        from hpo.report.figures.all import draw_figure
+        from hpo.report.figures.all import draw_figure, render
 
-        return draw_figure(name, self._study.findings, self._study.confirmation, language)
+        figure = draw_figure(name, self._study.findings, self._study.confirmation, language)
+        # A notebook shows a figure of pyplot's only; for others it asks whoever it shows for a picture.
+        vars(figure)["_repr_png_"] = partial(render, figure, "png")
+        return figure
 
 
 class Study:

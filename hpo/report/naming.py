@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from finetune.api import Task
 from hpo.reading.findings import Findings, Label
 from hpo.report.language import Words
-from hpo.study.choices import Value, choice_words
+from hpo.study.choices import Value, value_words
 
 
 def label_words(labels: Sequence[Label], words: Words) -> list[str]:
@@ -34,7 +34,13 @@ def loss_words(loss: str, choices: Mapping[str, Value], words: Words) -> str:
     """Return a loss with what a study chooses beside it: ``mse with layer_decay 0.75``."""
     if not choices:
         return loss
-    return words.say("choices.beside", loss=loss, choices=words.listed(choice_words(choices)))
+    pairs = [f"{name} {value_name(value, words)}" for name, value in choices.items()]
+    return words.say("choices.beside", loss=loss, choices=words.listed(pairs))
+
+
+def value_name(value: Value, words: Words) -> str:
+    """Return what a value of a recipe's key is called; null: as the encoder, or the loop, has it."""
+    return words.say("value.null") if value is None else value_words(value)
 
 
 def constant(findings: Findings, words: Words) -> str:

@@ -7,8 +7,8 @@ from hpo.analysis.options import Option, Options
 from hpo.analysis.zones import Standing
 from hpo.reading.findings import Findings
 from hpo.report.language import Words
+from hpo.report.naming import value_name
 from hpo.report.numbers import about
-from hpo.study.choices import value_words
 
 
 def option_lines(findings: Findings, words: Words) -> list[str]:
@@ -20,17 +20,17 @@ def _line(name: str, found: Options, findings: Findings, words: Words) -> str:
     worth = about(findings.answer.zones.worth, findings.task.unit) if findings.answer.zones else ""
     called = words.name("word", name)
     if found.standing is Mattering.DOES_NOT_MATTER:
-        values = words.listed([value_words(one.value) for one in found.values], "or")
+        values = words.listed([value_name(one.value, words) for one in found.values], "or")
         return words.say("options.does_not_matter", name=called, values=values, worth=worth)
     if found.standing is Mattering.OPEN:
-        return words.say("options.open", name=called, best=value_words(found.best))
+        return words.say("options.open", name=called, best=value_name(found.best, words))
     others = [_other(one, findings, words) for one in found.values if one.value != found.best]
     said = words.say("list.comma").join(others)
-    return words.say("options.matters", name=called, best=value_words(found.best), others=said)
+    return words.say("options.matters", name=called, best=value_name(found.best, words), others=said)
 
 
 def _other(one: Option, findings: Findings, words: Words) -> str:
-    given = {"value": value_words(one.value), "cost": about(one.cost.value, findings.task.unit)}
+    given = {"value": value_name(one.value, words), "cost": about(one.cost.value, findings.task.unit)}
     if one.standing is Standing.OPEN and one.cost.low <= 0:
         return words.say("option.perhaps", **given)
     return words.say(f"option.{one.standing.value}", **given)

@@ -34,7 +34,7 @@ from hpo.study.choice_faults import choice_faults, named_faults
 from hpo.study.choices import NONE, Choices, Value
 from hpo.study.own_signals import OwnSignals
 from hpo.study.part import HUGE, MANY, TINY, Part
-from hpo.study.recipe import NAMES, Recipe, Searched, as_a_recipe_has_it
+from hpo.study.recipe import NAMES, SEARCHABLE, Recipe, Searched, as_a_recipe_has_it
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
 
@@ -187,7 +187,8 @@ class NamedConfiguration(Part):
         if not isinstance(own, Mapping) or not (beside or own):
             return given
         told = dict(as_a_recipe_has_it(str(key), value) for key, value in {**own, **beside}.items())
-        return {key: value for key, value in given.items() if key not in beside} | {"choices": told}
+        ordered = {key: told[key] for key in SEARCHABLE if key in told}
+        return {key: value for key, value in given.items() if key not in beside} | {"choices": ordered}
 
     @model_serializer(mode="wrap")
     def _as_before_without_choices(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
