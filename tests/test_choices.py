@@ -6,11 +6,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import analytic_trainer
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution
+from rich.console import Console
 from small_study import NAME, Place, small_spec
 
 from hpo.analysis import answer
@@ -20,24 +22,29 @@ from hpo.analysis.landscape import draw_landscapes, draw_lowest
 from hpo.analysis.likelihood import Problem, covariance, own_variance, problem_of
 from hpo.analysis.matters import Mattering
 from hpo.analysis.surrogate import Fit, Surrogate
-from hpo.confirm.arms import arms
+from hpo.confirm import confirm
+from hpo.confirm.arms import Request, arms
+from hpo.confirm.confirmed import confirmation_of
 from hpo.dashboard.kept import AnswerStore
 from hpo.dashboard.live import study_state
 from hpo.diary.file import read_diary
 from hpo.errors import UsageError
+from hpo.ledger.values import Peers
 from hpo.reading.findings import Findings, find_out
 from hpo.records.study import record_of
 from hpo.report.answer import answer_lines
+from hpo.report.confirmed import confirmation_lines
 from hpo.report.figures.all import DRAWN, draw_figure
 from hpo.report.language import SPOKEN, Language
 from hpo.report.markdown import markdown
 from hpo.report.side_by_side import table as side_by_side
 from hpo.search import suggest
 from hpo.search.history import PastTrial
+from hpo.search.pruning import UnderWay, goes_on
 from hpo.search.sampler import RatioSampler
 from hpo.search.warm import warm_settings
 from hpo.storage import open_engine
-from hpo.study import Configuration, StudySpec, parse_spec
+from hpo.study import Configuration, Pruner, StudySpec, parse_spec
 from hpo.study.choices import Choices
 from hpo.study.setting import Setting
 from hpo.worker import work
@@ -359,6 +366,18 @@ def test_every_sampler_suggests_choices(kind: str) -> None:
         past.append(PastTrial(slot, found, "finished", curve[-1], 6, curve=curve))
 
 
+def test_a_head_that_trains_alone_first_is_given_time() -> None:
+    pruner = Pruner(kind="median", warmup_epochs=2, startup_trials=1)
+
+    def goes(head: int, epoch: int) -> bool:
+        at = Setting(1e-3, 1e-4, "mse", Choices(head_epochs=head))
+        run = UnderWay("search", Configuration.at(at, 0), epoch, 10, True, (9.0,))
+        return goes_on(pruner, run, peers=lambda: Peers(5, 1.0), prospects=lambda: None)
+
+    assert [goes(0, epoch) for epoch in (2, 3)] == [True, False]
+    assert [goes(3, epoch) for epoch in (2, 3, 5, 6)] == [True, True, True, False]
+
+
 # --- one search, from its worker to its words
 
 
@@ -433,6 +452,30 @@ def test_a_confirmation_runs_what_was_chosen(searched: tuple[Place, Findings]) -
         findings.spec.run_spec(first.configuration(1, 1e-5)).recipe.layer_decay
         == choice.choices["layer_decay"]
     )
+
+
+def test_a_confirmation_goes_through_with_choices(searched: tuple[Place, Findings]) -> None:
+    place, _ = searched
+    engine = open_engine(place.url)
+    request = Request(top=1, seeds=2)
+
+    stored = confirm(
+        engine,
+        place.url,
+        NAME,
+        request,
+        workers=1,
+        settings=place.settings(),
+        console=Console(quiet=True),
+        words=SPOKEN["en"],
+        scorer=analytic_trainer,
+    )
+
+    found = confirmation_of(engine, stored)
+    chosen = found.arms[0].arm.choices
+    assert set(chosen) == {"layer_decay", "batch_size"}
+    assert found.to_json()["arms"][0]["choices"] == chosen
+    assert f"layer_decay {chosen['layer_decay']:g}" in "\n".join(confirmation_lines(found))
 
 
 def test_a_study_starts_from_the_leaders_of_one_with_choices(searched: tuple[Place, Findings]) -> None:

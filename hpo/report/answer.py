@@ -6,7 +6,7 @@ from hpo.analysis.evidence import MIN_MODEL
 from hpo.analysis.values import Choice, Expected, Note, NoteKind
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.naming import constant, full_name, loss_words, metric
+from hpo.report.naming import PUBLISHED, constant, full_name, loss_words, metric
 from hpo.report.numbers import rate, ratio, rounded, with_error
 from hpo.report.options import option_lines
 from hpo.report.zones import costs_lines, is_settled_note, zone_lines
@@ -163,6 +163,8 @@ def _default(findings: Findings, words: Words) -> str:
         said = _default_known(findings, baseline, words)
     rates = {"lr": rate(given.lr), "backbone_lr": rate(given.backbone_lr)}
     rates["loss"] = loss_words(given.loss, given.choices, words)
+    if given.name == PUBLISHED:
+        return words.say("answer.default.published", **rates, expected=said)
     return words.say("answer.default", name=given.name, **rates, expected=said)
 
 
