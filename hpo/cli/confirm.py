@@ -83,7 +83,7 @@ def confirm(
     if as_json:
         print_json({"storage": shown(url), **found.to_json()})
     else:
-        print_lines(confirmation_lines(found, language))
+        print_lines(confirmation_lines(found, language), is_prose=True)
 
 
 def import_diary(

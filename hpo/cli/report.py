@@ -63,7 +63,7 @@ def report(
     if as_json:
         print_json(to_json(findings, url) | {"files": [str(file) for file in files]})
         return
-    print_lines(answer_lines(findings, language))
+    print_lines(answer_lines(findings, language), is_prose=True)
     print_lines([words.say("files.beside", file=folder / "report.html", n=len(files) - 1)])
 
 
@@ -106,4 +106,4 @@ def compare(
     found = differences(one, other, language)
     print_lines([words.say("compare.differs" if found else "compare.same")])
     print_lines([f"  {line}" for line in found])
-    print_lines(statements(one, other, language))
+    print_lines(statements(one, other, language), is_prose=True)

@@ -185,7 +185,7 @@ def _print_outcome(launched: Launched, option: str, language: Language, *, as_js
         print_lines([said], is_result=not as_json)
     if as_json:
         return
-    print_lines(answer_lines(findings, language))
+    print_lines(answer_lines(findings, language), is_prose=True)
     if finished < total and launched.known_within is None:
         failed = findings.counts.failed
         is_over = finished + failed >= total  # those slots are closed: the same command would do nothing

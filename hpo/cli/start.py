@@ -82,6 +82,7 @@ def check(
         }
         print_json({**values, "ready": is_ready(found.faults), "data": vars(summary)})
     else:
-        print_lines(checked_lines(spec, summary, found, time.monotonic() - began, language))
+        lines = checked_lines(spec, summary, found, time.monotonic() - began, language)
+        print_lines(lines, is_prose=True)
     if not is_ready(found.faults):
         raise UsageError(f"{spec.name} is not ready: {', '.join(found.faults)}", "none of them", "see above")

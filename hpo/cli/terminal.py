@@ -189,7 +189,7 @@ def options_again(
 
     A password is never shown: whoever typed one has to type it again.
     """
-    option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
+    option = "" if url == url_of(None) else f" --storage {shlex.quote(_typed(url))}"
     for name, value, usual in (
         ("data", data, os.environ.get("HPO_DATA", "data")),
         ("cache", cache, os.environ.get("HPO_CACHE", "")),
@@ -198,6 +198,14 @@ def options_again(
         if value is not None and str(value) != usual:
             option += f" --{name} {shlex.quote(str(value))}"
     return option + ("" if device == "auto" else f" --device {device}")
+
+
+def _typed(url: str) -> str:
+    """Return what a person types for a database: a file's path where that means the same."""
+    from hpo.storage import url_of_word
+
+    path = url.removeprefix("sqlite:///")
+    return path if path != url and url_of_word(path) == url else shown(url)
 
 
 def print_where_hpo_is(language: Language) -> None:
@@ -251,9 +259,12 @@ def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_lines(lines: Sequence[str], *, is_result: bool = True) -> None:
-    """Print lines as they are: results on standard output, messages on standard error."""
-    columns = _columns_of(sys.stdout if is_result else sys.stderr)
+def print_lines(lines: Sequence[str], *, is_result: bool = True, is_prose: bool = False) -> None:
+    """Print lines as they are: results on standard output, messages on standard error.
+
+    Prose is broken between words where a person's terminal is narrower.
+    """
+    columns = _columns_of(sys.stdout if is_result else sys.stderr) if is_prose else None
     for line in lines:
         for part in fitted(line, columns):
             typer.echo(part, err=not is_result)
@@ -265,12 +276,8 @@ def _columns_of(stream: TextIO) -> int | None:
 
 
 def fitted(line: str, columns: int | None) -> list[str]:
-    """Return a sentence in lines of so many columns, broken between words; other lines stay whole.
-
-    What is aligned, indented or to be copied (a command, behind a colon) is no sentence.
-    """
-    is_sentence = not line.startswith(" ") and "  " not in line and ": hpo " not in line
-    if columns is None or len(line) <= columns or not is_sentence:
+    """Return a line of prose in lines of so many columns, broken between words."""
+    if columns is None or len(line) <= columns:
         return [line]
     return textwrap.wrap(
         line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
