@@ -40,7 +40,7 @@ def watch(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Watch the studies of a database, or one, until no trial is left; Ctrl-C only ends the watching."""
+    """Watch studies live until no trial is left. Ctrl-C only ends the watching."""
     from hpo.reading.standing import attached_workers, overview
 
     url, language = url_of(storage), language_of(lang)
