@@ -8,8 +8,8 @@ what a user would write (torch's own layers, a DataLoader with two workers and p
 each step), and the plain loop's training loss of the first steps beside the CPU's, as --cpu-losses has it
 from `--write-cpu-losses FILE` on another machine: a GPU's Python need not have numba. Then, for each encoder,
 precision and K: milliseconds a member and step (minimum of two epochs of a few steps, after one to warm up),
-trials an hour of 12 epochs of 155 steps, the device's utilisation and memory as nvidia-smi samples them during
-the timing, and torch's peak memory. Data are random windows of 1250 samples on the device. K = 1 is the
+trials an hour of 12 epochs of 155 steps, the device's utilisation and memory as nvidia-smi samples them in
+that time, and torch's peak memory. Data are random windows of 1250 samples on the device. K = 1 is the
 plain loop; `--slots auto` takes the smallest K within 10 % of the best.
 
 Not measured yet: no GPU figure is stated anywhere in this project until this has been run.
