@@ -2,7 +2,7 @@
 
 Sources: CM-SSL (Cross-modality self-supervision for unimodal physiological signals representation
 learning, repository ximosss/CM-SSL) for the nine reference tasks; ``bidmc_rr_30s``,
-``wesad``, ``ptb``, ``cpsc2018`` and the ``synthetic_*`` tasks are ours.
+``ppg_bp_*``, ``wesad``, ``ptb``, ``cpsc2018`` and the ``synthetic_*`` tasks are ours.
 """
 
 from __future__ import annotations
@@ -160,6 +160,8 @@ TASKS: dict[str, Task] = {
             "record",
             PHYSIONET2017_CLASSES,
         ),
+        _regression("ppg_bp_sbp", "ppg_bp", "mmHg", 2.1),
+        _regression("ppg_bp_dbp", "ppg_bp", "mmHg", 2.1),
         Task("wesad", "multiclass", "wesad", "ppg", 3, "", 60.0, "subject", WESAD_CLASSES),
         Task("ptb", "multiclass", "ptb", "ecg", 3, "", 10.0, "patient", PTB_CLASSES),
         Task(

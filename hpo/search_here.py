@@ -74,7 +74,8 @@ def launch(
         row = Ledger(engine).study(name)
         counts = Ledger(engine).counts(row.study_id)
         if counts.finished >= total or spec.budget.known_within is not None:
-            before = Launched(find_out(engine, name), total, did_nothing=True)
+            with said_if_slow(words.say("doing.answer", study=name), console.print):
+                before = Launched(find_out(engine, name), total, did_nothing=True)
             if before.known_within is not None:
                 Ledger(engine).drop_free_slots(row.study_id)
             if before.known_within is not None or counts.finished >= total:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import cpsc2018, ptb, wesad
+from makers import cpsc2018, ppg_bp, ptb, wesad
 
 from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
 from finetune.datasets.cpsc2018 import READER as CPSC2018
+from finetune.datasets.ppg_bp import READER as PPG_BP
 from finetune.datasets.ptb import READER as PTB
 from finetune.datasets.wesad import READER as WESAD
 from finetune.errors import DataError
@@ -95,3 +96,27 @@ def test_cpsc2018_refuses_a_record_without_a_known_code(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"A0005\.hea: none of the nine codes"):
         CPSC2018.read(root, "cpsc2018")
+
+
+def test_ppg_bp_gives_every_piece_its_persons_pressure(tmp_path: Path) -> None:
+    root = ppg_bp.write(tmp_path)
+    windows = {task: PPG_BP.read(root, task) for task in ("ppg_bp_sbp", "ppg_bp_dbp")}
+    of_four = windows["ppg_bp_sbp"].groups == "4"
+    piece = np.array((root / "Data File/0_subject/4_2.txt").read_text().split(), np.float32)
+
+    assert windows["ppg_bp_sbp"].labels[of_four].tolist() == [[104.0]] * 3
+    assert windows["ppg_bp_dbp"].labels[of_four].tolist() == [[62.0]] * 3
+    np.testing.assert_array_equal(windows["ppg_bp_sbp"].signal[of_four][1], piece)
+    parts = [units_of(windows["ppg_bp_sbp"], split) for split in (TRAIN, VALIDATION, TEST)]
+    assert [len(part) for part in parts] == [16, 2, 2]
+
+
+@pytest.mark.parametrize("value", [None, "n/a", 0, 1200, "12o"])
+def test_a_pressure_that_is_none_is_refused(tmp_path: Path, value: object) -> None:
+    root = ppg_bp.write(tmp_path)
+    rows = ppg_bp.people_rows(range(2, 22))
+    rows[5][4] = value
+    ppg_bp.write_table(root / ppg_bp.TABLE, rows)
+
+    with pytest.raises(DataError, match=r"Systolic Blood Pressure\(mmHg\) of person 5 is"):
+        PPG_BP.read(root, "ppg_bp_sbp")

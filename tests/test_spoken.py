@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from small_study import NAME, Place, small_spec
 
 from hpo.cli.app import main
 from hpo.cli.listing import columns
+from hpo.cli.terminal import fitted
 from hpo.cli.watch import picture_lines
+from hpo.reading.findings import find_out
+from hpo.report.answer import answer_lines
 from hpo.report.chinese import CHINESE
 from hpo.report.language import SPOKEN
 from hpo.search_here import launch
+from hpo.storage import open_engine
 from hpo.worker import work
 from hpo.worker.progress import Progress, event_line
 from hpo.worker.session import Event
@@ -120,3 +127,41 @@ def test_columns_of_chinese_stand_below_each_other() -> None:
     lines = columns([("研究", "a"), ("small", "b")])
 
     assert lines == ["研究   a", "small  b"]
+
+
+# --- a terminal of 80 columns
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["fleet", "--help"]])
+def test_help_says_what_each_command_does_in_whole_sentences(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(words) == 0
+
+    lines = capsys.readouterr().out.splitlines()[1:]  # but the usage
+    assert [line for line in lines if line.endswith("...") or len(line) > 80] == []
+
+
+@given(st.lists(st.text("abcdefgh", min_size=1, max_size=12), min_size=1, max_size=40), st.integers(20, 100))
+def test_a_sentence_is_broken_between_words_and_loses_none(words: list[str], columns: int) -> None:
+    lines = fitted(" ".join(words), columns)
+
+    assert " ".join(" ".join(lines).split()) == " ".join(words)
+    assert all(len(line) <= columns for line in lines)
+
+
+def test_what_goes_elsewhere_than_to_a_person_stays_whole() -> None:
+    line = "a sentence that goes anywhere else than to a person"
+
+    assert fitted(line, None) == [line]
+
+
+def test_a_baseline_that_is_called_what_it_is_is_named_once(place: Place) -> None:
+    engine = open_engine(place.url)
+    findings = find_out(engine, NAME)
+    engine.dispose()
+    baseline = findings.spec.baseline.model_copy(update={"name": "published default"})
+    named = replace(findings, spec=findings.spec.model_copy(update={"baseline": baseline}))
+
+    assert sum(line.lower().count("published default") for line in answer_lines(named)) == 1

@@ -139,6 +139,17 @@ SOURCES = {
             wanted=r"^WFDBRecords/.*\.(mat|hea)$|^ConditionNames_SNOMED-CT\.csv$",
         ),
         Source(
+            name="ppg_bp",
+            folder="ppg_bp",
+            url="https://figshare.com/ndownloader/files/",
+            licence="CC BY 4.0",
+            citation="Liang et al., Scientific Data 5:180020, 2018",
+            records=tuple(f"Data File/0_subject/*_{piece}.txt" for piece in (1, 2, 3)),
+            expected=219,
+            tables=(("Data File/PPG-BP dataset.xlsx",),),
+            archive=Archive("9441097", r"Data File/(?:0_subject/\d+_\d\.txt|PPG-BP dataset\.xlsx)$"),
+        ),
+        Source(
             name="wesad",
             folder="wesad",
             url="https://uni-siegen.sciebo.de/s/HGdUkoNlW1Ub0Gx/",

@@ -13,6 +13,7 @@ READERS = {
     "cpsc2018": "finetune.datasets.cpsc2018",
     "csn": "finetune.datasets.csn",
     "physionet2017": "finetune.datasets.physionet2017",
+    "ppg_bp": "finetune.datasets.ppg_bp",
     "ppg_dalia": "finetune.datasets.ppg_dalia",
     "ptb": "finetune.datasets.ptb",
     "ptb-xl": "finetune.datasets.ptbxl",

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 
 from finetune.engine.device_data import DeviceData
-from finetune.engine.devices import is_out_of_memory, release_memory
+from finetune.engine.devices import is_out_of_memory, release_memory, warn_of_slow_precision
 from finetune.engine.loop import (
     Member,
     end_epoch,
@@ -52,6 +52,7 @@ def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Sl
     first = source.next_run()
     if first is None:
         return
+    warn_of_slow_precision(first.spec.recipe.precision, device)
     count = choose_slots(first.spec, load, device) if slots == "auto" else slots
     if count == 1:
         _run_one_by_one(source, load, device, first)
@@ -180,7 +181,7 @@ def check_stackable(member: Member, slots: int) -> None:
     """Raise :class:`SettingError` unless the member can be one of several."""
     if not is_plain(member.run.spec.recipe):
         raise SettingError(
-            f"slots {slots} with a recipe of schedules, layers or the head alone",
+            f"slots {slots} with a recipe of schedules, layers, the head alone or parts of a batch",
             "1: such runs train one at a time",
             "use --slots 1",
         )

@@ -56,7 +56,7 @@ def alert(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Watch the studies of a database and tell when one ends, fails or is stuck; Ctrl-C ends it."""
+    """Tell when a study ends, fails or is stuck. Watches a database until Ctrl-C."""
     from hpo.alerts import Alerter
 
     url = url_of(storage)

@@ -99,7 +99,7 @@ def status(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Show how far the studies of a database are, and what its workers do."""
+    """Show how far studies are, and what the workers do."""
     from hpo.cli.listing import failure_lines, status_lines, worker_lines
     from hpo.reading.standing import attached_workers, overview
     from hpo.report.language import SPOKEN
@@ -177,7 +177,7 @@ def dashboard(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve the studies of a database to a browser, with their answers; Ctrl-C ends it."""
+    """Show studies and their answers in a browser. Ctrl-C ends it."""
     from hpo.dashboard import make_access, serve
 
     access = make_access(host, port, allowed_host or (), allow_writes=allow_writes, behind_tls=behind_tls)
@@ -220,7 +220,7 @@ def data_get(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a data set from its publisher, with checksums; the same command resumes."""
+    """Download a data set from its publisher. With checksums; the same command resumes."""
     from hpo.cli.datasets import fetch
     from hpo.cli.listing import data_lines
 

@@ -12,6 +12,7 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Given,
     GivenOrFile,
@@ -47,10 +48,11 @@ def confirm(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Freeze the choice, run it beside its rivals on fresh seeds, and open the test split once."""
+    """Run the choice and its rivals on fresh seeds, then test once. The choice is frozen first."""
     from rich.console import Console
 
     from hpo.confirm import confirm
@@ -81,7 +83,7 @@ def confirm(
     if as_json:
         print_json({"storage": shown(url), **found.to_json()})
     else:
-        print_lines(confirmation_lines(found, language))
+        print_lines(confirmation_lines(found, language), is_prose=True)
 
 
 def import_diary(
@@ -101,7 +103,7 @@ def import_diary(
     cache: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Take hand-made runs into a study: those with a validation metric as trials, the others to be tried."""
+    """Take hand-made runs into a study. With a validation metric as trials, else to be tried."""
     from collections import Counter
 
     from hpo.diary import find_or_open, habits, import_diary

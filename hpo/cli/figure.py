@@ -14,6 +14,7 @@ from hpo.cli.terminal import (
     Named,
     Storage,
     database,
+    doing,
     language_of,
     print_json,
     print_lines,
@@ -45,7 +46,7 @@ def figure(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Draw one figure of a study into a file: the ratio curve, the zones, the rates, curves or seeds."""
+    """Draw one figure of a study into a file. The ratio curve, the zones, rates, curves or seeds."""
     from hpo.confirm.confirmed import newest_confirmation
     from hpo.reading.findings import find_out
     from hpo.report.figures.all import DRAWN, draw_figure, figure_words, render
@@ -56,10 +57,11 @@ def figure(
     study = the_study(given, study, f"figure {name}")
     file, language = out or Path(f"{study}-{name}.pdf"), language_of(lang)
     kind = _kind(file)
-    with database(url_of(storage)) as engine:
+    said = SPOKEN[language].say("doing.figures", study=study)
+    with database(url_of(storage)) as engine, doing(said):
         findings, confirmation = find_out(engine, study), newest_confirmation(engine, study)
-    drawn = draw_figure(name, findings, confirmation, language, _style(style))
-    _write(file, render(drawn, kind))
+        drawn = draw_figure(name, findings, confirmation, language, _style(style))
+        _write(file, render(drawn, kind))
     if as_json:
         print_json({"study": study, "figure": name, "file": str(file)})
         return

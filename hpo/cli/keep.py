@@ -71,7 +71,7 @@ def copy(
     cache: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a study into another database, in mid-search too: it goes on there."""
+    """Copy a study into another database. In mid-search too: it goes on there."""
     from hpo.ledger.whole_studies import contents, copy_study
     from hpo.search_here import check_name
     from hpo.storage import open_engine

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.api import DataStatus
+from hpo.durations import duration
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.numbers import ratio
-from hpo.worker.progress import duration
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -39,7 +39,7 @@ def report(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Write a study's page, tables, pictures and answer to a folder, or a table of all studies."""
+    """Write a study's page, tables and figures. Or a table of all studies."""
     from hpo.confirm.confirmed import newest_confirmation
     from hpo.reading.findings import find_out
     from hpo.report.answer import answer_lines
@@ -63,7 +63,7 @@ def report(
     if as_json:
         print_json(to_json(findings, url) | {"files": [str(file) for file in files]})
         return
-    print_lines(answer_lines(findings, language))
+    print_lines(answer_lines(findings, language), is_prose=True)
     print_lines([words.say("files.beside", file=folder / "report.html", n=len(files) - 1)])
 
 
@@ -89,7 +89,7 @@ def compare(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Put two studies side by side, and say what differs and what may be concluded."""
+    """Put two studies side by side. Say what differs and what may be concluded."""
     from hpo.cli.listing import columns
     from hpo.reading.findings import find_out
     from hpo.report.language import SPOKEN
@@ -106,4 +106,4 @@ def compare(
     found = differences(one, other, language)
     print_lines([words.say("compare.differs" if found else "compare.same")])
     print_lines([f"  {line}" for line in found])
-    print_lines(statements(one, other, language))
+    print_lines(statements(one, other, language), is_prose=True)

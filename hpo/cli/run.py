@@ -18,6 +18,7 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Json,
     KnownWithin,
@@ -77,6 +78,7 @@ def run(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     slots: Annotated[
         str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")
     ] = "auto",
@@ -91,7 +93,7 @@ def run(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Search up to a budget and print the answer; creates or resumes."""
+    """Search up to a budget and print the answer. Creates or resumes."""
     from rich.console import Console
 
     from hpo.cli.groups import expand
@@ -183,7 +185,7 @@ def _print_outcome(launched: Launched, option: str, language: Language, *, as_js
         print_lines([said], is_result=not as_json)
     if as_json:
         return
-    print_lines(answer_lines(findings, language))
+    print_lines(answer_lines(findings, language), is_prose=True)
     if finished < total and launched.known_within is None:
         failed = findings.counts.failed
         is_over = finished + failed >= total  # those slots are closed: the same command would do nothing

@@ -19,6 +19,7 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Given,
     GivenOrFile,
@@ -68,11 +69,12 @@ def worker(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     alert: AlertTo = None,
     stuck_after: StuckAfter = STUCK_AFTER,
     as_json: Json = False,
 ) -> None:
-    """Attach one worker to the database and serve its open studies until there is no work."""
+    """Serve the open studies of a database with one worker. Until there is no work."""
     from hpo.errors import Interrupted
     from hpo.fleet.seats import own_device
     from hpo.search_here import make_settings
@@ -131,7 +133,7 @@ def submit(
     warm_start: WarmStart = None,
     as_json: Json = False,
 ) -> None:
-    """Register a study, or more trials of it, for the workers of the database, and return."""
+    """Register a study, or more trials of it, for workers to run."""
     from hpo.ledger.ledger import Ledger
     from hpo.reading.standing import attached_workers
     from hpo.search_here import check_at_least_one, make_settings, read_spec, warm_from
@@ -164,17 +166,17 @@ def submit(
 
 
 def stop(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
-    """End a study: no slot is given out, and running trials are given back at their next epoch."""
+    """End a study. No slot is given out, and running trials are given back at their next epoch."""
     _set_state(the_study(given, study, "stop"), storage, "stopped", as_json)
 
 
 def pause(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
-    """Give out no slots of a study until it is resumed; running trials end."""
+    """Hold a study until it is resumed. No slot is given out; running trials end."""
     _set_state(the_study(given, study, "pause"), storage, "paused", as_json)
 
 
 def resume(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
-    """Give out slots of a study that was paused or stopped again."""
+    """Go on with a study that was paused or stopped."""
     _set_state(the_study(given, study, "resume"), storage, "open", as_json)
 
 
@@ -216,9 +218,10 @@ def slurm(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     as_json: Json = False,
 ) -> None:
-    """Submit workers to Slurm; they are queued again when they are pre-empted."""
+    """Submit workers to Slurm. They are queued again when they are pre-empted."""
     from hpo.fleet.slurm import SlurmRequest, submit_workers
     from hpo.search_here import make_settings
 

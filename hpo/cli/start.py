@@ -32,7 +32,7 @@ def init(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Write a study file, an encoder and a data stub that run as they are."""
+    """Write a study, an encoder and data that run as they are."""
     from hpo.report.language import SPOKEN
     from hpo.starter import write_starter
 
@@ -64,7 +64,7 @@ def check(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Look at the data, the encoder and the recipe of a study, and say what the first trial will cost."""
+    """Look at a study's data, encoder and recipe, and at its cost."""
     from hpo.report.checked import checked_lines, is_ready
     from hpo.report.language import SPOKEN
     from hpo.search_here import check_study, make_settings, read_spec
@@ -82,6 +82,7 @@ def check(
         }
         print_json({**values, "ready": is_ready(found.faults), "data": vars(summary)})
     else:
-        print_lines(checked_lines(spec, summary, found, time.monotonic() - began, language))
+        lines = checked_lines(spec, summary, found, time.monotonic() - began, language)
+        print_lines(lines, is_prose=True)
     if not is_ready(found.faults):
         raise UsageError(f"{spec.name} is not ready: {', '.join(found.faults)}", "none of them", "see above")

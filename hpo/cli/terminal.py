@@ -7,10 +7,11 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -106,6 +107,24 @@ Workers = Annotated[
 Device = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where to train; cuda:N for one GPU.")
 ]
+
+
+def _ask_for_same_bits(is_asked: bool) -> bool:
+    """Tell this process, and those that it starts, to compute each run to the same bits again."""
+    if is_asked:
+        os.environ["HPO_DETERMINISTIC"] = "1"
+    return is_asked
+
+
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        envvar="HPO_DETERMINISTIC",
+        callback=_ask_for_same_bits,
+        help="The same bits of a run again, on a GPU too; slower there.",
+    ),
+]
 Trials = Annotated[
     int | None,
     typer.Option("--trials", metavar="N", help="Total of finished trials [the study's own budget]."),
@@ -170,7 +189,7 @@ def options_again(
 
     A password is never shown: whoever typed one has to type it again.
     """
-    option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
+    option = "" if url == url_of(None) else f" --storage {shlex.quote(_typed(url))}"
     for name, value, usual in (
         ("data", data, os.environ.get("HPO_DATA", "data")),
         ("cache", cache, os.environ.get("HPO_CACHE", "")),
@@ -179,6 +198,14 @@ def options_again(
         if value is not None and str(value) != usual:
             option += f" --{name} {shlex.quote(str(value))}"
     return option + ("" if device == "auto" else f" --device {device}")
+
+
+def _typed(url: str) -> str:
+    """Return what a person types for a database: a file's path where that means the same."""
+    from hpo.storage import url_of_word
+
+    path = url.removeprefix("sqlite:///")
+    return path if path != url and url_of_word(path) == url else shown(url)
 
 
 def print_where_hpo_is(language: Language) -> None:
@@ -232,7 +259,26 @@ def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_lines(lines: Sequence[str], *, is_result: bool = True) -> None:
-    """Print lines as they are: results on standard output, messages on standard error."""
+def print_lines(lines: Sequence[str], *, is_result: bool = True, is_prose: bool = False) -> None:
+    """Print lines as they are: results on standard output, messages on standard error.
+
+    Prose is broken between words where a person's terminal is narrower.
+    """
+    columns = _columns_of(sys.stdout if is_result else sys.stderr) if is_prose else None
     for line in lines:
-        typer.echo(line, err=not is_result)
+        for part in fitted(line, columns):
+            typer.echo(part, err=not is_result)
+
+
+def _columns_of(stream: TextIO) -> int | None:
+    """Return how wide a person's terminal is; None where lines go somewhere else."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fitted(line: str, columns: int | None) -> list[str]:
+    """Return a line of prose in lines of so many columns, broken between words."""
+    if columns is None or len(line) <= columns:
+        return [line]
+    return textwrap.wrap(
+        line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )

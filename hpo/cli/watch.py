@@ -22,9 +22,9 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
+from hpo.durations import duration
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.numbers import ratio
-from hpo.worker.progress import duration
 
 Look = Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]
 """Gives the studies and the attached workers as they are now."""
@@ -40,7 +40,7 @@ def watch(
     lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Watch the studies of a database, or one, until no trial is left; Ctrl-C only ends the watching."""
+    """Watch studies live until no trial is left. Ctrl-C only ends the watching."""
     from hpo.reading.standing import attached_workers, overview
 
     url, language = url_of(storage), language_of(lang)

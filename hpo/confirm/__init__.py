@@ -22,7 +22,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.study import keep_defaults, load_spec, stored_spec
 from hpo.worker import Settings, check_fits, settled
-from hpo.worker.progress import Says
+from hpo.worker.progress import Says, said_if_slow
 
 
 def confirm(
@@ -43,7 +43,9 @@ def confirm(
     trials; :class:`MismatchError` when spec, data or code are not the study's;
     :class:`hpo.errors.Interrupted` on a signal: the same command goes on.
     """
-    findings = find_out(engine, refuse_another_spec(Ledger(engine), name_or_file, settings))
+    name = refuse_another_spec(Ledger(engine), name_or_file, settings)
+    with said_if_slow(words.say("doing.answer", study=name), console.print):
+        findings = find_out(engine, name)
     refuse_running(findings)
     refuse_used_seeds(findings, request)
     book, row = ChoiceBook(engine), findings.row

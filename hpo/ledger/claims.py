@@ -59,23 +59,30 @@ def fixed_slots(connection: sa.Connection, study_id: int) -> dict[Named, int]:
     }
 
 
-def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Named | None]) -> None:
-    """Insert free slots; those without a configuration are to be searched."""
+_FREE = {"state": "free", "fold": NO_FOLD, "attempt": 0, "faults": 0}
+
+
+def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Named]) -> None:
+    """Insert free slots that have a configuration each."""
     rows = [
-        {
-            "study_id": study_id,
-            "slot": slot,
-            "state": "free",
-            "origin": "search" if named is None else named[0],
-            "config": None if named is None else named[1].to_json(),
-            "fold": NO_FOLD,
-            "attempt": 0,
-            "faults": 0,
-        }
-        for slot, named in new.items()
+        {"study_id": study_id, "slot": slot, "origin": origin, "config": vars(configuration), **_FREE}
+        for slot, (origin, configuration) in new.items()
     ]
     if rows:
         connection.execute(sa.insert(slots), rows)
+
+
+def insert_searched(connection: sa.Connection, study_id: int, new: range) -> None:
+    """Insert free slots whose configurations are to be searched, by one statement however many they are."""
+    if not new:
+        return
+    number = sa.select(sa.literal(new.start).label("slot")).cte("number", recursive=True)
+    last = sa.literal(new.stop - 1)
+    number = number.union_all(sa.select(number.c.slot + 1).where(number.c.slot < last))
+    row = {"study_id": study_id, "origin": "search", **_FREE}
+    values = [sa.literal(value) for value in row.values()]
+    query = sa.select(number.c.slot, *values)
+    connection.execute(sa.insert(slots).from_select(["slot", *row], query))
 
 
 _LOWEST_FREE = (

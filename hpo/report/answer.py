@@ -6,7 +6,7 @@ from hpo.analysis.evidence import MIN_MODEL
 from hpo.analysis.values import Choice, Expected, Note, NoteKind
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.naming import constant, full_name, loss_words, metric
+from hpo.report.naming import PUBLISHED, constant, full_name, loss_words, metric
 from hpo.report.numbers import rate, ratio, rounded, with_error
 from hpo.report.options import option_lines
 from hpo.report.zones import costs_lines, is_settled_note, zone_lines
@@ -163,6 +163,8 @@ def _default(findings: Findings, words: Words) -> str:
         said = _default_known(findings, baseline, words)
     rates = {"lr": rate(given.lr), "backbone_lr": rate(given.backbone_lr)}
     rates["loss"] = loss_words(given.loss, given.choices, words)
+    if given.name == PUBLISHED:
+        return words.say("answer.default.published", **rates, expected=said)
     return words.say("answer.default", name=given.name, **rates, expected=said)
 
 
@@ -172,8 +174,9 @@ def _default_known(findings: Findings, baseline: Expected, words: Words) -> str:
     expected = with_error(baseline.value, baseline.standard_error, findings.task.unit)
     if not runs:
         return words.say("answer.default.runs.none", expected=expected)
-    low, high = (loss(findings, end) for end in (min(runs), max(runs)))
-    values = low if len(runs) == 1 else words.say("answer.span", low=low, high=high)
+    sd = findings.answer.noise.seed_sd
+    low, high = rounded(min(runs), sd), loss(findings, max(runs))  # the unit once
+    values = high if len(runs) == 1 else words.say("answer.span", low=low, high=high)
     if baseline.standard_error is None:
         return words.count("answer.default.measured", len(runs), values=values)
     return words.count("answer.default.runs", len(runs), expected=expected, values=values)

@@ -9,6 +9,9 @@ from hpo.reading.findings import Findings, Label
 from hpo.report.language import Words
 from hpo.study.choices import Value, value_words
 
+PUBLISHED = "published default"
+"""What studies call their baseline; said once, in the reader's language."""
+
 
 def label_words(labels: Sequence[Label], words: Words) -> list[str]:
     """Return what every output must say of the data."""

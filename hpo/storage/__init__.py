@@ -204,7 +204,9 @@ def _check_file(file: Path, *, create: bool) -> None:
         )
     if not create and not file.exists():
         raise StorageError(
-            f"there is no database {str(file)!r}", "the database of a search", "name it with --storage"
+            f"there is no database {str(file)!r}",
+            "the database of a search",
+            "type: hpo run NAME to begin one, or name another with --storage",
         )
     refuse_network_folder(file.parent)
     if create:

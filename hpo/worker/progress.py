@@ -21,6 +21,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpo.durations import number_and_unit
+
 if TYPE_CHECKING:
     from hpo.worker.session import Event
 
@@ -137,25 +139,12 @@ class Progress:
         return f"{value:.4g} {self.unit}".rstrip()
 
 
-def duration(seconds: float) -> str:
-    """Return ``seconds`` as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    return " ".join(filter(None, _number_and_unit(seconds)))
-
-
-def _number_and_unit(seconds: float) -> tuple[str, str]:
-    """Return a time as its number and unit; hours with minutes are a number without one."""
-    if seconds < 90:
-        return f"{seconds:.0f}", "s"
-    minutes = round(seconds / 60)
-    return (f"{minutes}", "min") if minutes < 90 else (f"{minutes // 60} h {minutes % 60:02d} min", "")
-
-
 def duration_range(low_s: float, high_s: float, words: Says) -> str:
     """Return two times as a person says them: ``10 to 15 min``, ``40 s to 3 min``; one where they agree."""
     if high_s >= 2 * 3600 and low_s >= 1800:
         low, high = (f"{low_s / 3600:.0f}", "h"), (f"{high_s / 3600:.0f}", "h")
     else:
-        low, high = _number_and_unit(low_s), _number_and_unit(high_s)
+        low, high = number_and_unit(low_s), number_and_unit(high_s)
     whole = " ".join(filter(None, high))
     if low == high:
         return words.say("progress.about", time=whole)
