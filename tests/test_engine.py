@@ -79,7 +79,7 @@ def test_training_moves_no_global_random_stream(run_all):
 
 
 def test_training_learns(run_all):
-    spec = replace(SPEC, recipe=Recipe(epochs=8, batch_size=32, patience=8))
+    spec = replace(SPEC, recipe=Recipe(epochs=8, batch_size=8, patience=8))
     source = run_all(ListSource(Run("a", spec)))
 
     losses = [report.train_loss for report in source.reports]
@@ -200,7 +200,9 @@ def test_the_test_split_is_scored_from_the_best_checkpoint(run_all, tmp_path, sh
 
 
 def test_folds_validate_on_other_subjects_for_other_seeds(run_all):
-    folded = replace(SPEC, inputs=InputSpec("synthetic_hr", folds=2), recipe=Recipe(epochs=1, batch_size=512))
+    folded = replace(
+        SPEC, inputs=InputSpec("synthetic_hr", folds=2, every=7), recipe=Recipe(epochs=1, batch_size=64)
+    )
     source = run_all(ListSource(Run("a", folded), Run("b", replace(folded, seed=8))))
 
     assert (folded.fold, replace(folded, seed=8).fold) == (1, 0)
