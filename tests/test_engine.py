@@ -59,7 +59,8 @@ def test_weight_decay_pulls_the_weights_to_nothing(shared_cache_dir, tmp_path, s
     """Each step takes lr * weight_decay of every weight: with half of them gone a step, nothing is learnt."""
     ends = {}
     for weight_decay in (0.0, 500.0):
-        spec = replace(SPEC, recipe=replace(SPEC.recipe, weight_decay=weight_decay))
+        recipe = replace(SPEC.recipe, weight_decay=weight_decay, epochs=8, patience=8)
+        spec = replace(SPEC, recipe=recipe)
         runs = [
             Run(str(seed), replace(spec, seed=seed), tmp_path / f"{weight_decay}.{seed}") for seed in (7, 8)
         ]
