@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.api import Recipe, Report, Run, RunResult, RunSpec, train
-from hpo.confirm.paired import adjust, sign_flip_p
+from hpo.confirm.paired import holm, sign_flip_p
 from hpo.study import Configuration, load_spec
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -97,7 +97,7 @@ def table(named: dict[str, Recipe], kept: dict[str, float], seeds: int) -> str:
     losses = {name: np.array([kept[f"{name} / {seed}"] for seed in range(seeds)]) for name in named}
     plain, *others = named
     gaps = {name: losses[name] - losses[plain] for name in others}
-    p = adjust([sign_flip_p(gap) for gap in gaps.values()])
+    p = holm([sign_flip_p(gap) for gap in gaps.values()])
     lines = [
         "| recipe | best validation loss, mean (sd) | beside the plain one | better in | p (Holm) |",
         "|---|---|---|---|---|",

@@ -137,14 +137,14 @@ def train(
     :class:`DeviceLostError` when the device fails: this process should then end. Raises
     :class:`FinetuneError` for what the user can mend (data, weights, settings).
     """
-    from finetune.engine.devices import guarded, open_device
+    from finetune.engine.devices import guarded, open_device, reproducible
     from finetune.engine.features import input_loader
     from finetune.engine.population import run_all
 
     if slots != "auto" and slots < 1:
         raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
     chosen = open_device(device)
-    with guarded():
+    with guarded(), reproducible():
         run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
 
 

@@ -1,8 +1,8 @@
 """The tasks: one frozen object each, with its data set, its yardstick, its metrics and its losses.
 
 Sources: CM-SSL (Cross-modality self-supervision for unimodal physiological signals representation
-learning, repository ximosss/CM-SSL) for the nine reference tasks; ``bidmc_rr_30s`` and the
-``synthetic_*`` tasks are ours.
+learning, repository ximosss/CM-SSL) for the nine reference tasks; ``bidmc_rr_30s``,
+``ppg_bp_*``, ``wesad``, ``ptb``, ``cpsc2018`` and the ``synthetic_*`` tasks are ours.
 """
 
 from __future__ import annotations
@@ -98,6 +98,20 @@ METRIC_RANGES: dict[str, tuple[float, float]] = {
 
 PTB_XL_CLASSES = ("CD", "HYP", "MI", "NORM", "STTC")
 PHYSIONET2017_CLASSES = ("N", "A", "O", "~")
+WESAD_CLASSES = ("baseline", "stress", "amusement")
+PTB_CLASSES = ("healthy", "infarction", "other")
+CPSC2018_CLASSES = (
+    "426783006",  # sinus rhythm
+    "164889003",  # atrial fibrillation
+    "270492004",  # first-degree atrioventricular block
+    "164909002",  # left bundle branch block
+    "59118001",  # right bundle branch block
+    "284470004",  # premature atrial contraction
+    "164884008",  # premature ventricular contraction
+    "429622005",  # ST depression
+    "164931005",  # ST elevation
+)
+"""SNOMED CT codes of the nine classes, in the challenge's order (table ``dx_mapping_scored.csv`` of 2020)."""
 _CSN_CODE_TABLE = """
     10370003 106068003 111288001 11157007 111975006 13640000 164865005 164873001 164889003 164890007
     164896001 164909002 164912004 164917005 164930006 164931005 164934002 164937009 164942001 164947007
@@ -145,6 +159,21 @@ TASKS: dict[str, Task] = {
             61.0,
             "record",
             PHYSIONET2017_CLASSES,
+        ),
+        _regression("ppg_bp_sbp", "ppg_bp", "mmHg", 2.1),
+        _regression("ppg_bp_dbp", "ppg_bp", "mmHg", 2.1),
+        Task("wesad", "multiclass", "wesad", "ppg", 3, "", 60.0, "subject", WESAD_CLASSES),
+        Task("ptb", "multiclass", "ptb", "ecg", 3, "", 10.0, "patient", PTB_CLASSES),
+        Task(
+            "cpsc2018",
+            "multilabel",
+            "cpsc2018",
+            "ecg",
+            len(CPSC2018_CLASSES),
+            "",
+            10.0,
+            "record",
+            CPSC2018_CLASSES,
         ),
         Task("csn", "multilabel", "csn", "ecg", len(CSN_CODES), "", 10.0, "record", CSN_CODES),
         _regression("synthetic_hr", "synthetic", "bpm", 10.0, synthetic=True),

@@ -11,6 +11,7 @@ import html
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,9 +71,12 @@ class Plots:
         return self._drawn("seeds", language)
 
     def _drawn(self, name: str, language: Language) -> Figure:
-        from hpo.report.figures.all import draw_figure
+        from hpo.report.figures.all import draw_figure, render
 
-        return draw_figure(name, self._study.findings, self._study.confirmation, language)
+        figure = draw_figure(name, self._study.findings, self._study.confirmation, language)
+        # A notebook shows a figure of pyplot's only; for others it asks whoever it shows for a picture.
+        vars(figure)["_repr_png_"] = partial(render, figure, "png")
+        return figure
 
 
 class Study:
@@ -208,6 +212,7 @@ def studies(storage: str | Path | None = None) -> pd.DataFrame:
         "complete",
         "pruned",
         "failed",
+        "foreign_trials",
         "remaining_s",
     )
     best = [row["best"]["validation_loss"] if row["best"] else math.nan for row in rows]
@@ -274,6 +279,7 @@ def confirm(
     from hpo.confirm import confirm as confirm_in
     from hpo.confirm.arms import Request
     from hpo.confirm.confirmed import confirmation_of
+    from hpo.report.language import SPOKEN
 
     url, settings = _url(storage), _settings(data, cache, device, None)
     engine = open_engine(url, create=False)
@@ -286,6 +292,7 @@ def confirm(
             workers=workers,
             settings=settings,
             console=Console(stderr=True, quiet=quiet),
+            words=SPOKEN["en"],
         )
         return confirmation_of(engine, stored)
     finally:

@@ -18,7 +18,7 @@ from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.reading.findings import Findings, find_out
 from hpo.report.answer import answer_lines
 from hpo.report.language import SPOKEN
-from hpo.report.naming import label_words
+from hpo.report.naming import label_words, loss_words
 from hpo.study import Configuration
 from hpo.worker import Settings, check_fits
 
@@ -107,7 +107,7 @@ def _answer_run(findings: Findings) -> RunSpec:
             f"type: hpo run --study {findings.row.name}",
         )
     seed = findings.spec.space.seed.low
-    return findings.spec.run_spec(Configuration(choice.lr, choice.backbone_lr, choice.loss, seed))
+    return findings.spec.run_spec(Configuration.at(choice, seed))
 
 
 class _OneRun:
@@ -169,6 +169,8 @@ def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence
     task, data, backbone = findings.task, findings.row.data, check_backbone(run.backbone, findings.task)
     subjects = {split: len(names) for split, names in data["subjects"].items()}
     units = f"{task.unit_of_independence}s"
+    chosen = {name: getattr(run.recipe, name) for name in findings.spec.space.choices}
+    loss = loss_words(run.loss, chosen, SPOKEN["en"])
     labels = [f"Trained on {label}." for label in label_words(findings.labels, SPOKEN["en"])]
     lines = [
         f"# {findings.row.name}: {findings.spec.title or task.name}",
@@ -177,7 +179,7 @@ def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence
         f"{task.signal.upper()}. {said[0].upper()}{said[1:]}.",
         "",
         f"- Configuration: lr {run.lr:.4g}, backbone_lr {run.backbone_lr:.4g} (ratio "
-        f"{run.lr / run.backbone_lr:.3g}), loss {run.loss}, {run.mode}.",
+        f"{run.lr / run.backbone_lr:.3g}), loss {loss}, {run.mode}.",
         f"- Backbone: {backbone.name}; licence: {backbone.licence}; pretrained on "
         f"{'; '.join(backbone.pretrained_on)}. Leakage: {backbone.leakage}.",
         f"- Input: windows normalised by {run.inputs.normalisation}, {run.inputs.samples} samples.",

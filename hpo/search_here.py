@@ -21,6 +21,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.standing import best_trial, is_there, known_task
+from hpo.report.language import SPOKEN, Language, Words
 from hpo.storage import open_engine
 from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.setting import Setting
@@ -49,12 +50,13 @@ class Launched:
 def launch(
     spec: StudySpec,
     url: str,
-    *,
     total: int,
     workers: int | None,
     settings: Settings,
     console: Console,
+    *,
     warm_start: Sequence[str] = (),
+    language: Language = "en",
 ) -> Launched:
     """Work on the study until ``total`` trials are finished, the clock runs out or a signal comes.
 
@@ -64,21 +66,23 @@ def launch(
     warm, depot = warm_from(url, warm_start, spec), depot_of(settings)
     if depot is not None:
         reach(depot.probe, settings.patience_s, console.print)
-    with said_if_slow(f"{spec.name}: reading the data and the weights", console.print):
+    words = SPOKEN[language]
+    with said_if_slow(words.say("doing.reading", study=spec.name), console.print):
         name = open_study(url, spec, settings, total=total, warm=warm).name
     engine = open_engine(url, create=False)
     try:
         row = Ledger(engine).study(name)
         counts = Ledger(engine).counts(row.study_id)
         if counts.finished >= total or spec.budget.known_within is not None:
-            before = Launched(find_out(engine, name), total, did_nothing=True)
+            with said_if_slow(words.say("doing.answer", study=name), console.print):
+                before = Launched(find_out(engine, name), total, did_nothing=True)
             if before.known_within is not None:
                 Ledger(engine).drop_free_slots(row.study_id)
             if before.known_within is not None or counts.finished >= total:
                 return before
-        with Display(_progress(engine, row, counts, total), console) as display:
+        with Display(_progress(engine, row, counts, total, words), console) as display:
             run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
-        with said_if_slow(f"{name}: working out the answer", console.print):
+        with said_if_slow(words.say("doing.answer", study=name), console.print):
             return Launched(_found(engine, name), total, did_nothing=False)
     finally:
         engine.dispose()
@@ -98,8 +102,7 @@ def _found(engine: sa.Engine, name: str) -> Findings:
 def check_study(spec: StudySpec, settings: Settings) -> tuple[StudySpec, DataSummary, Checked]:
     """Return the study with what its files say, its data, and what a few steps of its baseline show."""
     spec = settled(spec, settings.data_dir)
-    base = spec.baseline
-    run = spec.run_spec(Configuration(base.lr, base.backbone_lr, base.loss, spec.space.seed.low))
+    run = spec.run_spec(Configuration.at(spec.baseline, spec.space.seed.low))
     data_dir, cache_dir = settings.data_dir, settings.cache_dir
     summary = describe_data(run.inputs, data_dir=data_dir, cache_dir=cache_dir)
     found = check_run(run, data_dir=data_dir, cache_dir=cache_dir, device=settings.device)
@@ -119,7 +122,7 @@ def warm_from(url: str, studies: Sequence[str], spec: StudySpec) -> list[Setting
         engine.dispose()
 
 
-def _progress(engine: sa.Engine, row: StudyRow, counts: Counts, total: int) -> Progress:
+def _progress(engine: sa.Engine, row: StudyRow, counts: Counts, total: int, words: Words) -> Progress:
     """Return how far the study is, which needs no answer."""
     best, partial, task = best_trial(engine, row.study_id), row.data.get("partial"), known_task(row)
     return Progress(
@@ -131,6 +134,7 @@ def _progress(engine: sa.Engine, row: StudyRow, counts: Counts, total: int) -> P
         counts.failed,
         best["validation_loss"] if best else None,
         best["number"] if best else None,
+        words=words,
     )
 
 

@@ -20,7 +20,7 @@ from sklearn.gaussian_process.kernels import Kernel, Matern
 from hpo.analysis import answer
 from hpo.analysis.basin import _stretched, basin
 from hpo.analysis.box import Box, Lattice
-from hpo.analysis.cloud import BASIN, Cloud
+from hpo.analysis.cloud import Cloud
 from hpo.analysis.evidence import Scale, gather, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.likelihood import KERNEL, LEVEL_VARIANCE, Half, Problem, covariance, problem_of
@@ -173,7 +173,7 @@ def test_a_move_of_the_basin_alone_has_the_density_of_a_whole_one() -> None:
     problem = small_problem()
     old = 0.5 * np.random.default_rng(2).standard_normal((3, len(problem.prior.mean)))
     new = old.copy()
-    new[:, BASIN] = 0.5 * np.random.default_rng(3).standard_normal(new[:, BASIN].shape)
+    new[:, problem.basin] = 0.5 * np.random.default_rng(3).standard_normal(new[:, problem.basin].shape)
     proposal = prior_of(problem)
 
     moved = Cloud.of(problem, proposal, old).with_basins(problem, proposal, new)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bidmc_files import write_subject
-from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
+from makers import cpsc2018, csn, physionet2017, ppg_bp, ppg_dalia, ptb, ptbxl, uci_bp, wesad
 
 from hpo.cli.app import main
 
@@ -36,6 +36,13 @@ CASES: list[tuple[str, Callable[[Path], Path], str]] = [
     ("physionet2017", physionet2017.write_zip, "training2017.zip"),
     ("csn", csn.write, "WFDBRecords/01/010/JS00004.mat"),
     ("csn", csn.write, "WFDBRecords/01/010/JS00004.hea"),
+    ("ppg_bp_sbp", ppg_bp.write, "Data File/0_subject/4_2.txt"),
+    ("ppg_bp_dbp", ppg_bp.write, "Data File/PPG-BP dataset.xlsx"),
+    ("wesad", wesad.write, "WESAD/S3/S3.pkl"),
+    ("ptb", ptb.write, "patient003/s0030_re.dat"),
+    ("ptb", ptb.write, "patient003/s0030_re.hea"),
+    ("cpsc2018", cpsc2018.write, "training/cpsc_2018/g1/A0004.mat"),
+    ("cpsc2018", cpsc2018.write, "training/cpsc_2018/g1/A0004.hea"),
 ]
 
 

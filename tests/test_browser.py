@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_study import NAME, Place
 from web import TOKEN, finished_study, served
 
+from hpo.cli.app import main
 from hpo.dashboard import Access, PageKeeper, build
 from hpo.storage import open_engine
 
@@ -150,6 +153,75 @@ def test_our_page_of_a_study_works_by_keyboard_at_a_telephones_width(
     assert numbers == sorted(numbers)
     assert page.locator("svg.plot path").count() > 14
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+# --- for everybody: axe-core on each of our pages, in both languages, light and dark, wide and narrow
+
+AXE = importlib.util.find_spec("axe_playwright_python")
+
+
+@pytest.fixture(scope="module")
+def reports(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    for language in ("en", "zh"):
+        words = ["report", NAME, "--storage", place.url, "--out", str(folder / language)]
+        assert main([*words, "--lang", language]) == 0
+    return folder
+
+
+def faults_of(page: playwright.Page) -> list[str]:
+    """Return what axe-core finds wrong with a page, of any weight."""
+    assert AXE is not None
+    assert AXE.origin is not None
+    page.evaluate(Path(AXE.origin).with_name("axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:100]}" for one in found]
+
+
+@pytest.mark.skipif(AXE is None, reason="needs axe-core: pip install '.[dev]'")
+@pytest.mark.parametrize("width", [1300, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_our_pages_have_no_violation_of_axe(
+    browser: playwright.Browser, address: str, reports: Path, scheme: Any, width: int
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(WAIT_MS)
+    page, found = context.new_page(), dict[str, list[str]]()
+    page.goto(f"{address}/")
+    found["login"] = faults_of(page)
+    page.goto(f"{address}/?token={TOKEN}")
+    for language in ("en", "zh"):
+        page.goto(f"{address}/?lang={language}")
+        page.get_by_role("link", name=NAME).wait_for()
+        found[f"front {language}"] = faults_of(page)
+        page.get_by_role("link", name=NAME).click()
+        page.locator("#trials tr").first.wait_for()
+        page.locator("svg.plot path").first.wait_for()
+        found[f"study {language}"] = faults_of(page)
+        for name, where in {
+            "answer": f"{address}/answer/{NAME}?lang={language}",
+            "answers": f"{address}/answer?lang={language}",
+            "report": (reports / language / "report.html").as_uri(),
+            "missing": f"{address}/nowhere?lang={language}",
+        }.items():
+            page.goto(where)
+            found[f"{name} {language}"] = faults_of(page)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            assert page.evaluate("document.documentElement.lang").startswith(language), name
+    context.close()
+
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+def test_a_page_prints_without_anything_cut_off(browser: playwright.Browser, reports: Path) -> None:
+    context = browser.new_context(viewport={"width": 718, "height": 1000})  # A4 less its margins
+    page = context.new_page()
+    page.goto((reports / "en" / "report.html").as_uri())
+    page.emulate_media(media="print")
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    context.close()
 
 
 def test_whoever_logs_out_in_the_page_sees_the_login(page: playwright.Page, address: str) -> None:

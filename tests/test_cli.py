@@ -103,7 +103,7 @@ def test_a_run_ends_with_an_answer_and_the_same_command_again_does_nothing(
     assert first.stdout.startswith("tiny [synthetic signals]: ")
     assert "published default: with new seeds expect MAE " in first.stdout.splitlines()[0]
     assert "Use lr " in first.stdout
-    assert "Published default (published default: lr 1e-4, backbone_lr 1e-5, mse): " in first.stdout
+    assert "Published default (lr 1e-4, backbone_lr 1e-5, mse): " in first.stdout
     assert "next: hpo " in first.stdout
     assert "4/4 finished" in first.stderr
     assert again.returncode == 0, again.stderr

@@ -64,6 +64,7 @@ def confirmed(
         workers=1,
         settings=settings,
         console=console,
+        words=SPOKEN["en"],
         scorer=analytic_trainer,
     )
 

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from hpo.durations import duration
 from hpo.errors import UsageError
+from hpo.report.language import SPOKEN
 from hpo.search_here import parse_duration
-from hpo.worker.progress import Display, Progress, duration, event_line, said_if_slow
+from hpo.worker.progress import Display, Progress, event_line, said_if_slow
 from hpo.worker.session import Event
 
 
@@ -57,7 +59,7 @@ def ended(slot: int, kind: Any, value: float | None) -> Event:
 
 
 def test_progress_counts_the_best_and_the_time_left(clock: Clock) -> None:
-    progress = Progress("s", 10, "bpm", now=clock)
+    progress = Progress("s", 10, "bpm", now=clock, words=SPOKEN["en"])
     progress.take(Event("epoch", "w1", "s", 0, 1, 2, 6, 4.0))
 
     clock.now_s = 30.0
@@ -65,12 +67,12 @@ def test_progress_counts_the_best_and_the_time_left(clock: Clock) -> None:
     progress.take(ended(1, "pruned", 2.0))
     progress.take(ended(2, "failed", None))
 
-    assert progress.words() == ("2/10 finished (1 pruned), 1 failed, best 3 (trial 0), 0 s to 5 min left")
+    assert progress.standing() == ("2/10 finished (1 pruned), 1 failed, best 3 (trial 0), 0 s to 5 min left")
     assert progress.running == {}
 
 
 def test_a_resumed_study_estimates_from_the_trials_of_this_command_alone(clock: Clock) -> None:
-    progress = Progress("s", 100, complete=90, now=clock)
+    progress = Progress("s", 100, complete=90, now=clock, words=SPOKEN["en"])
     clock.now_s = 10.0
 
     assert progress.seconds_left() is None
@@ -91,7 +93,7 @@ def test_the_time_left_is_a_range_that_holds_the_end_in_about_four_of_five_searc
     for _ in range(300):
         ends = np.cumsum(rng.gamma(2.0, 10.0, size=40))
         clock.now_s = 0.0
-        progress = Progress("s", 40, now=clock)
+        progress = Progress("s", 40, now=clock, words=SPOKEN["en"])
         for slot, clock.now_s in enumerate(ends[:12]):
             progress.take(ended(slot, "complete", 1.0))
         left = progress.seconds_left()
@@ -104,7 +106,7 @@ def test_the_time_left_is_a_range_that_holds_the_end_in_about_four_of_five_searc
 def shown(events: list[Event], clock: Clock, *, terminal: bool) -> str:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, color_system=None)
-    with Display(Progress("s", 10, "bpm", now=clock), console) as display:
+    with Display(Progress("s", 10, "bpm", now=clock, words=SPOKEN["en"]), console) as display:
         for event in events:
             clock.now_s += 20.0
             display.take(event)
@@ -132,7 +134,9 @@ def test_without_a_terminal_progress_is_plain_lines(clock: Clock) -> None:
 
 def test_a_run_that_goes_on_says_from_where_and_lines_fit_a_terminal(clock: Clock) -> None:
     resumed = Event("started", "w1", "bidmc_hr_quick", 17, 2, 3, 8)
-    progress = Progress("bidmc_hr_quick", 100, "breaths/min", 30, 57, 2, 12.3456, 8, now=clock)
+    progress = Progress(
+        "bidmc_hr_quick", 100, "breaths/min", 30, 57, 2, 12.3456, 8, now=clock, words=SPOKEN["en"]
+    )
     for slot in (18, 19, 20):
         clock.now_s += 4000.0
         progress.take(ended(slot, "complete", 11.1111))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bidmc_files import write_bidmc
-from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
+from makers import cpsc2018, csn, physionet2017, ppg_bp, ppg_dalia, ptb, ptbxl, uci_bp, wesad
 
 from finetune.__main__ import main
 from finetune.spec import Recipe, RunSpec
@@ -86,6 +86,11 @@ def test_the_backbone_is_the_tiny_one_of_the_tasks_signal(
         ("ptb-xl", ptbxl.write),
         ("physionet2017", physionet2017.write_zip),
         ("csn", csn.write),
+        ("wesad", wesad.write),
+        ("ppg_bp_sbp", ppg_bp.write),
+        ("ppg_bp_dbp", ppg_bp.write),
+        ("ptb", ptb.write),
+        ("cpsc2018", cpsc2018.write),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -151,6 +151,7 @@ MACHINES = {
     ("dashboard/answer_page.py", "/answer"),
     ("dashboard/answer_page.py", "/answer/"),
     ("dashboard/answering.py", "*"),
+    ("dashboard/reader.py", "zh"),
     ("diary/file.py", "*"),
     ("fleet/seats.py", "*"),
     ("fleet/machine.py", "*"),
@@ -161,6 +162,8 @@ MACHINES = {
     ("search_here.py", "re"),
     ("study/yaml_lines.py", "*"),
     ("report/page.py", "body.replace(f'src=\"{name}.png\"', f'src=\"data:image/svg+xml;base64,{inside}\"')"),
+    ("report/page.py", "body.replace(wide, wide.replace('>', ' tabindex=\"0\">', 1))"),
+    ("report/page.py", ' tabindex="0">'),
     ("worker/__init__.py", "out of memory"),
     ("worker/__init__.py", "can't allocate memory"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -93,6 +94,21 @@ def test_adding_slots_again_adds_only_what_is_missing(ledger: Ledger) -> None:
         (2, "search"),
         (3, "search"),
     ]
+
+
+def test_a_budget_of_many_slots_takes_no_memory_here(ledger: Ledger) -> None:
+    study = make_study(ledger)
+    fixed = [("baseline", configuration(0))]
+    ledger.add_slots(study.study_id, 2, fixed)
+    tracemalloc.start()
+    try:
+        ledger.add_slots(study.study_id, 30_000, fixed)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert ledger.counts(study.study_id).free == 30_000
+    assert peak < 4e6
 
 
 def test_appending_the_same_configurations_twice_adds_them_once(ledger: Ledger) -> None:

@@ -164,6 +164,22 @@ def test_an_encoder_that_keeps_no_contract_is_one_clear_line(code: Path, entry: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("import a_package_that_is_not_here", "raised ModuleNotFoundError: No module named"),
+        ("raise OSError('could not load its library')", "raised OSError: could not load its library"),
+        ("raise SystemExit('no')", "raised SystemExit: no"),
+    ],
+)
+def test_code_that_fails_while_it_is_read_is_one_clear_line(code: Path, line: str, words: str) -> None:
+    (code / "my_encoder.py").write_text(f"{line}\n{ENCODER}")
+
+    with pytest.raises(CodeError, match=words) as caught:
+        built(spec_of())
+    assert "\n" not in str(caught.value)
+
+
 def test_two_methods_are_enough(code: Path) -> None:
     encoder = built(spec_of("two_methods"))
     x = torch.randn(3, 1250)

@@ -123,6 +123,17 @@ def test_a_run_of_another_shape_waits_until_the_members_have_ended(run_all):
     assert [result.run_id for result in source.results] == ["a", "other", "b"]
 
 
+def test_a_run_whose_recipe_cannot_be_stacked_trains_alone_among_others(run_all):
+    first, other, third = FOUR[:3]
+    (cosine,) = with_recipe([other], schedule="cosine")
+
+    together = run_all(ListSource(first, cosine, third), slots=2)
+
+    assert {result.run_id for result in together.results} == {"a", "b", "c"}
+    alone = run_all(ListSource(cosine))
+    assert together.curve("b") == alone.curve("b")
+
+
 def test_a_backbone_without_a_stacked_form_is_refused(run_all):
     from finetune.api import BackboneSpec
 

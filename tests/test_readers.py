@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bidmc_files import write_bidmc
-from makers import csn, physionet2017, ppg_dalia, ptbxl, uci_bp
+from makers import cpsc2018, csn, physionet2017, ppg_bp, ppg_dalia, ptb, ptbxl, uci_bp, wesad
 from published import Shelf
 
 from finetune.data.download import data_status
@@ -61,6 +61,11 @@ CASES = [
     Case("ptb-xl", (0, 1)),
     Case("physionet2017", (0, 3), physionet2017.write),
     Case("physionet2017", (0, 3), physionet2017.write_zip, "made-zip"),
+    Case("ppg_bp_sbp", (20, 300), ppg_bp.write),
+    Case("ppg_bp_dbp", (20, 300), ppg_bp.write),
+    Case("wesad", (0, 2), wesad.write),
+    Case("ptb", (0, 2), ptb.write),
+    Case("cpsc2018", (0, 1), cpsc2018.write),
     Case("csn", (0, 1), csn.write),
     Case("csn", (0, 1)),
 ]
@@ -72,6 +77,10 @@ RATES_HZ = {
     "uci_bp": 125,
     "ptb-xl": 100,
     "physionet2017": 300,
+    "ppg_bp": 1000,
+    "wesad": 64,
+    "ptb": 1000,
+    "cpsc2018": 500,
     "csn": 500,
     "synthetic": 125,
 }

@@ -244,6 +244,7 @@ def test_a_confirmation_brings_its_pictures_and_its_arms(place: Place, tmp_path:
         workers=1,
         settings=place.settings(),
         console=console,
+        words=SPOKEN["en"],
         scorer=analytic_trainer,
     )
     found, findings = newest_confirmation(engine, NAME), find_out(engine, NAME)

@@ -177,7 +177,7 @@ def stacked_step(members: int) -> Callable[[], object]:
 
 
 def test_a_plain_step_launches_no_more_than_it_did() -> None:
-    assert launches(plain_step()).total <= 210
+    assert launches(plain_step()).total <= 146
 
 
 @pytest.mark.parametrize("members", [8, 32])
@@ -185,7 +185,7 @@ def test_a_populations_step_launches_as_much_whatever_its_size(members: int) -> 
     found = launches(stacked_step(members))
 
     assert found.counts["dropout_bytes"] == 1
-    assert found.total <= 305
+    assert found.total <= 185
 
 
 def test_a_step_takes_nothing_from_the_host_and_waits_for_nothing() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune.checking import looked_at
 from hpo.cli.app import main
 from hpo.starter import ENCODER
 
@@ -44,7 +45,7 @@ def test_what_init_writes_is_checked_and_searched(start: Path, capsys: pytest.Ca
 
     assert (checked, ran) == (0, 0)
     assert "ready" in said.splitlines()[-1]
-    assert "trivial predictor: constant" in said
+    assert "to beat: always" in said
     assert "s an epoch of" in said
 
 
@@ -73,6 +74,21 @@ def test_check_names_what_is_wrong_with_an_encoder(
     assert fault in found["faults"]
     assert status == (0 if fault == "part_without_gradient" else 2)
     assert found["ready"] is (status == 0)
+
+
+@pytest.mark.parametrize(("mflop", "windows"), [(0.0, 32), (68.0, 32), (136.0, 16), (1e6, 2)])
+def test_a_check_looks_at_fewer_windows_of_a_larger_encoder(mflop: float, windows: int) -> None:
+    assert looked_at(mflop) == windows
+
+
+def test_a_large_encoder_is_checked_on_few_windows(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = "return self.dropout("
+    large = "torch.ones(1000, 1000) @ torch.ones(1000, 1000); assert len(x) <= 2; " + good
+    (start / "code" / "my_encoder.py").write_text("import torch\n" + ENCODER.replace(good, large))
+    capsys.readouterr()
+
+    assert main(["check", str(start / "study.yaml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epoch_s"] > 0
 
 
 def test_a_shipped_study_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,18 @@ def test_zones_cover_the_axis_and_what_is_not_open_is_resolved() -> None:
     assert found.as_good == (0.0, pytest.approx(1.45))
 
 
+@pytest.mark.parametrize(("places", "standing"), [(2, Standing.OPEN), (3, Standing.WORSE)])
+def test_a_piece_of_a_step_or_two_that_is_worse_is_open(places: int, standing: Standing) -> None:
+    profiles = raised(100, 1.0, where=AXIS >= 1.0)
+    profiles[:, 20 : 20 + places] = 1.0
+
+    found = zones(profiles)
+
+    assert found.at(float(AXIS[20])) is standing
+    assert found.at(1.2) is Standing.OPEN
+    assert len(found.pieces) == (2 if standing is Standing.OPEN else 4)
+
+
 def test_where_nothing_is_known_every_draw_is_lowest_elsewhere_and_nothing_is_called_worse() -> None:
     profiles = 5 * WORTH * np.random.default_rng(0).standard_normal((400, len(AXIS)))
 

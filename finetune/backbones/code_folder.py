@@ -168,7 +168,13 @@ def _load(path: Path, folder: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(content, str(path), "exec"), module.__dict__)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
-        raise
+        if not isinstance(error, Exception | SystemExit):
+            raise  # a signal
+        # Whatever a user's file, or a package that it imports, raises is the user's to mend.
+        text = " ".join(str(error).split())[:300]
+        raise CodeError(
+            f"{path} raised {type(error).__name__}: {text}", "a module", "run it alone to see where"
+        ) from error
     return module

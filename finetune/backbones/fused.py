@@ -1,8 +1,9 @@
 """Pieces of an encoder layer with their gradients written out: fewer passes over memory than autograd's own.
 
-For every device; on the CPU one run takes :mod:`~finetune.fast.cpu_layer` instead. R rows (windows, of
-all members of a population), P patches, E embedding, H heads, D = E / H. Under autocast a piece computes in
-the precision of its input and keeps the softmax and the norm in float32.
+For every device; on the CPU one run takes :mod:`~finetune.fast.cpu_layer` instead, and on a GPU attention and
+the norm are one launch each way where :mod:`~finetune.fast.layer_device` finds that they can be. R rows
+(windows, of all members of a population), P patches, E embedding, H heads, D = E / H. Under autocast a piece
+computes in the precision of its input and keeps the softmax and the norm in float32.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
+from finetune.fast import layer_device
 from finetune.random import Mask
 
 
@@ -22,29 +24,41 @@ def attend(joint: Tensor, rows: int, heads: int, mask: Mask | None) -> Tensor:
     ``joint`` holds queries, keys and values as torch.nn.MultiheadAttention packs them; ``mask`` is that of
     the probabilities, of R*H*P*P elements.
     """
-    attended: Tensor = _Attend.apply(joint, rows, heads, mask)  # type: ignore[no-untyped-call]  # torch leaves it so
-    return attended
+    count, depth = joint.shape[0] // rows, joint.shape[1] // (3 * heads)
+    is_fused = layer_device.is_fused(joint, count, depth, 1)
+    return _apply(_AttendAtOnce if is_fused else _Attend, joint, rows, heads, mask)
 
 
 def add_norm(
     tokens: Tensor,
     branch: Tensor,
     mask: Mask | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
     eps: float,
 ) -> Tensor:
-    """Return the layer norm of ``tokens + mask * branch``, all (..., E); without ``weight`` not scaled."""
-    normed: Tensor = _AddNorm.apply(tokens, branch, mask, weight, bias, eps)  # type: ignore[no-untyped-call]  # as above
-    return normed
+    """Return the layer norm of ``tokens + mask * branch``, all (..., E).
+
+    Weight and bias are (E,), or each member's own (K, E) for tokens (K, ..., E).
+    """
+    if layer_device.is_fused(tokens, 1, 1, tokens.shape[-1]):
+        return _apply(_AddNormAtOnce, tokens, branch, mask, weight, bias, eps)
+    if weight.dim() == 1:
+        return _apply(_AddNorm, tokens, branch, mask, weight, bias, eps)
+    normed = _apply(_AddNorm, tokens, branch, mask, None, None, eps)
+    return torch.addcmul(bias[:, None], normed, weight[:, None])
+
+
+def _apply(node: type[torch.autograd.Function], *arguments: object) -> Tensor:
+    found: Tensor = node.apply(*arguments)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return found
 
 
 def gelu_dropout(hidden: Tensor, mask: Mask | None) -> Tensor:
     """Return ``mask * gelu(hidden)`` (the exact GELU)."""
     if mask is None:
         return F.gelu(hidden)
-    dropped: Tensor = _GeluDropout.apply(hidden, mask)  # type: ignore[no-untyped-call]  # as above
-    return dropped
+    return _apply(_GeluDropout, hidden, mask)
 
 
 class _Attend(torch.autograd.Function):
@@ -90,6 +104,20 @@ def _softmax_slope(gradient: Tensor, probabilities: Tensor) -> Tensor:
     return gradient.addcmul_(probabilities, gradient.sum(dim=-1, keepdim=True), value=-1.0)
 
 
+class _AttendAtOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, joint: Tensor, rows: int, heads: int, mask: Mask | None) -> Tensor:
+        kept = None if mask is None else mask.values().reshape(-1)
+        ctx.save_for_backward(joint, kept)
+        ctx.sizes = rows, heads
+        return layer_device.attend(joint, kept, rows, heads)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        joint, kept = ctx.saved_tensors
+        return layer_device.attend_backward(gradient, joint, kept, *ctx.sizes), None, None, None
+
+
 class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -122,6 +150,42 @@ class _AddNorm(torch.autograd.Function):
         )
         of_branch = before if ctx.mask is None else before * ctx.mask.values().reshape(before.shape)
         return before, of_branch.to(ctx.branch_type), None, of_weight, of_bias, None
+
+
+class _AddNormAtOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: Tensor, branch: Tensor, mask: Mask | None, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        width = tokens.shape[-1]
+        kept = None if mask is None else mask.values().reshape(-1)
+        normed, *saved = layer_device.add_norm(
+            tokens.reshape(-1, width),
+            branch.reshape(-1, width),
+            kept,
+            weight.view(-1, width),
+            bias.view(-1, width),
+            eps,
+        )
+        ctx.save_for_backward(*saved, kept, weight)
+        ctx.branch_type = branch.dtype
+        return normed.view_as(tokens)
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, None, Tensor | None, Tensor | None, None]:
+        total, mean, scale, kept, weight = ctx.saved_tensors
+        width = gradient.shape[-1]
+        of_tokens, of_branch, of_both = layer_device.add_norm_backward(
+            gradient.reshape(-1, width),
+            (total, mean, scale),
+            kept,
+            weight.view(-1, width),
+            ctx.branch_type,
+        )
+        of_weight, of_bias = (part.view_as(weight) for part in of_both.unbind(1))
+        return of_tokens.view_as(gradient), of_branch.view_as(gradient), None, of_weight, of_bias, None
 
 
 class _GeluDropout(torch.autograd.Function):

@@ -10,12 +10,16 @@ from finetune.errors import SettingError, UnknownNameError
 
 READERS = {
     "bidmc": "finetune.datasets.bidmc",
+    "cpsc2018": "finetune.datasets.cpsc2018",
     "csn": "finetune.datasets.csn",
     "physionet2017": "finetune.datasets.physionet2017",
+    "ppg_bp": "finetune.datasets.ppg_bp",
     "ppg_dalia": "finetune.datasets.ppg_dalia",
+    "ptb": "finetune.datasets.ptb",
     "ptb-xl": "finetune.datasets.ptbxl",
     "synthetic": "finetune.datasets.synthetic",
     "uci_bp": "finetune.datasets.uci_bp",
+    "wesad": "finetune.datasets.wesad",
 }
 """Data set -> module that holds its one instance as ``READER``; imported when it is asked for, because
 each format brings its own library (pandas, wfdb, h5py)."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
-from finetune.datasets.restricted_pickle import read_arrays
-from finetune.errors import DataError, MissingDataError
+from finetune.datasets.wrist_pickle import column, demand, read_person
+from finetune.errors import MissingDataError
 from finetune.signals import cut_windows
 from finetune.splits import SubjectSplit, reference_subject_split
 
@@ -37,7 +37,7 @@ Labels = Callable[[dict[Any, Any], Path], Float64s]
 
 def heart_rates(content: dict[Any, Any], path: Path) -> Float64s:
     """Return the file's own heart rate (bpm, from the chest ECG) of each 8 s window, shifted by 2 s."""
-    return _column(content, ("label",), path)
+    return column(content, ("label",), path, MEND)
 
 
 def breathing_frequencies(content: dict[Any, Any], path: Path) -> Float64s:
@@ -47,7 +47,7 @@ def breathing_frequencies(content: dict[Any, Any], path: Path) -> Float64s:
     zero-phase second-order Butterworth of 0.08 to 2 Hz on the window alone. A window is 13,671 samples at
     700 Hz, so labels are multiples of 0.0512 Hz. A window with gaps, or without any movement, has none.
     """
-    resp = _column(content, ("signal", "chest", "Resp"), path)
+    resp = column(content, ("signal", "chest", "Resp"), path, MEND)
     length = int(RULES["ppg_dalia_rr"].length / BVP_HZ * RESP_HZ)
     if resp.size < length:
         return np.empty(0)
@@ -158,17 +158,15 @@ def _paths(root: Path) -> dict[str, Path]:
 
 def _read_subject(subject: str, path: Path, rule: WindowRule) -> _Recording:
     """Return the windows of one subject, with a note when some have to be dropped."""
-    content = read_arrays(path, MEND)
-    _demand(isinstance(content, dict), path, f"holds a {type(content).__name__}", "a dictionary")
-    _demand(content.get("subject", subject) == subject, path, f"is subject {content.get('subject')}", subject)
-    bvp = _column(content, ("signal", "wrist", "BVP"), path)
-    _demand(bool(np.nanmin(bvp) < np.nanmax(bvp)), path, "signal/wrist/BVP is flat", "a pulse wave")
+    content = read_person(path, subject, MEND)
+    bvp = column(content, ("signal", "wrist", "BVP"), path, MEND)
+    demand(bool(np.nanmin(bvp) < np.nanmax(bvp)), path, "signal/wrist/BVP is flat", "a pulse wave", MEND)
     windows, labels = (
         cut_windows(bvp.astype(np.float32), rule.length, rule.stride),
         rule.labels(content, path),
     )
     count = min(len(windows), len(labels))
-    _demand(count > 0, path, f"has {len(windows)} windows and {len(labels)} labels", "some of both")
+    demand(count > 0, path, f"has {len(windows)} windows and {len(labels)} labels", "some of both", MEND)
     windows, labels = windows[:count], labels[:count]
     has_label, has_signal = np.isfinite(labels), np.isfinite(windows).all(axis=1)
     reasons = [rule.dropped_because] * (not has_label.all()) + ["gaps in BVP"] * (not has_signal.all())
@@ -176,22 +174,6 @@ def _read_subject(subject: str, path: Path, rule: WindowRule) -> _Recording:
     return _Recording(
         subject, windows, labels, has_label & has_signal, f"subject {subject}: {dropped}" if reasons else ""
     )
-
-
-def _column(content: dict[Any, Any], keys: tuple[str, ...], path: Path) -> Float64s:
-    """Return one array of the nested dictionaries as (samples,); raises :class:`DataError` naming the key."""
-    value: Any = content
-    for depth, key in enumerate(keys):
-        is_there = isinstance(value, dict) and key in value
-        _demand(is_there, path, f"has no key {'/'.join(keys[: depth + 1])}", f"{'/'.join(keys)}")
-        value = value[key]
-    name = "/".join(keys)
-    is_numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
-    _demand(is_numeric, path, f"{name} is no array of numbers", "one")
-    is_column = value.ndim == 1 or (value.ndim == 2 and 1 in value.shape)
-    _demand(is_column, path, f"{name} has the shape {value.shape}", "one column")
-    _demand(bool(np.isfinite(value).any()), path, f"{name} holds no number (empty or all NaN)", "values")
-    return np.asarray(value, np.float64).ravel()
 
 
 def _gather(recordings: Sequence[_Recording], count: int, length: int) -> NDArray[np.float32]:
@@ -207,11 +189,6 @@ def _gather(recordings: Sequence[_Recording], count: int, length: int) -> NDArra
 def _split_codes(subjects: Sequence[str], split: SubjectSplit[str]) -> NDArray[np.int8]:
     codes = dict.fromkeys(split.train, TRAIN) | dict.fromkeys(split.validation, VALIDATION)
     return np.array([codes.get(subject, TEST) for subject in subjects], np.int8)
-
-
-def _demand(holds: bool, path: Path, what: str, expected: str) -> None:
-    if not holds:
-        raise DataError(f"{path}: {what}" if " " in what else f"{path} {what}", expected, MEND)
 
 
 READER = PpgDalia()

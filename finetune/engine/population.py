@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 
 from finetune.engine.device_data import DeviceData
-from finetune.engine.devices import is_out_of_memory, release_memory
+from finetune.engine.devices import is_out_of_memory, release_memory, warn_of_slow_precision
 from finetune.engine.loop import (
     Member,
     end_epoch,
@@ -52,6 +52,7 @@ def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Sl
     first = source.next_run()
     if first is None:
         return
+    warn_of_slow_precision(first.spec.recipe.precision, device)
     count = choose_slots(first.spec, load, device) if slots == "auto" else slots
     if count == 1:
         _run_one_by_one(source, load, device, first)
@@ -75,10 +76,11 @@ class Population:
         self._waiting: list[Run] = []
         """Begun, and for want of memory taken out: they go on from their last epoch."""
         self._next: Run | None = None
+        self._first: Run | None = None
 
     def run(self, first: Run) -> None:
         """Train until the source is empty."""
-        self._next = first
+        self._next = self._first = first
         self._fill()
         while self._members:
             reports = self._train_one_epoch()
@@ -131,6 +133,11 @@ class Population:
             self._next = self._next or self._source.next_run()
             if self._next is None or not self._fits(self._next):
                 return
+            if self._goes_alone(self._next):
+                data = self._load(self._next.spec)
+                self._source.finish(fine_tune(self._next, data, self._device, self._source.report))
+                self._next = None
+                continue
             member = self._open(self._next)
             if member is None:  # there is no room for more
                 self._waiting.insert(0, self._next)
@@ -152,6 +159,14 @@ class Population:
             if not is_out_of_memory(error) or not self._members:
                 raise
         return None
+
+    def _goes_alone(self, run: Run) -> bool:
+        """Return whether a run has a recipe that cannot be stacked, among others that can.
+
+        A study that searches schedules has both; where the first run is such a one, so are all, and several
+        slots are refused.
+        """
+        return self._slots > 1 and run is not self._first and not is_plain(run.spec.recipe)
 
     def _fits(self, run: Run) -> bool:
         return not self._members or _shape(run.spec) == _shape(self._members[0].run.spec)

@@ -152,5 +152,5 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _norm(weights: Weights, name: str, tokens: Tensor, branch: Tensor, mask: Mask | None) -> Tensor:
-    normed = add_norm(tokens, branch, mask, None, None, nn.LayerNorm(1).eps)
-    return torch.addcmul(weights[f"{name}.bias"][:, None], normed, weights[f"{name}.weight"][:, None])
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return add_norm(tokens, branch, mask, weight, bias, nn.LayerNorm(1).eps)

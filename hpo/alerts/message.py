@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from finetune.api import FinetuneError
 from hpo.alerts.delivery import Message
+from hpo.durations import duration
 from hpo.errors import HpoError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.outbox import AlertKind, Due
@@ -17,7 +18,6 @@ from hpo.reading.activity import failed_slots
 from hpo.reading.standing import best_trial, standing
 from hpo.report.answer import answer_lines
 from hpo.report.language import SPOKEN, Language
-from hpo.worker.progress import duration
 
 
 def message_of(

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3
 
 from hpo.analysis.box import Box, Floats, Lattice, SearchSpace
 from hpo.analysis.choice import Places, chosen_places
-from hpo.analysis.evidence import MIN_MODEL, Evidence, classify, gather, points_of
+from hpo.analysis.evidence import MIN_MODEL, Evidence, classify, gather, has_choices, in_space, points_of
 from hpo.analysis.look import Look, by_rates
 from hpo.analysis.noise import shares
 from hpo.analysis.ratio import RatioCurve, ratio_curve, unknown_curve
@@ -31,7 +31,8 @@ from hpo.analysis.values import (
     RateMap,
 )
 from hpo.analysis.zones import Standing, Zone, Zones
-from hpo.study.setting import HasSetting
+from hpo.study.choices import Choices, value_words
+from hpo.study.setting import HasSetting, choices_of
 
 if TYPE_CHECKING:  # a worker, which needs the model but has no tables, starts without pandas
     import pandas as pd
@@ -56,12 +57,12 @@ def answer(
     of the trivial predictor, ``worth`` the difference in loss that the user cares for (None: one seed's
     standard deviation). The same tables give the same answer, bit for bit.
     """
-    trials = trials[trials["loss"].isin(list(space.loss))]
+    trials = in_space(trials, space)
     kinds = classify(trials)
     counts = {kind: int((kinds == kind).sum()) for kind in ("complete", "pruned", "diverged", "other")}
     complete = trials[kinds == "complete"]
-    best = _best_trial(complete)
     box = Box.of(space)
+    best = _best_trial(complete, box)
     bare = Answer(
         counts,
         best,
@@ -78,7 +79,7 @@ def answer(
         return _modelled(bare, trials, curves, box, baseline, worth)
 
 
-def _best_trial(complete: pd.DataFrame) -> BestTrial | None:
+def _best_trial(complete: pd.DataFrame, box: Box) -> BestTrial | None:
     if complete.empty:
         return None
     row = complete.iloc[int(np.argmin(complete["value"].to_numpy(float)))]
@@ -91,6 +92,7 @@ def _best_trial(complete: pd.DataFrame) -> BestTrial | None:
         str(row["loss"]),
         int(row["seed"]),
         float(row["value"]),
+        Choices({name: row[name] for name, _ in box.choices}),
     )
 
 
@@ -110,6 +112,10 @@ def _notes(
         notes.append(Note(NoteKind.FEW_RATIOS, ratios, MIN_RATIOS))
     if len(box.losses) > 1 and not complete.empty and complete["loss"].nunique() == 1:
         notes.append(Note(NoteKind.ONE_LOSS, name=str(complete["loss"].iloc[0])))
+    for name in [] if complete.empty else [name for name, _ in box.choices]:
+        values = set(complete[name])
+        if len(values) == 1:
+            notes.append(Note(NoteKind.ONE_VALUE, name=f"{name} {value_words(values.pop())}"))
     if baseline is None:
         notes.append(Note(NoteKind.NO_BASELINE))
     return tuple(notes)
@@ -121,7 +127,7 @@ def _constant(bare: Answer, complete: pd.DataFrame) -> Answer:
     best, value = bare.best, bare.best.validation_loss
     return replace(
         bare,
-        choice=Choice(best.lr, best.backbone_lr, best.ratio, best.loss, value, 0.0),
+        choice=Choice(best.lr, best.backbone_lr, best.ratio, best.loss, value, 0.0, best.choices),
         baseline=Expected(value, 0.0),
         optimism=0.0,
         noise=Noise(0.0, "model", 0, shares(np.zeros((1, 1, 1)), {"seed": 0.0})),
@@ -168,6 +174,7 @@ def _with_zones(found: Answer, look: Look) -> Answer:
         curve=_in_losses(replace(curve, identified=identified), look.evidence),
         rates=_rate_map(look.lattice, look.mean, look.evidence),
         matters=look.matters,
+        options=look.options,
         zones=zones,
     )
 
@@ -209,17 +216,19 @@ def _own_runs(trials: pd.DataFrame, setting: HasSetting) -> tuple[float, ...]:
     rates = np.isclose(trials["lr"].astype(float), setting.lr) & np.isclose(
         trials["backbone_lr"].astype(float), setting.backbone_lr
     )
-    own = trials[rates & (trials["loss"] == setting.loss) & (classify(trials) == "complete")]
+    same = rates & (trials["loss"] == setting.loss) & has_choices(trials, choices_of(setting))
+    own = trials[same & (classify(trials) == "complete")]
     return tuple(own["value"].astype(float))
 
 
 def _choice(place: Floats, box: Box, expected: Expected) -> Choice:
     lr, ratio = float(10 ** place[0]), float(10 ** place[1])
-    return Choice(lr, lr / ratio, ratio, box.losses[int(place[2])], expected.value, expected.standard_error)
+    loss, choices = box.named(place[2:])
+    return Choice(lr, lr / ratio, ratio, loss, expected.value, expected.standard_error, choices)
 
 
 def _expected(surrogate: Surrogate, evidence: Evidence, x: Floats) -> list[Expected]:
-    """Return the expected loss at points (m, 3), in units of the loss."""
+    """Return the expected loss at points (m, 3 + K), in units of the loss."""
     value, sd = surrogate.posterior(x)
     middle, above = evidence.scale.expand(value), evidence.scale.expand(value + sd)
     return [Expected(float(m), float(a - m)) for m, a in zip(middle, above, strict=True)]
@@ -240,7 +249,7 @@ def _lead(surrogate: Surrogate, two: Floats) -> Against:
 
 
 def _rate_map(lattice: Lattice, mean: Floats, evidence: Evidence) -> RateMap:
-    """Return the mean landscape (L, I, J) over both rates, in units of the loss."""
+    """Return the mean landscape (C, I, J) over both rates, in units of the loss."""
     lowest = by_rates(lattice, mean).min(axis=2)
     return RateMap(lattice.lr, lattice.backbone_lr, evidence.scale.expand(lowest))
 

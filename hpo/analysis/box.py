@@ -6,12 +6,15 @@ the same lattice. Points of the lattice outside the box are infeasible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hpo.study.choices import Choices, Value
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +33,7 @@ class Bounds(Protocol):
 
 
 class SearchSpace(Protocol):
-    """What of a spec's space the analysis reads."""
+    """What of a spec's space the analysis reads; perhaps ``choices``, values by their names."""
 
     @property
     def lr(self) -> Bounds: ...  # noqa: D102
@@ -40,18 +43,54 @@ class SearchSpace(Protocol):
     def loss(self) -> Sequence[str]: ...  # noqa: D102
 
 
+def choices_in(space: SearchSpace) -> Mapping[str, Sequence[Value]]:
+    """Return the values of each choice of a space, by its name; nothing where it knows no choices."""
+    found: Mapping[str, Sequence[Value]] = getattr(space, "choices", {})
+    return found
+
+
 @dataclass(frozen=True)
 class Box:
-    """The ranges of the search, in log10, and the losses."""
+    """The ranges of the search, in log10, the losses and the choices.
+
+    A *combination* is a loss with a value of each choice: C of them, one for each loss where there are no
+    choices.
+    """
 
     lr: tuple[float, float]
     backbone_lr: tuple[float, float]
     losses: tuple[str, ...]
+    choices: tuple[tuple[str, tuple[Value, ...]], ...] = ()
 
     @classmethod
     def of(cls, space: SearchSpace) -> Box:
         """Return the box of a spec's space."""
-        return cls(_ends(space.lr), _ends(space.backbone_lr), tuple(space.loss))
+        choices = tuple((name, tuple(values)) for name, values in choices_in(space).items())
+        return cls(_ends(space.lr), _ends(space.backbone_lr), tuple(space.loss), choices)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many losses there are, and values of each choice."""
+        return (len(self.losses), *(len(values) for _, values in self.choices))
+
+    @cached_property
+    def combinations(self) -> Floats:
+        """(C, 1 + K) the indices of loss and values of each combination, the last changing fastest."""
+        return np.indices(self.sizes).reshape(len(self.sizes), -1).T.astype(np.float64)
+
+    def levels(self, loss: str, choices: Mapping[str, Value]) -> list[int]:
+        """Return the indices (1 + K) of a loss and of choices; those that the box lacks raise ValueError."""
+        return [
+            self.losses.index(loss),
+            *(values.index(choices.get(name)) for name, values in self.choices),
+        ]
+
+    def named(self, levels: Sequence[float] | Floats) -> tuple[str, Choices]:
+        """Return the loss and the choices with the indices (1 + K)."""
+        pairs = zip(self.choices, levels[1:], strict=True)
+        return self.losses[int(levels[0])], Choices(
+            {name: values[int(place)] for (name, values), place in pairs}
+        )
 
     @property
     def ratio(self) -> tuple[float, float]:
@@ -111,7 +150,12 @@ class Lattice:
         rows = np.arange(len(self.lr))[:, None]
         return np.asarray(landscapes[..., rows, rows + np.arange(len(self.backbone_lr))[None, :]])
 
-    def points(self, loss: int) -> Floats:
-        """Return the surrogate's points (I * J, 3) of one loss, ratio fastest."""
+    def points(self, combination: int) -> Floats:
+        """Return the surrogate's points (I * J, 3 + K) of one combination, ratio fastest."""
         lr, ratio = np.meshgrid(self.lr, self.ratio, indexing="ij")
-        return np.stack([lr.ravel(), ratio.ravel(), np.full(lr.size, float(loss))], axis=1)
+        levels = [np.full(lr.size, level) for level in self.box.combinations[combination]]
+        return np.stack([lr.ravel(), ratio.ravel(), *levels], axis=1)
+
+    def place(self, combination: int, lr: float, ratio: float) -> Floats:
+        """Return a point (3 + K) of one combination."""
+        return np.array([lr, ratio, *self.box.combinations[combination]], dtype=np.float64)

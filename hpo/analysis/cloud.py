@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dtrtrs
 
 from hpo.analysis.basin import Floats, basins
-from hpo.analysis.likelihood import KERNEL, Problem
+from hpo.analysis.likelihood import Problem, of_basin
 from hpo.analysis.modes import LIMIT, Proposal
 
 FEW = 4
 """Parameters that a move of a few changes, in the mean."""
-WHOLE, BASIN = slice(None), slice(KERNEL, None)
-"""Which parameters a move changes."""
+WHOLE = slice(None)
+"""A move of all parameters."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _root(problem: Problem, z: Floats) -> Floats | None:
 
 def _misfit(problem: Problem, z: Floats, lowers: Sequence[Floats]) -> Floats:
     """Return half the squared length (N,) of the whitened residuals."""
-    residuals = problem.y - basins(problem.theta(z)[:, KERNEL:], problem.x)
+    residuals = problem.y - basins(of_basin(problem.x, problem.theta(z)), problem.x)
     halves = [dtrtrs(lower, rest, lower=1)[0] for lower, rest in zip(lowers, residuals, strict=True)]
     return np.asarray(0.5 * np.sum(np.square(halves), axis=1))
 
@@ -111,6 +111,8 @@ def moved(
 ) -> Cloud:
     """Return the particles after one Metropolis move of each half, of a part of their parameters.
 
+    The part is all of them, or the basin's.
+
     Particles are at q^(1 - warmth) p^warmth and stay so.
     """
     size = len(cloud.z)
@@ -119,7 +121,11 @@ def moved(
         olds = cloud.rows(mine)
         z = olds.z.copy()
         z[:, part] += _steps(cloud.z[others, part], len(mine), proposal.modes[0].root[part], rng)
-        news = olds.with_basins(problem, proposal, z) if part == BASIN else Cloud.of(problem, proposal, z)
+        news = (
+            olds.with_basins(problem, proposal, z)
+            if part == problem.basin
+            else Cloud.of(problem, proposal, z)
+        )
         odds = warmth * (news.log_p - olds.log_p) + (1 - warmth) * (news.log_q - olds.log_q)
         taken = np.log(rng.random(len(mine))) < odds
         cloud = cloud.replaced(mine[taken], news.rows(np.flatnonzero(taken)))

@@ -9,16 +9,17 @@ errors that all pruned trials have in common. A diverged trial counts as one of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.analysis.box import Box, Floats
+from hpo.analysis.box import Box, Floats, SearchSpace, choices_in
 from hpo.analysis.outlook import COMMON, MIN_CURVES, Foretold, Outlook
-from hpo.study.setting import HasSetting
+from hpo.study.choices import Value
+from hpo.study.setting import HasSetting, choices_of
 
 if TYPE_CHECKING:  # a worker, which has no tables, starts without pandas
     import pandas as pd
@@ -75,7 +76,7 @@ class Evidence:
     """Observations of n trials for the surrogate, and their scale."""
 
     x: Floats
-    """(n, 3) as in :mod:`hpo.analysis.likelihood`."""
+    """(n, 3 + K) as in :mod:`hpo.analysis.likelihood`."""
     y: Floats
     extra: Floats
     """(n,) variance beyond the seed's that is a trial's own; 0 for complete trials only."""
@@ -109,6 +110,26 @@ def thinned(evidence: Evidence, expected: Floats, size: int) -> Evidence:
     return evidence.rows(np.sort(np.concatenate([order[:near], order[far]])))
 
 
+def in_space(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
+    """Return the trials whose loss and choices the space has: imported ones may have others."""
+    inside = trials["loss"].isin(list(space.loss))
+    for name, values in choices_in(space).items():
+        inside &= _has_one_of(trials, name, values)
+    return trials[inside]
+
+
+def has_choices(trials: pd.DataFrame, choices: Mapping[str, Value]) -> NDArray[np.bool_]:
+    """Return which trials (n,) have all of these choices."""
+    same = [_has_one_of(trials, name, (value,)) for name, value in choices.items()]
+    return np.asarray(np.all([np.ones(len(trials), dtype=bool), *same], axis=0))
+
+
+def _has_one_of(trials: pd.DataFrame, name: str, values: Sequence[Value]) -> NDArray[np.bool_]:
+    if name not in trials:  # none has begun
+        return np.zeros(len(trials), dtype=bool)
+    return np.array([one in values for one in trials[name]], dtype=bool)
+
+
 def gather(trials: pd.DataFrame, curves: pd.DataFrame, box: Box) -> Evidence:
     """Return the evidence in the complete, pruned and diverged trials of a study.
 
@@ -132,7 +153,7 @@ class Seen:
     """What was seen of n trials, none of which runs any more."""
 
     x: Floats
-    """(n, 3) as in :mod:`hpo.analysis.likelihood`."""
+    """(n, 3 + K) as in :mod:`hpo.analysis.likelihood`."""
     kinds: NDArray[np.str_]
     """(n,) complete, pruned or diverged."""
     values: Floats
@@ -212,16 +233,19 @@ def classify(trials: pd.DataFrame) -> NDArray[np.str_]:
 
 
 def points(rows: pd.DataFrame, box: Box) -> Floats:
-    """Return the surrogate's points (n, 3) of trials; a loss that the space lacks raises ValueError."""
+    """Return the surrogate's points (n, 3 + K) of trials; what the space lacks raises ValueError."""
     lr = np.log10(rows["lr"].to_numpy(float))
     ratio = lr - np.log10(rows["backbone_lr"].to_numpy(float))
-    return np.stack([lr, ratio, np.array([box.losses.index(loss) for loss in rows["loss"]], float)], axis=1)
+    levels = [np.array([box.losses.index(loss) for loss in rows["loss"]], float)]
+    levels += [np.array([values.index(one) for one in rows[name]], float) for name, values in box.choices]
+    return np.stack([lr, ratio, *levels], axis=1)
 
 
 def points_of(settings: Sequence[HasSetting], box: Box) -> Floats:
-    """Return the surrogate's points (n, 3) of settings; a loss that the space lacks raises ValueError."""
+    """Return the surrogate's points (n, 3 + K) of settings; what the space lacks raises ValueError."""
     lr, backbone_lr = np.log10([(one.lr, one.backbone_lr) for one in settings]).T
-    return np.stack([lr, lr - backbone_lr, [box.losses.index(one.loss) for one in settings]], axis=1)
+    levels = np.array([box.levels(one.loss, choices_of(one)) for one in settings], dtype=np.float64)
+    return np.column_stack([lr, lr - backbone_lr, levels])
 
 
 def has_folds(trials: pd.DataFrame) -> bool:

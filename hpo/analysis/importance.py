@@ -10,6 +10,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
+from hpo.analysis.evidence import in_space
 from hpo.study import Space
 
 _log = logging.getLogger("optuna.storages._in_memory")
@@ -19,7 +20,7 @@ MIN_TRIALS = 20
 
 
 def ped_anova(trials: pd.DataFrame, space: Space) -> dict[str, float]:
-    """Return what sets the best tenth apart: shares of lr, backbone_lr, loss and seed, which sum to one.
+    """Return what sets the best tenth apart: shares of lr, backbone_lr, loss, choices and seed.
 
     {} where there is nothing to tell. Of complete trials, the seed as one more parameter (Watanabe et al.
     2023, arXiv 2304.10255). ``trials`` as :func:`hpo.reading.frames.trials_frame` gives them.
@@ -47,7 +48,7 @@ def _is_inside(trials: pd.DataFrame, space: Space) -> pd.Series:
     return (
         trials["lr"].between(space.lr.low, space.lr.high)
         & trials["backbone_lr"].between(space.backbone_lr.low, space.backbone_lr.high)
-        & trials["loss"].isin(list(space.loss))
+        & trials.index.isin(in_space(trials, space).index)
         & trials["seed"].between(space.seed.low, space.seed.high)
     )
 
@@ -68,8 +69,9 @@ def _as_optuna(trials: pd.DataFrame, space: Space) -> optuna.Study:
         "loss": CategoricalDistribution(space.loss),
         "seed": IntDistribution(space.seed.low, space.seed.high),
     }
+    distributions |= {name: CategoricalDistribution(values) for name, values in space.choices.items()}
     for row in trials.to_dict("records"):
-        params = {name: row[name] for name in ("lr", "backbone_lr", "loss")} | {"seed": int(row["seed"])}
+        params = {name: row[name] for name in distributions} | {"seed": int(row["seed"])}
         study.add_trial(
             optuna.trial.create_trial(params=params, distributions=distributions, value=float(row["value"]))
         )

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from hpo.analysis.box import Box, SearchSpace
-from hpo.analysis.evidence import MIN_MODEL, classify, gather, points
+from hpo.analysis.box import Box, SearchSpace, choices_in
+from hpo.analysis.evidence import MIN_MODEL, classify, gather, in_space, points
 from hpo.analysis.posterior import fit_surrogate
+from hpo.study.choices import Choices
 from hpo.study.setting import Setting
 
 MAX_MODEL = 300
@@ -28,7 +29,7 @@ def leaders(
     Tables as :mod:`hpo.reading.frames` gives them. Configurations close to an earlier one, or to one of
     ``beside``, are left out. Deterministic.
     """
-    trials = trials[trials["loss"].isin(list(space.loss))]
+    trials = in_space(trials, space)
     complete = trials[classify(trials) == "complete"].sort_values("value", kind="stable").head(MAX_MODEL)
     if complete.empty:
         return []
@@ -44,8 +45,9 @@ def leaders(
     ranked = complete.assign(expected=expected).sort_values(["expected", "number"], kind="stable")
     taken: list[Setting] = list(beside)
     chosen: list[Setting] = []
-    for lr, backbone_lr, loss in zip(ranked["lr"], ranked["backbone_lr"], ranked["loss"], strict=True):
-        setting = Setting(float(lr), float(backbone_lr), str(loss))
+    for row in ranked.to_dict("records"):
+        choices = Choices({name: row[name] for name in choices_in(space)})
+        setting = Setting(float(row["lr"]), float(row["backbone_lr"]), str(row["loss"]), choices)
         if len(chosen) < top and not any(setting.is_close_to(other) for other in taken):
             chosen.append(setting)
             taken.append(setting)

@@ -1,17 +1,24 @@
 """How probable the trials are: expected validation loss as a basin and a Gaussian process, and noise.
 
 Notation (shapes in brackets)
-    x      (n, 3)  one row a trial: log10 lr, log10 ratio, index of the loss
+    x      (n, 3 + K)  one row a trial: log10 lr, log10 ratio, index of the loss, index of the value of each
+           of K choices
     y      (n,)    what was observed; `extra` (n,) is variance beyond the seed's (pruned, diverged), and
            `common` (n, q) what each of q errors, normal and common to all trials, does to it (pruned)
     h      (n,)    how bad the trial's neighbourhood is, 0 (best) to 1: the noise may grow with it
     u      (n, 2)  log10 lr and log10 backbone_lr, from the middle of the box: the noise may grow with them
-    z      (10 + 9 + 3 L,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
+    z      (10 + 9 + 3 L + 2 K,)  all parameters in units of their prior: theta = mean + sd * z, z ~ N(0, 1)
            first the kernel's: log s_loss, log s_bump, log l_lr, log l_ratio, logit rho, log sigma,
-           log s_group, growth, slope (2); then the basin's (hpo/analysis/basin.py)
+           log s_group, growth, slope (2); then the basin's (hpo/analysis/basin.py); last the choices':
+           log s_k (K), logit rho_k (K)
     f(x)   = basin(x) + g(x), the expected loss;  g ~ GP(0, k)
-    k(x, x') = LEVEL + s_loss^2 [l = l'] + s_bump^2 c(l, l') m(log lr / l_lr) m(log ratio / l_ratio)
-    c(l, l') = rho + (1 - rho) [l = l'],  m the Matern-5/2 function (Rasmussen and Williams 2006, 4.17)
+    k(x, x') = LEVEL + s_loss^2 [l = l'] + sum_k s_k^2 [c_k = c'_k]
+               + s_bump^2 c(l, l') prod_k c_k(c_k, c'_k) m(log lr / l_lr) m(log ratio / l_ratio)
+    c(l, l') = rho + (1 - rho) [l = l'], and so c_k with rho_k,
+    m the Matern-5/2 function (Rasmussen and Williams 2006, 4.17)
+
+A choice (of a key of the recipe) has a level for each value, and may change the landscape over the rates;
+both are shrunk, so that one that does not matter costs little. A study without choices has K = 0.
 
 The seed is noise (standard deviation sigma e, e = exp(growth h + slope u)). What the trials of a block (a
 validation fold, or a seed that returns) share is a random effect (standard deviation s_group e), so that a
@@ -48,6 +55,10 @@ _KERNEL_PRIOR = (
     (0.0, 0.4),  # slope along lr, a decade
     (0.0, 0.4),  # slope along backbone_lr
 )
+# Of each choice: beside the losses' (0.3) a third, because most of a recipe's keys matter little.
+_LEVEL_PRIOR = (np.log(0.1), 1.3)  # log s_k
+_ALIKE_PRIOR = (2.0, 1.5)  # logit rho_k
+_OF_A_CHOICE = 2
 _HEIGHT_PRIOR = (np.log(0.4), 2.0)
 _WIDTH_PRIOR = (0.2, 1.0)  # of v: two directions in five are wider than 6 decades
 _SHAPE_PRIOR = (0.7, 1.0)
@@ -69,8 +80,9 @@ class Prior:
         centres = [(sum(ends) / 2, 0.4 * (ends[1] - ends[0])) for ends in (box.lr, box.backbone_lr)]
         own = [_SHIFT_PRIOR] * (2 * len(box.losses)) + [_OWN_WIDTH_PRIOR] * len(box.losses)
         bowl = [_HEIGHT_PRIOR, *centres, *[_WIDTH_PRIOR] * 4, _SHAPE_PRIOR, _TAU_PRIOR, *own]
-        mean, sd = np.array([*_KERNEL_PRIOR, *bowl], dtype=np.float64).T
-        assert len(mean) == KERNEL + FIXED + len(own)
+        choices = [_LEVEL_PRIOR] * len(box.choices) + [_ALIKE_PRIOR] * len(box.choices)
+        mean, sd = np.array([*_KERNEL_PRIOR, *bowl, *choices], dtype=np.float64).T
+        assert len(mean) == KERNEL + FIXED + len(own) + len(choices)
         return cls(mean, sd)
 
 
@@ -80,6 +92,8 @@ class Pairs(NamedTuple):
     lr: Floats
     ratio: Floats
     same_loss: Floats
+    same_choice: Floats
+    """(n, m, K)."""
 
     @classmethod
     def of(cls, a: Floats, b: Floats) -> Pairs:
@@ -88,6 +102,7 @@ class Pairs(NamedTuple):
             np.abs(a[:, None, 0] - b[None, :, 0]),
             np.abs(a[:, None, 1] - b[None, :, 1]),
             (a[:, None, 2] == b[None, :, 2]).astype(np.float64),
+            (a[:, None, 3:] == b[None, :, 3:]).astype(np.float64),
         )
 
 
@@ -104,7 +119,39 @@ def covariance(theta: Floats, pairs: Pairs) -> Floats:
     near = (
         (1 + far_lr * (1 + far_lr / 3)) * (1 + far_ratio * (1 + far_ratio / 3)) * np.exp(-far_lr - far_ratio)
     )
-    return np.asarray(LEVEL_VARIANCE + loss * pairs.same_loss + bump * (mix(theta, pairs.same_loss) * near))
+    mixed = mix(theta, pairs.same_loss)
+    choices = pairs.same_choice.shape[-1]
+    if not choices:
+        return np.asarray(LEVEL_VARIANCE + loss * pairs.same_loss + bump * (mixed * near))
+    mixed = mixed * mix_choices(theta, pairs.same_choice).prod(axis=-1)
+    levels = LEVEL_VARIANCE + loss * pairs.same_loss + pairs.same_choice @ choice_variances(theta, choices)
+    return np.asarray(levels + bump * (mixed * near))
+
+
+def own_variance(theta: Floats, choices: int) -> float:
+    """Return k(x, x): of the expected loss anywhere."""
+    return float(LEVEL_VARIANCE + np.exp(2 * theta[:2]).sum() + choice_variances(theta, choices).sum())
+
+
+def choice_variances(theta: Floats, choices: int) -> Floats:
+    """Return s_k^2 of each choice, (K,)."""
+    return np.asarray(np.exp(2 * theta[len(theta) - _OF_A_CHOICE * choices : len(theta) - choices]))
+
+
+def mix_choices(theta: Floats, same_choice: Floats) -> Floats:
+    """Return c_k of each choice, (..., K)."""
+    rho = choice_rhos(theta, same_choice.shape[-1])
+    return np.asarray(rho + (1 - rho) * same_choice)
+
+
+def choice_rhos(theta: Floats, choices: int) -> Floats:
+    """Return rho_k (K,)."""
+    return np.asarray(1 / (1 + np.exp(-theta[len(theta) - choices :])))
+
+
+def of_basin(x: Floats, theta: Floats) -> Floats:
+    """Return the basin's parameters, the last axis of those (..., P) of points (n, 3 + K)."""
+    return theta[..., KERNEL : theta.shape[-1] - _OF_A_CHOICE * (x.shape[1] - 3)]
 
 
 def scaled_distances(theta: Floats, pairs: Pairs) -> tuple[Floats, Floats]:
@@ -162,6 +209,11 @@ class Problem:
     """Of all observations, (n, n) each."""
     half: Half
 
+    @property
+    def basin(self) -> slice:
+        """Which parameters are the basin's."""
+        return slice(KERNEL, KERNEL + len(of_basin(self.x, self.prior.mean)))
+
     def theta(self, z: Floats) -> Floats:
         """Return the parameters."""
         return self.prior.mean + self.prior.sd * z
@@ -194,7 +246,7 @@ class Problem:
 
     def factor(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the lower Cholesky factor of the observations' covariance, and y - basin."""
-        return self.root(theta), self.y - basin(theta[KERNEL:], self.x)
+        return self.root(theta), self.y - basin(of_basin(self.x, theta), self.x)
 
     def root(self, theta: Floats) -> Floats:
         """Return the lower Cholesky factor (n, n) of the observations' covariance; rubbish above."""
@@ -220,17 +272,18 @@ class Problem:
         theta = self.theta(z)
         lower, residual = self.factor(theta)
         alpha, _ = dpotrs(lower, residual, lower=1)
-        _, slopes = basin_slopes(theta[KERNEL:], self.x)
+        _, slopes = basin_slopes(of_basin(self.x, theta), self.x)
         inverse, _ = dpotri(lower, lower=1)
         half = self.half
         weight = alpha[half.rows] * alpha[half.columns] - inverse.ravel(order="K")[half.places]
         weight[half.rows != half.columns] *= 2
-        gradient = np.concatenate([0.5 * self._kernel_slopes(theta, weight), slopes @ alpha])
+        kernel, choices = self._kernel_slopes(theta, weight)
+        gradient = np.concatenate([0.5 * kernel, slopes @ alpha, 0.5 * choices])
         value = -0.5 * residual @ alpha - np.log(np.diag(lower)).sum()
         return float(0.5 * z @ z - value), z - self.prior.sd * gradient
 
-    def _kernel_slopes(self, theta: Floats, weight: Floats) -> Floats:
-        """Return sum(weight * dK / dtheta) over the half for the kernel's parameters."""
+    def _kernel_slopes(self, theta: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        """Return sum(weight * dK / dtheta) over the half for the kernel's parameters, and the choices'."""
         half = self.half
         loss, bump = np.exp(2 * theta[:2])
         rho = 1 / (1 + np.exp(-theta[4]))
@@ -238,6 +291,9 @@ class Problem:
         noise = self.seed_variance(theta) * weight[half.rows == half.columns]
         decay = weight * np.exp(-far_lr - far_ratio)
         near_lr, near_ratio = (1 + far + far * far / 3 for far in (far_lr, far_ratio))
+        same = half.pairs.same_choice
+        if same.shape[-1]:
+            decay = decay * mix_choices(theta, same).prod(axis=-1)
         mixed = decay * mix(theta, half.pairs.same_loss)
         whole = decay * near_lr * near_ratio
         by_size, shared = 2 * noise, 0.0
@@ -246,7 +302,7 @@ class Problem:
             shared = 2 * float(each.sum())
             for ends in (half.rows, half.columns):
                 by_size += np.bincount(ends, each, len(noise))
-        return np.array(
+        kernel = np.array(
             [
                 2 * loss * np.vdot(weight, half.pairs.same_loss),
                 2 * bump * np.vdot(mixed, near_lr * near_ratio),
@@ -259,6 +315,9 @@ class Problem:
                 *(by_size @ self.from_middle),
             ]
         )
+        if not same.shape[-1]:
+            return kernel, np.empty(0)
+        return kernel, _choice_slopes(theta, weight, bump * mixed * (near_lr * near_ratio), half.pairs)
 
     def draw_noise(self, theta: Floats, rng: np.random.Generator) -> Floats:
         """Return one draw (n,) of all that an observation has beyond the expected loss."""
@@ -270,6 +329,14 @@ class Problem:
         if self.common.any():
             noise += self.common @ rng.standard_normal(self.common.shape[1])
         return np.asarray(noise)
+
+
+def _choice_slopes(theta: Floats, weight: Floats, bumps: Floats, pairs: Pairs) -> Floats:
+    """Return sum(weight * dK / dtheta) (2 K,) for the choices' parameters; ``bumps`` is weight * K_bump."""
+    same = pairs.same_choice
+    rho = choice_rhos(theta, same.shape[-1])
+    by_rho = rho * (1 - rho) * (bumps @ ((1 - same) / mix_choices(theta, same)))
+    return np.concatenate([2 * choice_variances(theta, same.shape[-1]) * (weight @ same), by_rho])
 
 
 def problem_of(

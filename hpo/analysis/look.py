@@ -11,9 +11,10 @@ import numpy as np
 from hpo.analysis.box import Box, Floats, Lattice
 from hpo.analysis.evidence import Evidence, has_folds, thinned
 from hpo.analysis.fitting import ModelFit, model_fit
-from hpo.analysis.landscape import draw_landscapes
+from hpo.analysis.landscape import draw_landscapes, draw_lowest
 from hpo.analysis.matters import Matters, matters_of
 from hpo.analysis.noise import replicate_sd, shares
+from hpo.analysis.options import Options, options_of
 from hpo.analysis.posterior import PARTICLES, fit_often
 from hpo.analysis.ratio import profile_of
 from hpo.analysis.surrogate import Surrogate
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 MAX_MODEL = 300
 """Trials in the model; of more, those where a first model expects the lowest losses, and a quarter spread
 over the others. Time grows with the cube."""
+EACH = 4
+"""Landscapes drawn of each particle: of two hundred in all, a share of 97.5 % would be known to a hundredth
+only, and the ends of zones would tell of the draws."""
 MIN_REPLICATES = 8
 """Degrees of freedom from which the replicates' standard deviation is reported instead of the model's."""
 
@@ -38,12 +42,15 @@ class Look:
     surrogate: Surrogate
     lattice: Lattice
     mean: Floats
-    """(L, I, J), on the surrogate's scale."""
+    """(C, I, J), on the surrogate's scale."""
     draws: Floats
-    """(S, L, I, J): one run's, then as many of the other."""
+    """(S, L, I, J): one run's, then as many of the other; with choices (S, 1, I, J): of all combinations the
+    lowest."""
     noise: Noise
     worth: tuple[float, WorthSource]
     matters: Mapping[str, Matters]
+    options: Mapping[str, Options]
+    """Of a study with choices: what each value of them, and each loss, costs."""
     fit: ModelFit
     left_out: Floats
     """(m,) errors of the complete trials, each foretold from all others."""
@@ -57,7 +64,7 @@ class Look:
         runs = _fitted(evidence, box, draws=effort * PARTICLES, seed=effort - 1)
         surrogate = Surrogate.of(runs)
         lattice = Lattice.of(box)
-        mean, draws = draw_landscapes(surrogate, lattice, np.random.default_rng(1))
+        mean, draws, lowest = _landscapes(surrogate, lattice)
         noise = _noise(surrogate, trials, lattice, mean)
         assert noise.seed_sd is not None
         own = (noise.seed_sd, WorthSource.SEED_SD) if worth is None else (worth, WorthSource.STUDY)
@@ -70,7 +77,8 @@ class Look:
         error = (evidence.y - foretold)[complete]
         fit = model_fit(error, sd[complete], apart)
         matters = matters_of(lattice, losses, *own)
-        return cls(evidence, surrogate, lattice, mean, draws, noise, own, matters, fit, error)
+        options = {} if lowest is None else options_of(box, evidence.scale.expand(lowest), own[0])
+        return cls(evidence, surrogate, lattice, mean, draws, noise, own, matters, options, fit, error)
 
     def diagnostics(self) -> dict[str, float | None]:
         """Return how well each complete trial is foretold from all others, on the surrogate's scale."""
@@ -82,6 +90,14 @@ class Look:
             "within_95": self.fit.within_95,
             "standardised_rms": self.fit.standardised_rms,
         }
+
+
+def _landscapes(surrogate: Surrogate, lattice: Lattice) -> tuple[Floats, Floats, Floats | None]:
+    """Return mean and draws as a look has them, and with choices the lowest of each combination (S, C)."""
+    rng = np.random.default_rng(1)
+    if lattice.box.choices:
+        return draw_lowest(surrogate, lattice, rng, each=EACH)
+    return *draw_landscapes(surrogate, lattice, rng, each=EACH), None
 
 
 def _fitted(evidence: Evidence, box: Box, *, draws: int, seed: int = 0, runs: int = 2) -> list[Surrogate]:
@@ -103,13 +119,15 @@ def _noise(surrogate: Surrogate, trials: pd.DataFrame, lattice: Lattice, mean: F
     by_fold = has_folds(trials)
     if not by_fold:
         model = float(np.hypot(model, between))  # blocks are seeds: their effect is the seed's
-    replicated, degrees = replicate_sd(trials)
+    names = [name for name, _ in lattice.box.choices]
+    replicated, degrees = replicate_sd(trials, names)
     by_model = replicated is None or degrees < MIN_REPLICATES
     sources = {"seed": model**2} | ({"fold": between**2} if by_fold and between > 0 else {})
-    spread = shares(by_rates(lattice, mean), sources)
+    grid = by_rates(lattice, mean)
+    spread = shares(grid.reshape(*grid.shape[:2], *lattice.box.sizes), sources, names)
     return Noise(model if by_model else replicated, "model" if by_model else "replicates", degrees, spread)
 
 
 def by_rates(lattice: Lattice, mean: Floats) -> Floats:
-    """Return the mean landscape (L, I, J) as (lr, backbone_lr, loss)."""
+    """Return the mean landscape (C, I, J) as (lr, backbone_lr, combination)."""
     return np.moveaxis(lattice.on_box(mean), 0, 2)

@@ -143,9 +143,10 @@ def _nothing(problem: Problem) -> Mode:
     """
     start = np.zeros(len(problem.prior.mean))
     start[KERNEL] = SHALLOW
-    z, height = _climb(problem, start, slice(KERNEL, None))
+    z, height = _climb(problem, start, problem.basin)
+    others = np.delete(np.arange(len(z)), problem.basin)
     root = np.eye(len(z))
-    root[:KERNEL, :KERNEL] = _root(problem, z, np.arange(KERNEL))
+    root[np.ix_(others, others)] = _root(problem, z, others)
     root[KERNEL, KERNEL] = 0.7
     return Mode(z, root, -height)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,40 +22,44 @@ if TYPE_CHECKING:
 FACTORS = ("lr", "backbone_lr", "loss")
 
 
-def replicate_sd(trials: pd.DataFrame) -> tuple[float | None, int]:
+def replicate_sd(trials: pd.DataFrame, choices: Sequence[str] = ()) -> tuple[float | None, int]:
     """Return the pooled standard deviation between seeds within configurations, and its degrees of freedom.
 
-    None when no configuration has two complete trials.
+    None when no configuration has two complete trials. ``choices`` are names of columns, beside the loss.
     """
     complete = trials[classify(trials) == "complete"]
-    keys = [complete["lr"].astype(float), complete["backbone_lr"].astype(float), complete["loss"].astype(str)]
+    keys = [complete["lr"].astype(float), complete["backbone_lr"].astype(float)]
+    keys += [complete[name].astype(str) for name in ("loss", *choices)]
     groups = complete["value"].astype(float).groupby(keys)
     squares, degrees = float((groups.var() * (groups.size() - 1)).sum()), int((groups.size() - 1).sum())
     return (math.sqrt(squares / degrees), degrees) if degrees else (None, 0)
 
 
-def shares(values: Floats, noise: Mapping[str, float]) -> dict[str, float]:
-    """Return the shares of lr, backbone_lr, loss and the sources of noise in the variance of a random trial.
+def shares(values: Floats, noise: Mapping[str, float], choices: Sequence[str] = ()) -> dict[str, float]:
+    """Return the shares of lr, backbone_lr, loss, choices and noise in the variance of a random trial.
 
-    ``values`` (A, B, L) is the expected loss over a full grid of the box; ``noise`` has the variances of seed
-    and, where there are folds, fold, in the same units. All zero when nothing varies.
+    ``values`` (A, B, L, ...) is the expected loss over a full grid of the box, with an axis for each choice;
+    ``noise`` has the variances of seed and, where there are folds, fold, in the same units. All zero when
+    nothing varies.
     """
+    factors = (*FACTORS, *choices)
+    count = len(factors)
     explained = {
-        subset: float(np.var(values.mean(axis=tuple(set(range(3)) - set(subset)))))
-        for size in range(4)
-        for subset in itertools.combinations(range(3), size)
+        subset: float(np.var(values.mean(axis=tuple(set(range(count)) - set(subset)))))
+        for size in range(count + 1)
+        for subset in itertools.combinations(range(count), size)
     }
-    parts = {name: _shapley(place, explained) for place, name in enumerate(FACTORS)} | dict(noise)
+    parts = {name: _shapley(place, explained, count) for place, name in enumerate(factors)} | dict(noise)
     total = sum(parts.values())
     return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
 
 
-def _shapley(factor: int, explained: Mapping[tuple[int, ...], float]) -> float:
-    """Return the mean gain of knowing ``factor`` after a random set of the other two."""
-    others = [place for place in range(3) if place != factor]
-    weights = {0: 1 / 3, 1: 1 / 6, 2: 1 / 3}
+def _shapley(factor: int, explained: Mapping[tuple[int, ...], float], count: int) -> float:
+    """Return the mean gain of knowing ``factor`` after a random set of the others of so many."""
+    others = [place for place in range(count) if place != factor]
+    weights = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
     return sum(
         weights[size] * (explained[tuple(sorted((*known, factor)))] - explained[known])
-        for size in range(3)
+        for size in range(count)
         for known in itertools.combinations(others, size)
     )

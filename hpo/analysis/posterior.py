@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3
 
 from hpo.analysis.basin import Floats
 from hpo.analysis.box import Box
-from hpo.analysis.cloud import BASIN, WHOLE, Cloud, moved
+from hpo.analysis.cloud import WHOLE, Cloud, moved
 from hpo.analysis.likelihood import Problem, problem_of
 from hpo.analysis.modes import Proposal
 from hpo.analysis.surrogate import Fit, Surrogate
@@ -87,7 +87,7 @@ def draw_parameters(
         for _ in range(LAST_MOVES if thorough and warmth >= 1 else MOVES):
             cloud = moved(problem, proposal, cloud, warmth, WHOLE, rng)
             for _ in range(BASIN_MOVES):
-                cloud = moved(problem, proposal, cloud, warmth, BASIN, rng)
+                cloud = moved(problem, proposal, cloud, warmth, problem.basin, rng)
     return cloud.z
 
 

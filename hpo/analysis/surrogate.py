@@ -1,6 +1,7 @@
 """What the trials say about expected validation loss everywhere, averaged over the surrogate's parameters.
 
-Notation as in :mod:`hpo.analysis.likelihood`: x (n, 3) is log10 lr, log10 ratio and the index of the loss.
+Notation as in :mod:`hpo.analysis.likelihood`: x (n, 3 + K) is log10 lr, log10 ratio, and the indices of the
+loss and of the value of each choice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotri, dpotrs, dtrtrs
 
 from hpo.analysis.basin import Floats, basin
-from hpo.analysis.likelihood import KERNEL, LEVEL_VARIANCE, Pairs, Problem, covariance
+from hpo.analysis.likelihood import Pairs, Problem, covariance, of_basin, own_variance
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Fit:
         """Return mean and variance (m,) of the expected loss at the rows of ``x``."""
         mean, cross = self._cross(problem, x)
         half, _ = dtrtrs(self.lower, cross.T, lower=1)
-        own = LEVEL_VARIANCE + np.exp(2 * self.theta[:2]).sum()
+        own = own_variance(self.theta, x.shape[1] - 3)
         return mean, np.maximum(own - np.sum(half**2, axis=0), 0.0)
 
     def draw(self, problem: Problem, x: Floats, size: int, rng: np.random.Generator) -> Floats:
@@ -52,7 +53,7 @@ class Fit:
 
     def _cross(self, problem: Problem, x: Floats) -> tuple[Floats, Floats]:
         cross = covariance(self.theta, Pairs.of(x, problem.x))
-        return basin(self.theta[KERNEL:], x) + cross @ self.alpha, cross
+        return basin(of_basin(x, self.theta), x) + cross @ self.alpha, cross
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from hpo.analysis.fitting import ModelFit
 from hpo.analysis.matters import Matters
+from hpo.analysis.options import Options
 from hpo.analysis.ratio import RatioCurve
 from hpo.analysis.zones import Zones
+from hpo.study.choices import NONE, Choices
 
 Against = Literal["beats", "does not beat", "cannot be told"]
 
@@ -31,6 +33,8 @@ class NoteKind(StrEnum):
     """``count`` ratios of ``needed`` have complete trials."""
     ONE_LOSS = "one_loss"
     """Only the loss ``name`` has complete trials."""
+    ONE_VALUE = "one_value"
+    """Of a choice only the value in ``name`` (``layer_decay 1``) has complete trials."""
     NO_BASELINE = "no_baseline"
     """Nothing says whether the search was worth it."""
     ALL_EQUAL = "all_equal"
@@ -61,6 +65,7 @@ class Choice:
     loss: str
     expected_validation_loss: float | None
     standard_error: float | None
+    choices: Choices = NONE
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class BestTrial:
     loss: str
     seed: int
     validation_loss: float
+    choices: Choices = NONE
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ class Answer:
     """Of the ratio axis."""
     matters: Mapping[str, Matters] = field(default_factory=dict)
     """By ``backbone_lr``, ``lr`` and ``ratio``."""
+    options: Mapping[str, Options] = field(default_factory=dict)
+    """Of a study with choices, by ``loss`` and the key: its best value, and what another costs."""
     fit: ModelFit | None = None
     baseline: Expected | None = None
     against_trivial: Against = "cannot be told"
@@ -168,6 +176,7 @@ class Answer:
             "worth_trying": asdict(self.worth_trying) if self.worth_trying else None,
             "zones": self.zones.to_json() if self.zones else None,
             "matters": {name: one.to_json() for name, one in self.matters.items()},
+            "options": {name: one.to_json() for name, one in self.options.items()},
             "fit": {**asdict(self.fit), "fits": self.fit.fits} if self.fit else None,
             "note_keys": [{**asdict(note), "kind": note.kind.value} for note in self.notes],
         }

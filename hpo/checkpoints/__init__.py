@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.checkpoints.depot import Depot, DepotAwayError, is_depot, parse_depot, plain_folder
+from hpo.errors import UsageError
 
 __all__ = ["Checkpoints", "Depot", "DepotAwayError", "is_depot", "parse_depot", "plain_folder"]
 
@@ -92,4 +93,13 @@ class Checkpoints:
         if self.depot is not None and new.depot is not None:
             self.depot.copy_to(new.depot)
         elif self.folder.is_dir() and self.folder != new.folder:
-            shutil.copytree(self.folder, new.folder, dirs_exist_ok=True)
+            _copy_folder(self.folder, new.folder)
+
+
+def _copy_folder(folder: Path, new: Path) -> None:
+    try:
+        shutil.copytree(folder, new, dirs_exist_ok=True)
+    except OSError as error:  # of copytree itself: a list of what it could not copy
+        reason = error.strerror or "some files could not be copied"
+        what = f"the study is copied, but not its checkpoints to {str(new)!r} ({reason})"
+        raise UsageError(what, "a folder that can be written", f"type: cp -r {folder} {new}") from error

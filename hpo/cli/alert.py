@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.terminal import Json, Storage, check_file_is_there, print_json, print_lines, shown, url_of
+from hpo.cli.terminal import (
+    Json,
+    Storage,
+    check_file_is_there,
+    language_of,
+    print_json,
+    print_lines,
+    shown,
+    url_of,
+)
 from hpo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +56,7 @@ def alert(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Watch the studies of a database and tell when one ends, fails or is stuck; Ctrl-C ends it."""
+    """Tell when a study ends, fails or is stuck. Watches a database until Ctrl-C."""
     from hpo.alerts import Alerter
 
     url = url_of(storage)
@@ -109,5 +118,8 @@ def _watched(url: str, names: Sequence[str], alert_to: Sequence[str] | None, stu
     from hpo.alerts.delivery import parse_target
     from hpo.search_here import parse_duration
 
-    stuck_s = parse_duration(stuck_after, "--stuck-after")
-    return Watched(url, names, [parse_target(word) for word in _targets_of(alert_to)], stuck_s)
+    stuck_s, language = (
+        parse_duration(stuck_after, "--stuck-after"),
+        language_of(os.environ.get("HPO_LANG") or "en"),
+    )
+    return Watched(url, names, [parse_target(word) for word in _targets_of(alert_to)], stuck_s, language)

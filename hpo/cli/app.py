@@ -32,9 +32,11 @@ from hpo.cli.terminal import (
     DataDir,
     Given,
     Json,
+    Lang,
     Named,
     Storage,
     database,
+    language_of,
     options_again,
     print_json,
     print_lines,
@@ -94,13 +96,15 @@ def status(
     given: Given = None,
     study: Named = None,
     storage: Storage = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Show how far the studies of a database are, and what its workers do."""
+    """Show how far studies are, and what the workers do."""
     from hpo.cli.listing import failure_lines, status_lines, worker_lines
     from hpo.reading.standing import attached_workers, overview
+    from hpo.report.language import SPOKEN
 
-    url = url_of(storage)
+    url, language = url_of(storage), language_of(lang)
     study = the_study(given, study, "status") if given or study else None
     with database(url) as engine:
         found, workers = overview(engine, url, study), attached_workers(engine, study)
@@ -108,19 +112,20 @@ def status(
         storage_and_studies = {"storage": shown(url), "studies": found}
         print_json((found[0] if study else storage_and_studies) | {"workers": workers})
         return
-    if not found:
-        print_lines([f"no study in {shown(url)}; type: hpo run synthetic_rr{options_again(url)}"])
-    if found:
-        print_lines(status_lines(found))
-    failures = [line for one in found for line in failure_lines(one, whole=study is not None)]
+    words, option = SPOKEN[language], options_again(url)
+    print_lines(
+        status_lines(found, language)
+        if found
+        else [words.say("status.none", storage=shown(url), option=option)]
+    )
+    whole = study is not None
+    failures = [line for one in found for line in failure_lines(one, whole=whole, language=language)]
     if failures:
         print_lines(["", *failures])
     if workers:
-        print_lines(["", *worker_lines(workers)])
+        print_lines(["", *worker_lines(workers, language)])
     elif waiting := [one["study"] for one in found if has_work(one)]:
-        option = options_again(url)
-        next_step = f"hpo worker{option}, or hpo run {waiting[0]}{option}"
-        print_lines([f"no worker is attached; next: {next_step}"], is_result=False)
+        print_lines([words.say("status.nobody", option=option, study=waiting[0])], is_result=False)
 
 
 app.command()(watch)
@@ -172,7 +177,7 @@ def dashboard(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve the studies of a database to a browser, with their answers; Ctrl-C ends it."""
+    """Show studies and their answers in a browser. Ctrl-C ends it."""
     from hpo.dashboard import make_access, serve
 
     access = make_access(host, port, allowed_host or (), allow_writes=allow_writes, behind_tls=behind_tls)
@@ -215,7 +220,7 @@ def data_get(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a data set from its publisher, with checksums; the same command resumes."""
+    """Download a data set from its publisher. With checksums; the same command resumes."""
     from hpo.cli.datasets import fetch
     from hpo.cli.listing import data_lines
 

@@ -10,6 +10,7 @@ import typer
 from hpo.cli.terminal import (
     CacheDir,
     DataDir,
+    Deterministic,
     Device,
     GivenOrFile,
     Json,
@@ -29,9 +30,10 @@ def bench(
     data: DataDir = Path("data"),
     cache: CacheDir = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     as_json: Json = False,
 ) -> None:
-    """Measure this machine: trials an hour, epochs a second, overhead, workers and slots to use."""
+    """Measure how fast this machine searches. Trials an hour, overhead, workers and slots to use."""
     from hpo.bench import bench_lines, measure, to_json
     from hpo.search_here import make_settings, read_spec
 

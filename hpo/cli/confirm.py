@@ -12,15 +12,18 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Given,
     GivenOrFile,
     Json,
+    Lang,
     Named,
     Storage,
     Workers,
     database,
     doing,
+    language_of,
     print_json,
     print_lines,
     shown,
@@ -45,30 +48,42 @@ def confirm(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Freeze the choice, run it beside its rivals on fresh seeds, and open the test split once."""
+    """Run the choice and its rivals on fresh seeds, then test once. The choice is frozen first."""
     from rich.console import Console
 
     from hpo.confirm import confirm
     from hpo.confirm.arms import Request
     from hpo.confirm.confirmed import confirmation_of
     from hpo.report.confirmed import confirmation_lines
+    from hpo.report.language import SPOKEN
     from hpo.search_here import check_at_least_one, make_settings
 
     for option, value in (("--top", top), ("--seeds", seeds), ("--workers", workers)):
         check_at_least_one(option, value)
-    study = the_study(given, study, "confirm")
+    study, language = the_study(given, study, "confirm"), language_of(lang)
     url, settings = url_of(storage), make_settings(data, cache, device, None)
     with database(url) as engine:
         request = Request(top, seeds, first_seed)
         console = Console(stderr=True)
-        stored = confirm(engine, url, study, request, workers=workers, settings=settings, console=console)
+        stored = confirm(
+            engine,
+            url,
+            study,
+            request,
+            workers=workers,
+            settings=settings,
+            console=console,
+            words=SPOKEN[language],
+        )
         found = confirmation_of(engine, stored)
     if as_json:
         print_json({"storage": shown(url), **found.to_json()})
     else:
-        print_lines(confirmation_lines(found))
+        print_lines(confirmation_lines(found, language), is_prose=True)
 
 
 def import_diary(
@@ -88,7 +103,7 @@ def import_diary(
     cache: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Take hand-made runs into a study: those with a validation metric as trials, the others to be tried."""
+    """Take hand-made runs into a study. With a validation metric as trials, else to be tried."""
     from collections import Counter
 
     from hpo.diary import find_or_open, habits, import_diary

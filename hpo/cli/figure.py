@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from hpo.cli.terminal import Given, Json, Named, Storage, database, print_json, print_lines, the_study, url_of
+from hpo.cli.terminal import (
+    Given,
+    Json,
+    Lang,
+    Named,
+    Storage,
+    database,
+    doing,
+    language_of,
+    print_json,
+    print_lines,
+    the_study,
+    url_of,
+)
 from hpo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,11 +43,10 @@ def figure(
     style: Annotated[
         str, typer.Option("--style", metavar="screen|paper", help="paper: a column wide, without a title.")
     ] = "screen",
-    lang: Annotated[str, typer.Option("--lang", metavar="en|zh", help="Language of the figure.")] = "en",
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Draw one figure of a study into a file: the ratio curve, the zones, the rates, curves or seeds."""
-    from hpo.cli.report import language_of
+    """Draw one figure of a study into a file. The ratio curve, the zones, rates, curves or seeds."""
     from hpo.confirm.confirmed import newest_confirmation
     from hpo.reading.findings import find_out
     from hpo.report.figures.all import DRAWN, draw_figure, figure_words, render
@@ -45,14 +57,15 @@ def figure(
     study = the_study(given, study, f"figure {name}")
     file, language = out or Path(f"{study}-{name}.pdf"), language_of(lang)
     kind = _kind(file)
-    with database(url_of(storage)) as engine:
+    said = SPOKEN[language].say("doing.figures", study=study)
+    with database(url_of(storage)) as engine, doing(said):
         findings, confirmation = find_out(engine, study), newest_confirmation(engine, study)
-    drawn = draw_figure(name, findings, confirmation, language, _style(style))
-    _write(file, render(drawn, kind))
+        drawn = draw_figure(name, findings, confirmation, language, _style(style))
+        _write(file, render(drawn, kind))
     if as_json:
         print_json({"study": study, "figure": name, "file": str(file)})
         return
-    print_lines([f"written: {file}"])
+    print_lines([SPOKEN[language].say("files.written", files=file)])
     if figure_words(language).language != language:
         print_lines([SPOKEN[language].say("figure.english")], is_result=False)
 

@@ -71,14 +71,14 @@ def copy(
     cache: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a study into another database, in mid-search too: it goes on there."""
+    """Copy a study into another database. In mid-search too: it goes on there."""
     from hpo.ledger.whole_studies import contents, copy_study
     from hpo.search_here import check_name
     from hpo.storage import open_engine
 
     if as_name is not None:
         check_name("--as", as_name)
-    url = url_of(storage)
+    url, to = url_of(storage), url_of(to)
     with database(url) as engine:
         target = open_engine(to)
         try:

@@ -2,71 +2,91 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.api import DataStatus
-from hpo.worker.progress import duration
+from hpo.durations import duration
+from hpo.report.language import SPOKEN, Language, Words
+from hpo.report.numbers import ratio
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return ``rows``, the first of them the header, as lines with aligned columns."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(_width(row[place]) for row in rows) for place in range(len(rows[0]))]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
     ]
 
 
-def status_lines(studies: Sequence[Mapping[str, Any]]) -> list[str]:
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+_STATUS = ("study", "state", "finished", "complete", "pruned", "failed", "running", "pace", "left")
+_WORKER = ("worker", "host", "device", "study", "trial", "epoch", "seen")
+
+
+def status_lines(studies: Sequence[Mapping[str, Any]], language: Language = "en") -> list[str]:
     """Return where each study stands, one line each."""
-    header = ("study", "state", "finished", "complete", "pruned", "failed", "running", "trials/h", "left")
-    return columns([(*header, "best", "remarks"), *(_status_row(study) for study in studies)])
+    words = SPOKEN[language]
+    header = tuple(words.say(f"status.head.{name}") for name in (*_STATUS, "best", "remarks"))
+    return columns([header, *(_status_row(study, words) for study in studies)])
 
 
-def _status_row(study: Mapping[str, Any]) -> tuple[str, ...]:
-    best = study["best"]
+def _status_row(study: Mapping[str, Any], words: Words) -> tuple[str, ...]:
+    best, left_s = study["best"], study["remaining_s"]
     loss = f"{best['validation_loss']:.4g} {study['unit']}".strip() if best else "-"
-    counts = (str(study[key]) for key in ("complete", "pruned", "failed", "running"))
-    remarks = ["synthetic signals"] * study["synthetic"] + [f"partial: {study['partial']}"] * bool(
-        study["partial"]
-    )
-    remarks += ["unknown to this version"] * (not study.get("known_here", True))
-    foreign = study.get("foreign_trials", 0)
-    remarks += [f"{foreign} trials of another tool do not count"] * bool(foreign)
-    remarks += [] if study.get("subjects_known", True) else ["subjects not known"]
-    left_s = study["remaining_s"]
+    if best:
+        loss = words.say("status.best", loss=loss, number=best["number"], ratio=ratio(best["ratio"]))
     return (
         study["study"],
-        study["state"],
+        words.say(f"status.state.{study['state']}"),
         f"{study['finished']}/{study['budget']}",
-        *counts,
+        *(str(study[key]) for key in ("complete", "pruned", "failed", "running")),
         f"{study['trials_per_hour']:.3g}",
         "-" if left_s is None or study["state"] != "open" else duration(left_s),
-        f"{loss} (trial {best['number']}, ratio {best['ratio']:.3g})" if best else loss,
-        ", ".join(remarks),
+        loss,
+        words.say("list.comma").join(_remarks(study, words)),
     )
 
 
-def failure_lines(study: Mapping[str, Any], *, whole: bool) -> list[str]:
+def _remarks(study: Mapping[str, Any], words: Words) -> list[str]:
+    remarks = [words.say("label.synthetic")] * study["synthetic"]
+    remarks += [words.say("label.partial", part=study["partial"])] * bool(study["partial"])
+    remarks += [] if study.get("known_here", True) else [words.say("label.unknown")]
+    foreign = study.get("foreign_trials", 0)
+    remarks += [words.count("status.foreign", foreign)] * bool(foreign)
+    return remarks + ([] if study.get("subjects_known", True) else [words.say("label.subjects_unknown")])
+
+
+def failure_lines(study: Mapping[str, Any], *, whole: bool, language: Language = "en") -> list[str]:
     """Return why each slot of a study failed for good: its last line, or the ``whole`` of its traceback."""
     lines = []
     for failure in study["failures"]:
         text = failure["message"].strip()
         told = f"\n{text}".replace("\n", "\n    ") if whole else f" {text.rpartition(chr(10))[2][:200]}"
-        why = f"{failure['end']} in its last of {failure['attempts']} attempts, by {failure['worker']}"
-        lines += f"{study['study']} trial {failure['number']} failed for good, {why}:{told}".split("\n")
+        given = {key: failure[key] for key in ("number", "end", "attempts", "worker")}
+        said = SPOKEN[language].say("status.failure", study=study["study"], **given)
+        lines += f"{said}{told}".split("\n")
     return lines
 
 
-def worker_lines(workers: Sequence[Mapping[str, Any]]) -> list[str]:
+def worker_lines(workers: Sequence[Mapping[str, Any]], language: Language = "en") -> list[str]:
     """Return what each worker does, one line each."""
-    header = ("worker", "host", "device", "study", "trial", "epoch", "last sign of life")
-    return columns([header, *(_worker_row(worker) for worker in workers)])
+    words = SPOKEN[language]
+    header = tuple(words.say(f"status.head.{name}") for name in _WORKER)
+    return columns([header, *(_worker_row(worker, words) for worker in workers)])
 
 
-def _worker_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
+def _worker_row(worker: Mapping[str, Any], words: Words) -> tuple[str, ...]:
     doing = ("-" if worker[key] is None else str(worker[key]) for key in ("study", "number", "epoch"))
-    seen = f"{duration(worker['silent_s'])} ago"
+    seen = words.say("status.ago", time=duration(worker["silent_s"]))
     return (worker["worker"], worker["host"], worker["device"], *doing, seen)
 
 

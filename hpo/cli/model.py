@@ -42,7 +42,7 @@ def export(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write the best model, confirmed or trained again; or the whole study for other programs (--to)."""
+    """Write the best model, or the whole study for other programs. Confirmed, or trained again."""
     from rich.console import Console
 
     from hpo.models import export_best
@@ -100,7 +100,7 @@ def predict(
     code: Code = None,
     as_json: Json = False,
 ) -> None:
-    """Print a model's predictions for a signal as CSV, one line a window."""
+    """Print a model's predictions for a signal. As CSV, one line a window."""
     import csv
     import io
 

@@ -18,15 +18,18 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Json,
     KnownWithin,
+    Lang,
     SomeOrFiles,
     Storage,
     Timeout,
     Trials,
     WarmStart,
     Workers,
+    language_of,
     options_again,
     print_json,
     print_lines,
@@ -39,6 +42,7 @@ from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
     from hpo.reading.findings import Findings
+    from hpo.report.language import Language
     from hpo.search_here import Launched
     from hpo.study import StudySpec
 
@@ -74,6 +78,7 @@ def run(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     slots: Annotated[
         str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")
     ] = "auto",
@@ -85,9 +90,10 @@ def run(
     stuck_after: StuckAfter = STUCK_AFTER,
     log_to: LogTo = None,
     log_dir: LogDir = Path("records"),
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Search up to a budget and print the answer; creates or resumes."""
+    """Search up to a budget and print the answer. Creates or resumes."""
     from rich.console import Console
 
     from hpo.cli.groups import expand
@@ -96,7 +102,7 @@ def run(
 
     check_at_least_one("--trials", trials)
     check_at_least_one("--workers", workers)
-    url, console = url_of(storage), Console(stderr=True)
+    url, console, language = url_of(storage), Console(stderr=True), language_of(lang)
     names = expand(some_studies(studies, study, "run"))
     options = SpecOptions(as_name, allow_partial, known_within)
     specs = read_specs(names, url, options)
@@ -106,13 +112,13 @@ def run(
     def search(spec: StudySpec) -> dict[str, Any]:
         left_s = None if deadline is None else max(1.0, deadline - time.monotonic())
         mine, total = replace(settings, timeout_s=left_s), trials or spec.budget.trials
-        warm = warm_start or ()
         with _recording(url, spec, log_to or (), log_dir) as finish:
             launched = launch(
-                spec, url, total=total, workers=workers, settings=mine, console=console, warm_start=warm
+                spec, url, total, workers, mine, console, warm_start=warm_start or (), language=language
             )
             finish(launched.findings)
-        _print_outcome(launched, options_again(url, data, cache, device, code), as_json)
+        again = options_again(url, data, cache, device, code)
+        _print_outcome(launched, again, language, as_json=as_json)
         return to_json(launched.findings, url)
 
     with alerts_while(url, [spec.name for spec in specs], alert, stuck_after):
@@ -164,27 +170,27 @@ def _each(specs: Sequence[StudySpec], search: Any) -> tuple[list[dict[str, Any]]
     return studies, failed
 
 
-def _print_outcome(launched: Launched, option: str, as_json: bool) -> None:
+def _print_outcome(launched: Launched, option: str, language: Language, *, as_json: bool) -> None:
     """Print the answer of one study and what to type next; with ``as_json`` only that nothing was done."""
     from hpo.report.answer import answer_lines, next_steps, run_command
     from hpo.report.language import SPOKEN
 
-    findings, total = launched.findings, launched.total
+    words, findings, total = SPOKEN[language], launched.findings, launched.total
     name, finished = findings.row.name, findings.counts.finished
     if launched.known_within is not None:
-        known = SPOKEN["en"].say("known.within", factor=f"{launched.known_within:g}", trials=finished)
-        print_lines([f"{name}: {known}: no more are run"], is_result=not as_json)
+        known = words.say("known.within", factor=f"{launched.known_within:g}", trials=finished)
+        print_lines([words.say("run.known", study=name, known=known)], is_result=not as_json)
     elif launched.did_nothing:
-        said = f"{name}: {finished} of {total} trials are finished, nothing to do; a larger --trials goes on"
+        said = words.say("run.nothing", study=name, finished=finished, total=total)
         print_lines([said], is_result=not as_json)
     if as_json:
         return
-    print_lines(answer_lines(findings))
+    print_lines(answer_lines(findings, language), is_prose=True)
     if finished < total and launched.known_within is None:
         failed = findings.counts.failed
         is_over = finished + failed >= total  # those slots are closed: the same command would do nothing
         again = run_command(findings, total + failed if is_over else total, option)
-        why = f" ({failed} failed for good)" if is_over else ""
-        print_lines([f"stopped at {finished} of {total} trials{why}; to go on: {again}"])
-    print_lines(next_steps(findings, option))
-    print_where_hpo_is()
+        given = {"finished": finished, "total": total, "failed": failed, "command": again}
+        print_lines([words.say("run.stopped.failed" if is_over else "run.stopped", **given)])
+    print_lines(next_steps(findings, option, language))
+    print_where_hpo_is(language)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from hpo.cli.terminal import (
     CacheDir,
     Code,
     DataDir,
+    Deterministic,
     Device,
     Given,
     GivenOrFile,
@@ -67,15 +69,17 @@ def worker(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     alert: AlertTo = None,
     stuck_after: StuckAfter = STUCK_AFTER,
     as_json: Json = False,
 ) -> None:
-    """Attach one worker to the database and serve its open studies until there is no work."""
+    """Serve the open studies of a database with one worker. Until there is no work."""
     from hpo.errors import Interrupted
     from hpo.fleet.seats import own_device
     from hpo.search_here import make_settings
     from hpo.worker import work
+    from hpo.worker.alive import showing_alive
 
     settings, url = make_settings(data, cache, device, timeout), url_of(storage)
     check_file_is_there(url)
@@ -83,7 +87,9 @@ def worker(
     served = f"serves {', '.join(names) if names else 'every open study'} of {shown(url)}"
     until = "until it is stopped" if forever else "until there is no work"
     told = alerts_while(url, names, alert, stuck_after)
-    with told, own_device(device, settings.cache_dir / "seats") as mine:
+    alive = os.environ.get("HPO_ALIVE")
+    shown_alive = showing_alive(Path(alive) if alive else None)
+    with shown_alive, told, own_device(device, settings.cache_dir / "seats") as mine:
         here = replace(settings, device=mine)
         summary = work(
             url,
@@ -127,7 +133,7 @@ def submit(
     warm_start: WarmStart = None,
     as_json: Json = False,
 ) -> None:
-    """Register a study, or more trials of it, for the workers of the database, and return."""
+    """Register a study, or more trials of it, for workers to run."""
     from hpo.ledger.ledger import Ledger
     from hpo.reading.standing import attached_workers
     from hpo.search_here import check_at_least_one, make_settings, read_spec, warm_from
@@ -160,17 +166,17 @@ def submit(
 
 
 def stop(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
-    """End a study: no slot is given out, and running trials are given back at their next epoch."""
+    """End a study. No slot is given out, and running trials are given back at their next epoch."""
     _set_state(the_study(given, study, "stop"), storage, "stopped", as_json)
 
 
 def pause(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
-    """Give out no slots of a study until it is resumed; running trials end."""
+    """Hold a study until it is resumed. No slot is given out; running trials end."""
     _set_state(the_study(given, study, "pause"), storage, "paused", as_json)
 
 
 def resume(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
-    """Give out slots of a study that was paused or stopped again."""
+    """Go on with a study that was paused or stopped."""
     _set_state(the_study(given, study, "resume"), storage, "open", as_json)
 
 
@@ -212,9 +218,10 @@ def slurm(
     cache: CacheDir = None,
     code: Code = None,
     device: Device = "auto",
+    deterministic: Deterministic = False,
     as_json: Json = False,
 ) -> None:
-    """Submit workers to Slurm; they are queued again when they are pre-empted."""
+    """Submit workers to Slurm. They are queued again when they are pre-empted."""
     from hpo.fleet.slurm import SlurmRequest, submit_workers
     from hpo.search_here import make_settings
 

@@ -7,15 +7,18 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+
+    from hpo.report.language import Language
 
 
 def shipped(incomplete: str) -> list[str]:
@@ -65,6 +68,22 @@ CacheDir = Annotated[
 ]
 
 
+def language_of(given: str) -> Language:
+    """Return the language that an option names; raises :class:`UsageError`."""
+    from hpo.errors import UsageError
+
+    if given == "zh":
+        return "zh"
+    if given != "en":
+        raise UsageError(f"no language {given!r}", "en or zh", "use --lang en or --lang zh")
+    return "en"
+
+
+Lang = Annotated[
+    str, typer.Option("--lang", envvar="HPO_LANG", metavar="en|zh", help="Language of what is said.")
+]
+
+
 def _allow_code(folder: Path | None) -> Path | None:
     """Let this process, and those that it starts, run code out of one folder."""
     if folder is not None:
@@ -87,6 +106,24 @@ Workers = Annotated[
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where to train; cuda:N for one GPU.")
+]
+
+
+def _ask_for_same_bits(is_asked: bool) -> bool:
+    """Tell this process, and those that it starts, to compute each run to the same bits again."""
+    if is_asked:
+        os.environ["HPO_DETERMINISTIC"] = "1"
+    return is_asked
+
+
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        envvar="HPO_DETERMINISTIC",
+        callback=_ask_for_same_bits,
+        help="The same bits of a run again, on a GPU too; slower there.",
+    ),
 ]
 Trials = Annotated[
     int | None,
@@ -163,12 +200,14 @@ def options_again(
     return option + ("" if device == "auto" else f" --device {device}")
 
 
-def print_where_hpo_is() -> None:
+def print_where_hpo_is(language: Language) -> None:
     """Say by which path ``hpo`` was started, if the printed commands would not find it by its name."""
+    from hpo.report.language import SPOKEN
+
     if shutil.which("hpo") is None:
         started = Path(sys.argv[0])
         path = shlex.quote(sys.argv[0]) if started.name == "hpo" else f"{shlex.quote(sys.executable)} -m hpo"
-        print_lines([f"(hpo is not on this shell's PATH: for hpo, type {path})"], is_result=False)
+        print_lines([SPOKEN[language].say("run.path", path=path)], is_result=False)
 
 
 def shown(text: str) -> str:
@@ -212,7 +251,26 @@ def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_lines(lines: Sequence[str], *, is_result: bool = True) -> None:
-    """Print lines as they are: results on standard output, messages on standard error."""
+def print_lines(lines: Sequence[str], *, is_result: bool = True, is_prose: bool = False) -> None:
+    """Print lines as they are: results on standard output, messages on standard error.
+
+    Prose is broken between words where a person's terminal is narrower.
+    """
+    columns = _columns_of(sys.stdout if is_result else sys.stderr) if is_prose else None
     for line in lines:
-        typer.echo(line, err=not is_result)
+        for part in fitted(line, columns):
+            typer.echo(part, err=not is_result)
+
+
+def _columns_of(stream: TextIO) -> int | None:
+    """Return how wide a person's terminal is; None where lines go somewhere else."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fitted(line: str, columns: int | None) -> list[str]:
+    """Return a line of prose in lines of so many columns, broken between words."""
+    if columns is None or len(line) <= columns:
+        return [line]
+    return textwrap.wrap(
+        line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )

@@ -11,15 +11,20 @@ import typer
 from hpo.cli.terminal import (
     Given,
     Json,
+    Lang,
     Named,
     Storage,
     database,
+    language_of,
     print_json,
     print_lines,
     shown,
     the_study,
     url_of,
 )
+from hpo.durations import duration
+from hpo.report.language import SPOKEN, Language, Words
+from hpo.report.numbers import ratio
 
 Look = Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]
 """Gives the studies and the attached workers as they are now."""
@@ -32,12 +37,13 @@ def watch(
     every: Annotated[
         float, typer.Option("--every", min=0.2, metavar="S", help="Seconds between two looks.")
     ] = 2.0,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
-    """Watch the studies of a database, or one, until no trial is left; Ctrl-C only ends the watching."""
+    """Watch studies live until no trial is left. Ctrl-C only ends the watching."""
     from hpo.reading.standing import attached_workers, overview
 
-    url = url_of(storage)
+    url, language = url_of(storage), language_of(lang)
     name = the_study(given, study, "watch") if given or study else None
     with database(url) as engine:
 
@@ -49,12 +55,12 @@ def watch(
             print_json({"storage": shown(url), "studies": studies, "workers": workers})
             return
         try:
-            _watch(look, every)
+            _watch(look, every, language)
         except KeyboardInterrupt:
-            print_lines(["no longer watched; the work goes on"], is_result=False)
+            print_lines([SPOKEN[language].say("watch.ended")], is_result=False)
 
 
-def _watch(look: Look, every_s: float) -> None:
+def _watch(look: Look, every_s: float, language: Language) -> None:
     """Show what ``look`` sees until nothing is left to do; on a terminal in place, elsewhere each change."""
     from rich.console import Console
     from rich.live import Live
@@ -64,7 +70,7 @@ def _watch(look: Look, every_s: float) -> None:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             studies, workers = look()
-            text = "\n".join(picture_lines(studies, workers))
+            text = "\n".join(picture_lines(studies, workers, language))
             if console.is_terminal:
                 live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
             elif text != last:
@@ -75,7 +81,7 @@ def _watch(look: Look, every_s: float) -> None:
             sleep(every_s)
     if console.is_terminal:
         print_lines(last.splitlines())
-    print_lines(["no trial is left to run"], is_result=False)
+    print_lines([SPOKEN[language].say("watch.over")], is_result=False)
 
 
 def has_work(study: Mapping[str, Any]) -> bool:
@@ -84,23 +90,35 @@ def has_work(study: Mapping[str, Any]) -> bool:
     return bool(is_open or study["running"])
 
 
-def picture_lines(studies: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]]) -> list[str]:
+def picture_lines(
+    studies: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]], language: Language = "en"
+) -> list[str]:
     """Return what is shown at one look: a block a study, a line a worker, of 80 columns."""
-    from hpo.worker.progress import duration
+    words = SPOKEN[language]
+    lines = [line for one in studies for line in _study_lines(one, words)]
+    return lines + [_worker_line(one, words) for one in workers] or [words.say("watch.none")]
 
-    lines = []
-    for one in studies:
-        left_s, best = one["remaining_s"], one["best"]
-        left = f", about {duration(left_s)} left" if left_s and has_work(one) else ""
-        counts = f"{one['finished']}/{one['budget']} finished ({one['pruned']} pruned)"
-        failed = f", {one['failed']} failed" if one["failed"] else ""
-        lines.append(f"{one['study']} ({one['state']}): {counts}{failed}, {one['running']} running{left}")
-        if best:
-            unit = f" {one['unit']}" if one["unit"] else ""
-            which = f"(trial {best['number']}, ratio {best['ratio']:.3g})"
-            lines.append(f"  best {best['validation_loss']:.4g}{unit} {which}")
-    for one in workers:
-        doing = f"trial {one['number']} epoch {one['epoch']}" if one["number"] is not None else "has no trial"
-        study = f"{one['study']} " if one["study"] else ""
-        lines.append(f"  {one['host']} {one['device']}: {study}{doing}, seen {duration(one['silent_s'])} ago")
-    return lines or ["no study in this database"]
+
+def _study_lines(one: Mapping[str, Any], words: Words) -> list[str]:
+    left_s, best = one["remaining_s"], one["best"]
+    given = {"finished": one["finished"], "total": one["budget"], "pruned": one["pruned"]}
+    counts = [words.say("progress.finished", **given)]
+    counts += [words.say("progress.failed", n=one["failed"])] * bool(one["failed"])
+    counts.append(words.say("watch.running", n=one["running"]))
+    if left_s and has_work(one):
+        counts.append(words.say("watch.left", time=duration(left_s)))
+    said, state = words.say("list.comma").join(counts), words.say(f"status.state.{one['state']}")
+    lines = [words.say("watch.study", study=one["study"], state=state, counts=said)]
+    if best:
+        loss = f"{best['validation_loss']:.4g} {one['unit']}".rstrip()
+        given = {"loss": loss, "number": best["number"], "ratio": ratio(best["ratio"])}
+        lines.append(f"  {words.say('watch.best', **given)}")
+    return lines
+
+
+def _worker_line(one: Mapping[str, Any], words: Words) -> str:
+    is_idle = one["number"] is None
+    doing = words.say("watch.idle" if is_idle else "watch.trial", number=one["number"], epoch=one["epoch"])
+    given = {"host": one["host"], "device": one["device"], "time": duration(one["silent_s"])}
+    study = f"{one['study']} " if one["study"] else ""
+    return f"  {words.say('watch.worker', doing=f'{study}{doing}', **given)}"

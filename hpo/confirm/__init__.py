@@ -22,6 +22,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.study import keep_defaults, load_spec, stored_spec
 from hpo.worker import Settings, check_fits, settled
+from hpo.worker.progress import Says, said_if_slow
 
 
 def confirm(
@@ -33,6 +34,7 @@ def confirm(
     workers: int | None,
     settings: Settings,
     console: Console,
+    words: Says,
     scorer: TestScorer = test_split,
 ) -> StoredChoice:
     """Confirm a study's choice, or find it confirmed; returns the choice, whose scores are stored.
@@ -41,7 +43,9 @@ def confirm(
     trials; :class:`MismatchError` when spec, data or code are not the study's;
     :class:`hpo.errors.Interrupted` on a signal: the same command goes on.
     """
-    findings = find_out(engine, refuse_another_spec(Ledger(engine), name_or_file, settings))
+    name = refuse_another_spec(Ledger(engine), name_or_file, settings)
+    with said_if_slow(words.say("doing.answer", study=name), console.print):
+        findings = find_out(engine, name)
     refuse_running(findings)
     refuse_used_seeds(findings, request)
     book, row = ChoiceBook(engine), findings.row
@@ -51,8 +55,10 @@ def confirm(
         stored = stored or book.freeze(row.study_id, decide(findings, request), request.key(findings))
     if stored.scored_at is None:
         runs = ConfirmationRuns(engine, url, findings, stored.choice, settings)
-        runs.run(workers, console)
-        found = score_once(Ledger(engine), row, stored.choice, runs.ended(), scorer, settings, console.print)
+        runs.run(workers, console, words)
+        found = score_once(
+            Ledger(engine), row, stored.choice, runs.ended(), scorer, settings, console.print, words
+        )
         book.store_scores(row.study_id, stored.choice.choice_hash, found)
         runs.clear()
     return next(one for one in book.all(row.study_id) if one.choice == stored.choice)

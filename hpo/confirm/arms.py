@@ -8,12 +8,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from hpo.analysis.evidence import has_choices
 from hpo.analysis.leaders import leaders
 from hpo.errors import UsageError
 from hpo.ledger.choice import FIRST_CONFIRMATION_SEED, Arm, FrozenChoice, Role
 from hpo.reading.findings import Findings
 from hpo.study import NamedConfiguration, StudySpec
-from hpo.study.setting import Setting
+from hpo.study.choices import Choices
+from hpo.study.setting import Setting, choices_of
 
 PROBING_LR = 1e-3
 """Rate of the head on a frozen backbone, moved into the study's range: AdamW's default (Kingma and Ba 2015,
@@ -32,6 +34,7 @@ class Request:
     def key(self, findings: Findings) -> str:
         """Return a hash of the request and of every trial that it can be answered from."""
         columns = ["number", "state", "lr", "backbone_lr", "loss", "seed", "value", "end"]
+        columns += [name for name in findings.spec.space.choices if name in findings.trials]
         trials = findings.trials[columns].to_json(orient="values", double_precision=15)
         parts = json.dumps([asdict(self), findings.row.fingerprint, findings.row.data["data_hash"], trials])
         return hashlib.sha256(parts.encode()).hexdigest()
@@ -74,14 +77,14 @@ def arms(findings: Findings, top: int) -> list[Arm]:
     """Return the arms, the answer's choice first; raises :class:`UsageError` when there is no answer."""
     spec, chosen = findings.spec, _chosen(findings, top)
     named = [
-        Arm(f"choice {place}", "choice", spec.mode, s.lr, s.backbone_lr, s.loss)
+        Arm(f"choice {place}", "choice", spec.mode, s.lr, s.backbone_lr, s.loss, choices=s.choices)
         for place, s in enumerate(chosen, start=1)
     ]
     luckiest = _luckiest(findings)
     if luckiest is not None and luckiest not in chosen:
-        named.append(
-            Arm("luckiest trial", "luckiest", spec.mode, luckiest.lr, luckiest.backbone_lr, luckiest.loss)
-        )
+        rates = luckiest.lr, luckiest.backbone_lr
+        own = luckiest.choices
+        named.append(Arm("luckiest trial", "luckiest", spec.mode, *rates, luckiest.loss, choices=own))
     named.append(_named("baseline", spec.baseline, spec))
     best_known = _best_known(findings)
     if best_known is not None:
@@ -98,12 +101,13 @@ def _without_the_backbones_knowledge(choice: Setting, spec: StudySpec) -> list[A
     is not tuned, so a worse result is no proof against training from scratch.
     """
     lr = min(max(PROBING_LR, spec.space.lr.low), spec.space.lr.high)
-    probing = Arm("linear probing", "linear_probing", "linear_probing", lr=lr, loss=choice.loss)
+    probing = Arm(
+        "linear probing", "linear_probing", "linear_probing", lr=lr, loss=choice.loss, choices=choice.choices
+    )
     if spec.backbone.weights == "none":
         return [probing]
-    scratch = Arm(
-        "from scratch", "from_scratch", spec.mode, choice.lr, choice.lr, choice.loss, weights="none"
-    )
+    rates, own = (choice.lr, choice.lr), choice.choices
+    scratch = Arm("from scratch", "from_scratch", spec.mode, *rates, choice.loss, weights="none", choices=own)
     return [scratch, probing]
 
 
@@ -113,7 +117,8 @@ def _luckiest(findings: Findings) -> Setting | None:
     if complete.empty:
         return None
     best = complete.iloc[int(complete["value"].argmin())]
-    return Setting(float(best["lr"]), float(best["backbone_lr"]), str(best["loss"]))
+    choices = Choices({name: best[name] for name in findings.spec.space.choices})
+    return Setting(float(best["lr"]), float(best["backbone_lr"]), str(best["loss"]), choices)
 
 
 def _chosen(findings: Findings, top: int) -> list[Setting]:
@@ -143,6 +148,7 @@ def _best_known(findings: Findings) -> NamedConfiguration | None:
             (measured["lr"] == known.lr)
             & (measured["backbone_lr"] == known.backbone_lr)
             & (measured["loss"] == known.loss)
+            & has_choices(measured, known.choices)
         ]
         if not mine.empty and Setting.of(known) != Setting.of(baseline):
             losses[known] = float(mine["value"].mean())
@@ -150,4 +156,5 @@ def _best_known(findings: Findings) -> NamedConfiguration | None:
 
 
 def _named(role: Role, named: NamedConfiguration, spec: StudySpec) -> Arm:
-    return Arm(named.name, role, spec.mode, named.lr, named.backbone_lr, named.loss)
+    rates, own = (named.lr, named.backbone_lr), choices_of(named)
+    return Arm(named.name, role, spec.mode, *rates, named.loss, choices=own)

@@ -99,6 +99,7 @@ def _arm_json(found: ArmResult) -> dict[str, Any]:
         "backbone_lr": arm.backbone_lr,
         "ratio": arm.ratio,
         "loss": arm.loss,
+        "choices": dict(arm.choices),
         "weights": arm.weights,
         "seeds": found.seeds,
         "subjects": found.subjects,

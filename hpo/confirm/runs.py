@@ -25,7 +25,7 @@ from hpo.reading.findings import Findings
 from hpo.storage.tables import slots
 from hpo.study import Configuration, StudySpec
 from hpo.worker import Settings, checkpoints_of, reach
-from hpo.worker.progress import Display, Progress
+from hpo.worker.progress import Display, Progress, Says
 
 T = TypeVar("T")
 
@@ -67,16 +67,15 @@ class ConfirmationRuns:
         self._settings = settings
         self._ledger = Ledger(engine)
 
-    def run(self, workers: int | None, console: Console) -> None:
+    def run(self, workers: int | None, console: Console, words: Says) -> None:
         """Run every arm on every seed that has not been run; raises when some could not be finished."""
         for variant in self._variants():
             row = self._study(variant)
             wanted = [("fixed", configuration) for _, _, configuration in self._wanted(variant)]
             total = max(self._ledger.append_slots(row.study_id, wanted)) + 1
             before = self._ledger.counts(row.study_id, total)
-            progress = Progress(
-                row.name, total, self._findings.task.unit, before.complete, before.pruned, before.failed
-            )
+            counted = (before.complete, before.pruned, before.failed)
+            progress = Progress(row.name, total, self._findings.task.unit, *counted, words=words)
             with Display(progress, console) as display:
                 run_local(
                     self._url,
@@ -156,7 +155,7 @@ class ConfirmationRuns:
         query = sa.select(slots.c.config, slots.c.value, slots.c.checkpoint, slots.c.slot, slots.c.end)
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(slots.c.study_id == self._study(variant).study_id)).all()
-        return {Configuration(**row.config): row for row in rows}
+        return {Configuration.stored(row.config): row for row in rows}
 
     def _weights(self, variant: Variant, slot: int, stored: str) -> Path:
         """Return where the weights of a run lie: as its worker wrote them, or in this machine's folder."""

@@ -17,6 +17,7 @@ from hpo.ledger.choice_book import Score, Scores
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.worker import Settings
+from hpo.worker.progress import Says
 
 Notify = Callable[[str], None]
 
@@ -48,14 +49,13 @@ def score_once(
     scorer: TestScorer,
     settings: Settings,
     notify: Notify,
+    words: Says,
 ) -> Scores:
     """Record a look at the test split, then score every run that has weights, and the trivial predictor."""
     what = {"arms": [arm.name for arm in choice.arms], "seeds": list(choice.seeds)}
     looker = f"{socket.gethostname()}-{os.getpid()}"
     look = ledger.record_test_look(row.study_id, choice.choice_hash, looker, what)
-    notify(
-        f"{row.name}: opening the test split, look {look} of this study and data; {len(runs)} runs to score"
-    )
+    notify(words.say("doing.test", study=row.name, look=look, n=len(runs)))
     data, cache, device = settings.data_dir, settings.cache_dir, settings.device
     found = [
         (

@@ -31,7 +31,8 @@ from hpo.dashboard.study_page import write_study_page
 from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
-from hpo.storage import open_engine, optuna_storage, parse_url, sqlite_file
+from hpo.reading.foreign import foreign_trials
+from hpo.storage import may_write, open_engine, optuna_storage, parse_url, sqlite_file
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -226,7 +227,7 @@ class PageKeeper:
         self._engine = engine
         self._answers = answers or AnswerStore(engine)
         self._refresh_s = refresh_s
-        self._seen: dict[int, Counts] = {}
+        self._seen: dict[int, tuple[int, ...]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="answers", daemon=True)
 
@@ -247,23 +248,25 @@ class PageKeeper:
             self._ended.wait(max(self._refresh_s, spent / _SHARE))
 
     def refresh(self) -> None:
-        """Write the pages of the studies of which a trial has ended since the last time."""
+        """Write the pages of the studies of which a trial has ended, or that another tool wrote to, since."""
         ledger = Ledger(self._engine)
-        ledger.forget_deleted()
+        if may_write(self._engine):
+            ledger.forget_deleted()
         there = ledger.studies()
         self._answers.forget_others({study.name for study in there})
         for study in there:
-            counts = ledger.counts(study.study_id)
-            before = self._seen.get(study.study_id)
-            if self._ended.is_set() or (before is not None and _ends(before) == _ends(counts)):
+            foreign = foreign_trials(self._engine, study.study_id)
+            state = (*_ends(ledger.counts(study.study_id)), foreign)
+            if self._ended.is_set() or self._seen.get(study.study_id) == state:
                 continue
             _quietly(partial(self._write, study.name))
-            self._seen[study.study_id] = counts
+            self._seen[study.study_id] = state
 
     def _write(self, study: str) -> None:
         findings = glance(self._engine, study)
         self._answers.keep(findings)
-        write_study_page(self._engine, findings)
+        if may_write(self._engine):
+            write_study_page(self._engine, findings)
 
 
 def _quietly(call: Callable[[], None]) -> None:

@@ -16,13 +16,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from hpo.dashboard.kept import AnswerStore
 from hpo.dashboard.live import cards, study_state
 from hpo.dashboard.optunas import OptunasPages, hiding_style
+from hpo.dashboard.reader import language_of
 from hpo.errors import UnknownStudyError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
@@ -64,7 +65,7 @@ class FrontPages:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer with a page of ours, 404 for a study that is not there, or what the app says."""
         path = environ.get("PATH_INFO", "/").encode("latin-1").decode("utf-8", "replace")
-        words = SPOKEN["zh" if _is_chinese(environ) else "en"]
+        words = SPOKEN[language_of(environ)]
         try:
             found = self._found(path, words)
         except UnknownStudyError as error:
@@ -122,7 +123,7 @@ class FrontPages:
             title=html.escape(str(row.spec.get("title") or row.spec.get("task") or "")),
             figure=figure,
             heads=heads,
-            report=html.escape(f"/answer/{at}"),
+            report=html.escape(f"/answer/{at}?lang={words.language}"),
             **{key: _said(words, f"board.{key}") for key in _STUDY_WORDS},
         )
         first = self._state(name, words)
@@ -197,15 +198,6 @@ def _head(by: str, words: Words) -> str:
     return f'<th scope="col" data-by="{by}"{kind}>{button}</th>'
 
 
-def _is_chinese(environ: WSGIEnvironment) -> bool:
-    """Return whether the reader wants Chinese: as the address says, or else the browser's first language."""
-    asked = parse_qs(environ.get("QUERY_STRING", "")).get("lang", [""])[0]
-    if asked in {"en", "zh"}:
-        return bool(asked == "zh")
-    preferred = str(environ.get("HTTP_ACCEPT_LANGUAGE", ""))
-    return preferred.strip().lower().startswith("zh")
-
-
 def _said(words: Words, key: str) -> str:
     return html.escape(words.say(key))
 
@@ -261,7 +253,7 @@ _STUDY = """<div class="row"><h1>{name}</h1><span id="state" class="badge"></spa
 <section aria-labelledby="h-parallel"><h2 id="h-parallel">{parallel}</h2>
 <p class="soft">{parallel_note}</p><div id="parallel"></div></section>
 <section aria-labelledby="h-trials"><h2 id="h-trials">{trials}</h2><p class="soft">{trials_note}</p>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="h-trials"><table>
+<div class="scroll" tabindex="0" role="group" aria-labelledby="h-trials"><table>
 <thead><tr>{heads}</tr></thead><tbody id="trials"></tbody></table></div></section>
 <section aria-labelledby="h-workers"><h2 id="h-workers">{at_work}</h2><ul id="workers"></ul></section>
 """

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from hpo.analysis.values import Answer, Note, NoteKind
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
+from hpo.reading.foreign import foreign_trials
 from hpo.reading.frames import trials_frame
 from hpo.study import stored_spec
 
@@ -29,4 +30,5 @@ def glance(engine: sa.Engine, study: str) -> Findings:
     why = Note(NoteKind.TOO_MANY, MOST_TRIALS, name=study)
     states = {str(state): int(number) for state, number in trials["state"].value_counts().items()}
     bare = Answer(states, None, trivial, notes=(why,))
-    return Findings(row, stored_spec(row.name, row.spec), counts, trials, trials.iloc[:0], bare)
+    foreign = foreign_trials(engine, row.study_id)
+    return Findings(row, stored_spec(row.name, row.spec), counts, trials, trials.iloc[:0], bare, foreign)

@@ -16,13 +16,17 @@ from hpo.dashboard.kept import AnswerStore
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, StudyRow
 from hpo.reading.findings import Findings
+from hpo.reading.foreign import foreign_trials
 from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, known_task, pace
 from hpo.report.answer import answer_lines
 from hpo.report.language import Words
+from hpo.report.naming import loss_words
 from hpo.report.numbers import percent, rate, ratio
 from hpo.report.zones import good_words
 from hpo.storage import reading
 from hpo.storage.tables import curve, slots
+from hpo.study.choices import value_words
+from hpo.study.recipe import SEARCHABLE
 
 MOST_BEST, MOST_RECENT, MOST_CURVES = 100, 100, 40
 """Trials that a page shows: the best, the latest ended; and the curves of the latest."""
@@ -64,6 +68,7 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
     """Return how far a study is: numbers for the bar, and words."""
     counts = Ledger(engine).counts(row.study_id)
     total = budget(counts)
+    foreign = foreign_trials(engine, row.study_id)
     best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
     is_over = counts.finished + counts.failed >= total
     state: str = row.state if row.state != "open" else "done" if is_over else "open"
@@ -77,6 +82,7 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
         "running": counts.running,
         "total": total,
         "counted": words.count("board.finished", counts.finished, total=total),
+        "foreign": words.count("status.foreign", foreign) if foreign else "",
         "left": "" if is_over or not left_s or not counts.running else _left(left_s, words),
         "best": _value(best["validation_loss"], task.unit if task else "") if best else "",
     }
@@ -110,10 +116,17 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
         "figure": store.mark(row.name),
         "trials": [_trial(one, unit, words) for one in shown.values()],
         "losses": list(row.spec.get("space", {}).get("loss", [])),
+        "choices": _choices(row),
         "curves": _curves(engine, row, shown),
         "workers": [_worker(one, words) for one in workers],
         "confirmed": store.confirmed(row.name, words) if task else [],
     }
+
+
+def _choices(row: StudyRow) -> dict[str, list[str]]:
+    """Return the values of each key that the study searches beside rates and loss, as they are written."""
+    space = row.spec.get("space", {})
+    return {name: [value_words(one) for one in space[name]] for name in SEARCHABLE if space.get(name)}
 
 
 def _shown(engine: sa.Engine, row: StudyRow) -> dict[int, Mapping[str, Any]]:
@@ -147,6 +160,8 @@ def _trial(one: Mapping[str, Any], unit: str, words: Words) -> dict[str, Any]:
         "ratio": lr / backbone_lr if config else None,
         "shown": rates,
         "loss": config.get("loss", ""),
+        "choices": {name: value_words(one) for name, one in config.get("choices", {}).items()},
+        "loss_words": loss_words(config.get("loss", ""), config.get("choices", {}), words),
         "seed": config.get("seed"),
         "value": value,
         "value_words": "" if value is None else _value(value, unit),

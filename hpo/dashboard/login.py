@@ -249,16 +249,18 @@ _PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>hpo: log in</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 26rem; color: #222;
+:root {{ color-scheme: light dark }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 26rem;
   margin: 15vh auto 0; padding: 0 1rem }}
 label {{ display: block; font-weight: 600 }}
 input {{ font: inherit; width: 100%; box-sizing: border-box; padding: .5rem; margin: .25rem 0 1rem }}
 button {{ font: inherit; padding: .5rem 1.5rem; background: #0072b2; color: #fff; border: 0;
   border-radius: 4px }}
-.said {{ color: #b00020; min-height: 1.5em }}
+.said {{ color: light-dark(#b00020, #ff9d9d); min-height: 1.5em }}
 </style>
 </head>
 <body>
+<main>
 <h1>hpo dashboard</h1>
 <form method="post" action="/login">
 <label for="token">Token</label>
@@ -269,6 +271,7 @@ button {{ font: inherit; padding: .5rem 1.5rem; background: #0072b2; color: #fff
 </form>
 <p>The token was printed when <code>hpo dashboard</code> started, or is the one in
 <code>HPO_DASHBOARD_TOKEN</code>.</p>
+</main>
 </body>
 </html>
 """

@@ -21,6 +21,7 @@ from hpo.reading.frames import trials_frame
 from hpo.reading.standing import is_there
 from hpo.search import own_seed, tuning_seed
 from hpo.study import Configuration, StudySpec, load_spec, stored_spec
+from hpo.study.choices import Choices, choice_words
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Settings, open_ledger
 
@@ -82,12 +83,13 @@ class _Import:
         trials = trials_frame(engine, row.study_id)
         self._next = len(trials)
         self._known: dict[tuple[object, ...], int] = {}
-        """(lr, backbone_lr, loss), and for imported trials (seed, value) too -> number."""
+        """(lr, backbone_lr, loss, choices), and for imported trials (seed, value) too -> number."""
         for trial in trials.to_dict("records"):
             self._note(trial, int(trial["number"]))
 
     def _note(self, trial: dict[Any, Any], number: int) -> None:
-        setting = (trial["lr"], trial["backbone_lr"], trial["loss"])
+        chosen = Choices({name: trial.get(name) for name in self._spec.space.choices})
+        setting = (trial["lr"], trial["backbone_lr"], trial["loss"], chosen)
         if trial["origin"] == "imported":
             self._known.setdefault((*setting, trial["seed"], trial["value"]), number)
         elif trial["origin"] in {"known", "baseline"}:
@@ -100,7 +102,8 @@ class _Import:
         figures: list[TestFigures] = []
         for row in rows:
             value = self._evidence(row)
-            key = (row.lr, row.backbone_lr, row.loss, *(() if value is None else (row.seed, value)))
+            setting = (row.lr, row.backbone_lr, row.loss, row.choices)
+            key = (*setting, *(() if value is None else (row.seed, value)))
             known = self._known.get(key)
             if known is not None:
                 if row.test and (known < self._next or value is None):
@@ -123,7 +126,7 @@ class _Import:
         seed = tuning_seed(self._spec, number)
         if value is not None:  # a seed that nobody wrote down is shared with no other trial
             seed = own_seed(self._spec, number) if row.seed is None else row.seed
-        configuration = Configuration(row.lr, row.backbone_lr, row.loss, seed)
+        configuration = Configuration.at(row, seed)
         metrics = row.validation if value is not None else {}
         return HandMade(configuration, value, metrics, f"{source}:{row.line}", row.test)
 
@@ -146,4 +149,6 @@ def _kept(row: DiaryRow) -> str:
 
 
 def _words(row: DiaryRow) -> str:
-    return f"lr {row.lr:g}, backbone_lr {row.backbone_lr:g}, {row.loss}"
+    return ", ".join(
+        [f"lr {row.lr:g}", f"backbone_lr {row.backbone_lr:g}", row.loss, *choice_words(row.choices)]
+    )

@@ -12,6 +12,8 @@ from pathlib import Path
 from finetune.api import METRIC_RANGES
 from hpo.errors import UsageError
 from hpo.study import Range, StudySpec
+from hpo.study.choices import NONE, Choices, Value, value_words
+from hpo.study.recipe import default_of
 from hpo.study.yaml_lines import nearest
 
 REQUIRED = ("lr", "loss")
@@ -37,6 +39,8 @@ class DiaryRow:
     validation: Mapping[str, float] = field(default_factory=dict)
     """Metric -> value on the validation split, without the prefix; the yardstick's decides."""
     test: Mapping[str, float] = field(default_factory=dict)
+    choices: Choices = NONE
+    """Of the keys that the study searches; a key without a column is as a recipe has it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Diary:
 def read_diary(file: Path, spec: StudySpec, given: Habits = Habits()) -> Diary:
     """Return the rows of a diary; raises :class:`UsageError` with every fault, each as ``file:line: ...``.
 
-    Columns: lr, backbone_lr (or ratio), loss, seed; ``validation_<metric>`` (or ``val_<metric>``,
+    Columns: lr, backbone_lr (or ratio), loss, seed, the keys that the study searches;
+    ``validation_<metric>`` (or ``val_<metric>``,
     ``validation_loss`` for the yardstick); ``test_<metric>``, or a metric's bare name, is a test metric. Any
     other column is passed over, and named.
     """
@@ -104,11 +109,21 @@ def read_diary(file: Path, spec: StudySpec, given: Habits = Habits()) -> Diary:
     if faults:
         raise UsageError("\n".join(faults))
     metrics = spec.what.metrics
-    known = {"lr", "backbone_lr", "ratio", "loss", "seed", *metrics}
+    known = {"lr", "backbone_lr", "ratio", "loss", "seed", *spec.space.choices, *metrics}
     passed_over = [
         name for name in header if name in used - known and not name.startswith((*VALIDATION, TEST))
     ]
     return Diary(found, passed_over, [name for name in header if name in used & set(metrics)])
+
+
+def _is_meant(cell: str, value: Value) -> bool:
+    """Return whether a cell means a value: by its name, or as a number."""
+    if isinstance(value, str) or value is None:
+        return cell.lower() in {value_words(value), "none" if value is None else ""}
+    try:
+        return float(cell) == value
+    except ValueError:
+        return False
 
 
 def _without_end(cells: Sequence[str]) -> list[str]:
@@ -170,7 +185,23 @@ class _Reading:
         loss, test = self._loss(), {**bare, **self._metrics((TEST,))}
         self._compare("validation", validation)
         self._compare("test", test)
-        return DiaryRow(line, lr, backbone_lr, loss, seed, validation, test)
+        return DiaryRow(line, lr, backbone_lr, loss, seed, validation, test, self._choices())
+
+    def _choices(self) -> Choices:
+        """Return the row's value of each key that the study searches."""
+        found = {name: self._chosen(name, values) for name, values in self._spec.space.choices.items()}
+        return Choices(found)
+
+    def _chosen(self, name: str, values: Sequence[Value]) -> Value:
+        cell, default = self._cells.get(name, ""), default_of(name)
+        if not cell and default in values:
+            return default
+        for value in values:
+            if cell and _is_meant(cell, value):
+                return value
+        listed = ", ".join(map(value_words, values))
+        self.faults.append(f"column {name}: {cell or 'nothing'}; expected one of {listed}")
+        return default
 
     def _compare(self, split: str, metrics: Mapping[str, float]) -> None:
         """Note metrics that contradict each other: no mean error is above the root of its mean square."""

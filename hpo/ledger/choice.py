@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from finetune.api import Mode
 from hpo.study import Configuration
+from hpo.study.choices import NONE, Choices
 
 Role = Literal["choice", "luckiest", "baseline", "diary", "from_scratch", "linear_probing", "trivial"]
 FIRST_CONFIRMATION_SEED = 1_000_000
@@ -29,6 +30,8 @@ class Arm:
     loss: str | None = None
     weights: str | None = None
     """Of the backbone; None: as the study says."""
+    choices: Choices = NONE
+    """Of the recipe's keys that the study searches."""
 
     @property
     def ratio(self) -> float | None:
@@ -40,13 +43,16 @@ class Arm:
         told = {key: value for key, value in asdict(self).items() if key != "name"}
         if self.weights is None:
             del told["weights"]
+        if not self.choices:
+            del told["choices"]
         return told
 
     def configuration(self, seed: int, frozen_backbone_lr: float) -> Configuration:
         """Return the run of one seed; a frozen backbone's rate only fills its column."""
         assert self.lr is not None
         assert self.loss is not None
-        return Configuration(self.lr, self.backbone_lr or frozen_backbone_lr, self.loss, seed)
+        rates = self.lr, self.backbone_lr or frozen_backbone_lr
+        return Configuration(*rates, self.loss, seed, self.choices)
 
 
 @dataclass(frozen=True)
@@ -81,5 +87,5 @@ class FrozenChoice:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> FrozenChoice:
         """Return the choice that :meth:`to_json` wrote."""
-        arms = tuple(Arm(**arm) for arm in stored["arms"])
+        arms = tuple(Arm(**{**arm, "choices": Choices(arm.get("choices", {}))}) for arm in stored["arms"])
         return cls(**{**stored, "arms": arms, "seeds": tuple(stored["seeds"])})

@@ -54,26 +54,35 @@ def fixed_slots(connection: sa.Connection, study_id: int) -> dict[Named, int]:
     query = sa.select(slots.c.origin, slots.c.config, slots.c.slot).where(
         slots.c.study_id == study_id, slots.c.origin != "search"
     )
-    return {(origin, Configuration(**config)): slot for origin, config, slot in connection.execute(query)}
+    return {
+        (origin, Configuration.stored(config)): slot for origin, config, slot in connection.execute(query)
+    }
 
 
-def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Named | None]) -> None:
-    """Insert free slots; those without a configuration are to be searched."""
+_FREE = {"state": "free", "fold": NO_FOLD, "attempt": 0, "faults": 0}
+
+
+def insert_slots(connection: sa.Connection, study_id: int, new: Mapping[int, Named]) -> None:
+    """Insert free slots that have a configuration each."""
     rows = [
-        {
-            "study_id": study_id,
-            "slot": slot,
-            "state": "free",
-            "origin": "search" if named is None else named[0],
-            "config": None if named is None else vars(named[1]),
-            "fold": NO_FOLD,
-            "attempt": 0,
-            "faults": 0,
-        }
-        for slot, named in new.items()
+        {"study_id": study_id, "slot": slot, "origin": origin, "config": vars(configuration), **_FREE}
+        for slot, (origin, configuration) in new.items()
     ]
     if rows:
         connection.execute(sa.insert(slots), rows)
+
+
+def insert_searched(connection: sa.Connection, study_id: int, new: range) -> None:
+    """Insert free slots whose configurations are to be searched, by one statement however many they are."""
+    if not new:
+        return
+    number = sa.select(sa.literal(new.start).label("slot")).cte("number", recursive=True)
+    last = sa.literal(new.stop - 1)
+    number = number.union_all(sa.select(number.c.slot + 1).where(number.c.slot < last))
+    row = {"study_id": study_id, "origin": "search", **_FREE}
+    values = [sa.literal(value) for value in row.values()]
+    query = sa.select(number.c.slot, *values)
+    connection.execute(sa.insert(slots).from_select(["slot", *row], query))
 
 
 _LOWEST_FREE = (
@@ -151,7 +160,7 @@ def claim_of(row: sa.Row[Any], study_id: int, worker_id: str, trial_id: int, epo
         row.origin,
         trial_id,
         epochs,
-        None if row.config is None else Configuration(**row.config),
+        None if row.config is None else Configuration.stored(row.config),
         None if row.fold == NO_FOLD else row.fold,
     )
 

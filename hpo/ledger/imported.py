@@ -94,7 +94,7 @@ def _insert_finished(
             slot=number,
             state="done",
             origin="imported",
-            config=vars(run.configuration),
+            config=run.configuration.to_json(),
             fold=NO_FOLD,
             trial_id=trial_id,
             attempt=0,

@@ -34,8 +34,9 @@ class Ledger(StudyLedger):
         with self._write() as connection:
             claims.lock_study(connection, study_id)
             first = claims.next_slot(connection, study_id)
-            new = {slot: fixed[slot] if slot < len(fixed) else None for slot in range(first, total)}
-            claims.insert_slots(connection, study_id, new)
+            named = range(first, min(len(fixed), total))
+            claims.insert_slots(connection, study_id, {slot: fixed[slot] for slot in named})
+            claims.insert_searched(connection, study_id, range(max(first, len(fixed)), total))
 
     def drop_free_slots(self, study_id: int) -> int:
         """Take the slots that nobody has begun out of the budget; return how many there were."""
@@ -238,7 +239,7 @@ def _write_begun(
     fold: int | None,
 ) -> bool:
     """Write what a claimed trial tries, to our tables and Optuna's; False when the claim was lost."""
-    values = {"config": vars(configuration), "fold": NO_FOLD if fold is None else fold}
+    values = {"config": configuration.to_json(), "fold": NO_FOLD if fold is None else fold}
     if not claims.update_held(connection, claim, values):
         return False
     optuna_rows.write_params(connection, claim.trial_id, configuration, space)

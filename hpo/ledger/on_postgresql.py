@@ -72,7 +72,7 @@ class PostgresqlLedger(Ledger):
         """Write what a claimed trial tries; None when the claim was lost."""
         told = trial_attributes(claim, configuration, attributes, fold)
         values = _names(claim) | {
-            "config": json.dumps(vars(configuration)),
+            "config": json.dumps(configuration.to_json()),
             "fold": NO_FOLD if fold is None else fold,
             "params": json.dumps(param_rows(configuration, space)),
             "attributes": json.dumps(attribute_rows(told)),

@@ -155,7 +155,7 @@ def write_value(connection: sa.Connection, trial_id: int, value: float) -> None:
 def write_params(
     connection: sa.Connection, trial_id: int, configuration: Configuration, space: Space
 ) -> None:
-    """Store lr, backbone_lr, loss and seed, each with its distribution."""
+    """Store lr, backbone_lr, loss, seed and choices, each with its distribution."""
     rows = [{"trial_id": trial_id, **row} for row in param_rows(configuration, space)]
     connection.execute(_upsert(connection, _params, "trial_id", "param_name"), rows)
 
@@ -184,6 +184,10 @@ def _distributed(configuration: Configuration, space: Space) -> dict[str, tuple[
         ),
         "loss": (CategoricalDistribution(space.loss), configuration.loss),
         "seed": (IntDistribution(seeds.low, last), seed),
+        **{
+            name: (CategoricalDistribution(space.choices[name]), value)
+            for name, value in configuration.choices.items()
+        },
     }
 
 

@@ -78,13 +78,15 @@ def throughput(engine: sa.Engine, study_id: int, *, window_s: float = 3600.0) ->
 
     Imported trials are no speed: they took nobody here any time.
     """
-    since = now_s() - window_s
+    # Asked once, not for each row: on SQLite the clock is a function of ours, which reads the kernel's.
+    now = sa.select(now_s()).scalar_subquery()
+    since = now - window_s
     is_ours = slots.c.origin != "imported"
     lately = sa.and_(slots.c.state == "done", slots.c.ended_at > since, is_ours)
     query = sa.select(
         sa.func.count().filter(lately),
         sa.func.coalesce(sa.func.sum(slots.c.epochs).filter(lately), 0),
-        now_s() - sa.func.min(slots.c.started_at).filter(is_ours),
+        now - sa.func.min(slots.c.started_at).filter(is_ours),
         sa.func.count().filter(slots.c.state.in_(("free", "running"))),
     ).where(slots.c.study_id == study_id)
     with reading(engine) as connection:

@@ -13,6 +13,7 @@ from hpo.analysis import answer
 from hpo.analysis.values import Answer, Choice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
+from hpo.reading.foreign import foreign_trials
 from hpo.reading.frames import curves_frame, trials_frame
 from hpo.study import Space, StudySpec, stored_spec
 
@@ -55,6 +56,8 @@ class Findings:
     """As :func:`hpo.reading.frames.trials_frame` gives it."""
     curves: pd.DataFrame
     answer: Answer
+    foreign: int = 0
+    """Trials that another tool put into the study: they count for nothing."""
 
     @property
     def task(self) -> Task:
@@ -101,7 +104,8 @@ def find_out(engine: sa.Engine, study: str) -> Findings:
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
     found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)
-    return Findings(row, spec, ledger.counts(row.study_id), trials, curves, _listed(found, spec.space))
+    counts, foreign = ledger.counts(row.study_id), foreign_trials(engine, row.study_id)
+    return Findings(row, spec, counts, trials, curves, _listed(found, spec.space), foreign)
 
 
 def _listed(found: Answer, space: Space) -> Answer:

@@ -36,7 +36,8 @@ def trials_frame(engine: sa.Engine, study_id: int) -> pd.DataFrame:
     """Return one row a slot, by number.
 
     Columns: number, state (complete, pruned, failed, running, waiting), origin, lr, backbone_lr, ratio, loss,
-    seed, fold (missing on the reference split), value (best validation loss, of a pruned trial so far),
+    seed, one for each choice of the study (``layer_decay``; once a trial has begun), fold (missing on the
+    reference split), value (best validation loss, of a pruned trial so far),
     end, best_epoch, epochs, elapsed_s, device, worker, attempts, and ``metric_<name>`` of the best epoch.
     What is not known (yet) is missing; lr and so on are, until a worker has begun the trial.
     """
@@ -55,6 +56,10 @@ def _configurations(configs: pd.DataFrame) -> pd.DataFrame:
     frame = configs.reindex(columns=["lr", "backbone_lr", "loss", "seed"])
     frame[["lr", "backbone_lr"]] = frame[["lr", "backbone_lr"]].astype(float)
     frame.insert(2, "ratio", frame["lr"] / frame["backbone_lr"])
+    chosen = configs.get("choices", pd.Series(dtype=object)).dropna()
+    for name in dict.fromkeys(name for choices in chosen for name in choices):
+        values = [choices.get(name) for choices in chosen]  # as they are: null is a value of some keys
+        frame[name] = pd.Series(values, index=chosen.index, dtype=object)
     return frame
 
 

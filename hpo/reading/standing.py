@@ -13,7 +13,8 @@ from hpo.errors import MismatchError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, Counts, StudyRow
 from hpo.reading.activity import activities, failed_slots, throughput
-from hpo.storage import parse_url, reading, redact, sqlite_file
+from hpo.reading.foreign import foreign_trials
+from hpo.storage import parse_url, redact, sqlite_file
 from hpo.storage.tables import slots
 from hpo.study import Configuration, stored_spec
 
@@ -100,19 +101,6 @@ def known_task(row: StudyRow) -> Task | None:
         return None
 
 
-def foreign_trials(engine: sa.Engine, study_id: int) -> int:
-    """Return how many trials of Optuna's book no slot knows: another tool ran them, and they count for
-    nothing.
-
-    Their numbers may be those of trials of ours.
-    """
-    theirs = sa.table("trials", sa.column("trial_id"), sa.column("study_id"))
-    is_ours = sa.exists().where(slots.c.study_id == study_id, slots.c.trial_id == theirs.c.trial_id)
-    query = sa.select(sa.func.count()).select_from(theirs).where(theirs.c.study_id == study_id, ~is_ours)
-    with reading(engine) as connection:
-        return int(connection.execute(query).scalar_one())
-
-
 def budget(counts: Counts) -> int:
     """Return the number of trials that a study was given so far."""
     return counts.finished + counts.failed + counts.running + counts.free
@@ -126,6 +114,6 @@ def best_trial(engine: sa.Engine, study_id: int) -> dict[str, Any] | None:
         best = connection.execute(query.order_by(slots.c.value, slots.c.slot).limit(1)).one_or_none()
     if best is None:
         return None
-    configuration = Configuration(**best.config)
+    configuration = Configuration.stored(best.config)
     ratio = {"ratio": configuration.ratio}
-    return {"number": best.slot, **vars(configuration), **ratio, "validation_loss": best.value}
+    return {"number": best.slot, **configuration.to_json(), **ratio, "validation_loss": best.value}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.reading.findings import Findings
 from hpo.report.told import to_json
+from hpo.study.recipe import SEARCHABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,14 +53,17 @@ class StudyRecord:
     answer: Mapping[str, Any]
     """The object of ``hpo report --json``."""
     trials: Sequence[TrialRecord]
+    choices: tuple[str, ...] = ()
+    """Names of parameters that it searches beside rates and loss."""
 
 
 def record_of(findings: Findings, url: str) -> StudyRecord:
     """Return a study as records have it; trials that nobody has begun are left out."""
     trials = trial_records(findings.trials, findings.curves)
+    choices = tuple(findings.spec.space.choices)
     row = findings.row
     return StudyRecord(
-        row.name, findings.spec.task, row.fingerprint, row.spec, to_json(findings, url), trials
+        row.name, findings.spec.task, row.fingerprint, row.spec, to_json(findings, url), trials, choices
     )
 
 
@@ -85,7 +89,7 @@ def _trial(row: Mapping[Any, Any], curve: Sequence[Epoch]) -> TrialRecord:
         "elapsed_s",
         *(str(name) for name in row if "metric_" in str(name)),
     )
-    parameters = {name: row[name] for name in PARAMETERS if _is_there(row[name])}
+    parameters = {name: row[name] for name in (*PARAMETERS, *SEARCHABLE) if _is_there(row.get(name))}
     plain = {
         name: value if isinstance(value, str | float) else int(value) for name, value in parameters.items()
     }

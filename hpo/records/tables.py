@@ -17,7 +17,7 @@ def write_tables(study: StudyRecord, out: Path) -> list[Path]:
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     results = sorted({name for trial in study.trials for name in trial.results})
     texts = {
-        "trials.csv": _csv(("number", "state", "origin", *PARAMETERS, *results), _trials(study, results)),
+        "trials.csv": _csv(("number", "state", "origin", *_names(study), *results), _trials(study, results)),
         "curves.csv": _csv(("number", "epoch", "train_loss", "validation_loss"), _curves(study)),
         "answer.json": json.dumps(study.answer, indent=2, allow_nan=False) + "\n",
         "study.json": json.dumps(study.spec, indent=2, allow_nan=False) + "\n",
@@ -32,6 +32,10 @@ def _for_its_owner(file: str, flags: int) -> int:
     return os.open(file, flags, 0o600)
 
 
+def _names(study: StudyRecord) -> tuple[str, ...]:
+    return (*PARAMETERS, *study.choices)
+
+
 def _csv(header: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -43,7 +47,7 @@ def _csv(header: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
 def _trials(study: StudyRecord, results: Sequence[str]) -> Iterator[Sequence[object]]:
     for trial in study.trials:
         known = (
-            *(trial.parameters.get(name, "") for name in PARAMETERS),
+            *(trial.parameters.get(name, "") for name in _names(study)),
             *(trial.results.get(r, "") for r in results),
         )
         yield (trial.number, trial.state, trial.origin, *known)

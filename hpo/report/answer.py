@@ -6,8 +6,9 @@ from hpo.analysis.evidence import MIN_MODEL
 from hpo.analysis.values import Choice, Expected, Note, NoteKind
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.naming import constant, full_name, metric
+from hpo.report.naming import PUBLISHED, constant, full_name, loss_words, metric
 from hpo.report.numbers import rate, ratio, rounded, with_error
+from hpo.report.options import option_lines
 from hpo.report.zones import costs_lines, is_settled_note, zone_lines
 
 
@@ -20,11 +21,13 @@ def answer_lines(findings: Findings, language: Language = "en") -> list[str]:
         *zone_lines(findings, words),
         *_best_ratio(findings, words),
         *costs_lines(findings, words),
+        *option_lines(findings, words),
         *_choice(findings, words),
         *_worth_trying(findings, words),
         *_lucky(findings, words),
         _default(findings, words),
         *_counted(findings, words),
+        *([words.count("answer.foreign", findings.foreign)] if findings.foreign else []),
         *(
             words.say("answer.note", note=note_words(note, words))
             for note in findings.answer.notes
@@ -111,7 +114,7 @@ def _choice(findings: Findings, words: Words) -> list[str]:
             "answer.choice.tried" if _better_place(findings) else "answer.choice",
             lr=rate(choice.lr),
             backbone_lr=rate(choice.backbone_lr),
-            loss=choice.loss,
+            loss=loss_words(choice.loss, choice.choices, words),
             ratio=ratio(choice.ratio),
         )
     ]
@@ -122,8 +125,9 @@ def _worth_trying(findings: Findings, words: Words) -> list[str]:
     if place is None or place.expected_validation_loss is None:
         return []
     expected = with_error(place.expected_validation_loss, place.standard_error, findings.task.unit)
-    rates = {"lr": rate(place.lr), "backbone_lr": rate(place.backbone_lr), "loss": place.loss}
-    return [words.say("answer.worth_trying", **rates, expected=expected)]
+    rates = {"lr": rate(place.lr), "backbone_lr": rate(place.backbone_lr)}
+    chosen = loss_words(place.loss, place.choices, words)
+    return [words.say("answer.worth_trying", **rates, loss=chosen, expected=expected)]
 
 
 def _better_place(findings: Findings) -> Choice | None:
@@ -157,7 +161,10 @@ def _default(findings: Findings, words: Words) -> str:
     said = words.say("answer.default.unknown")
     if baseline is not None:
         said = _default_known(findings, baseline, words)
-    rates = {"lr": rate(given.lr), "backbone_lr": rate(given.backbone_lr), "loss": given.loss}
+    rates = {"lr": rate(given.lr), "backbone_lr": rate(given.backbone_lr)}
+    rates["loss"] = loss_words(given.loss, given.choices, words)
+    if given.name == PUBLISHED:
+        return words.say("answer.default.published", **rates, expected=said)
     return words.say("answer.default", name=given.name, **rates, expected=said)
 
 

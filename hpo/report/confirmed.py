@@ -8,7 +8,7 @@ from hpo.confirm.confirmed import ArmResult, Confirmation
 from hpo.confirm.judging import Against
 from hpo.confirm.verdicts import Finding, Look
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.naming import full_name, metric
+from hpo.report.naming import full_name, loss_words, metric
 from hpo.report.numbers import about, percent, rate, ratio
 
 _OURS = frozenset({"luckiest", "from_scratch", "linear_probing", "trivial"})
@@ -102,7 +102,8 @@ def _with_rates(result: ArmResult, name: str, words: Words) -> str:
     ]
     if arm.ratio is not None:
         rates.append(words.say("confirmed.rate", name=words.say("word.ratio"), value=ratio(arm.ratio)))
-    return words.say("confirmed.rates", name=name, rates=words.say("list.comma").join([*rates, arm.loss]))
+    rates.append(loss_words(arm.loss, arm.choices, words))
+    return words.say("confirmed.rates", name=name, rates=words.say("list.comma").join(rates))
 
 
 def gap_words(against: Against, words: Words) -> str:

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo.confirm.confirmed import Confirmation
+from hpo.ledger.choice import Arm
 from hpo.reading.findings import Findings
 from hpo.reading.standing import budget
 from hpo.report.answer import answer_lines, run_command
 from hpo.report.confirmed import arm_name, basis_lines, gap_words, headline, verdict_words
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.naming import constant, metric_with_unit
+from hpo.report.naming import constant, loss_words, metric_with_unit
 from hpo.report.numbers import about, percent, ratio, with_error
+from hpo.study import StudySpec
+from hpo.study.choices import value_words
 
 _FIRST = ("ratio", "zones")
 _LATER = ("rates", "curves", "seeds", "importances")
@@ -89,10 +92,16 @@ def _arms(found: Confirmation, words: Words) -> str:
     return _table([*rows, *(_arm(found, place, words) for place in range(len(found.arms)))])
 
 
+def _arm_loss(arm: Arm, words: Words) -> str:
+    return loss_words(arm.loss or "", arm.choices, words)
+
+
 def _arm(found: Confirmation, place: int, words: Words) -> list[str]:
     one, yardstick, name = found.arms[place], found.task.yardstick, arm_name(found, place, words)
     if one.arm.ratio is not None:
-        name = words.say("table.arm.ratio", name=name, ratio=ratio(one.arm.ratio), loss=one.arm.loss)
+        name = words.say(
+            "table.arm.ratio", name=name, ratio=ratio(one.arm.ratio), loss=_arm_loss(one.arm, words)
+        )
     if not one.metrics:
         return [name, words.say("table.failed"), "", "", ""]
     measured = one.metrics[yardstick]
@@ -156,7 +165,7 @@ def _method(findings: Findings, confirmation: Confirmation | None, words: Words)
     spec, data, unknown = findings.spec, findings.row.data, words.say("table.unknown")
     windows = ", ".join(f"{words.name('split', name)} {number}" for name, number in data["windows"].items())
     versions = ", ".join(f"{name} {version}" for name, version in findings.row.versions.items())
-    recipe, run = spec.recipe, f"`{run_command(findings, budget(findings.counts))}`"
+    run = f"`{run_command(findings, budget(findings.counts))}`"
     looks = 0 if confirmation is None else confirmation.test_looks
     opened = words.count("page.opened", looks) if looks else words.say("page.closed")
     backbone, normalisation = spec.backbone, words.name("word", spec.inputs.normalisation)
@@ -168,7 +177,7 @@ def _method(findings: Findings, confirmation: Confirmation | None, words: Words)
         *(words.say("page.data_note", note=note) for note in data.get("notes", ())),
         words.say("page.model", backbone=backbone.name, weights=weights, mode=mode),
         words.say("page.search", **_searched(findings)),
-        words.say("page.recipe", epochs=recipe.epochs, batch=recipe.batch_size, patience=recipe.patience),
+        words.say("page.recipe", epochs=spec.recipe.epochs, **_recipe(spec, words)),
         *_noise(findings, words),
         words.say("page.figures", split=split, opened=opened),
         words.say("page.hardware", hardware=_hardware(findings, words) or unknown, versions=versions),
@@ -177,9 +186,22 @@ def _method(findings: Findings, confirmation: Confirmation | None, words: Words)
     ]
 
 
+def _recipe(spec: StudySpec, words: Words) -> dict[str, str]:
+    """Return what a run's recipe says of batch and patience: its own, or the values that are searched."""
+    searched = spec.space.choices
+    return {
+        name: words.listed([value_words(one) for one in searched.get(key, (own,))], "or")
+        for name, key, own in (
+            ("batch", "batch_size", spec.recipe.batch_size),
+            ("patience", "patience", spec.recipe.patience),
+        )
+    }
+
+
 def _searched(findings: Findings) -> dict[str, object]:
     trials, spec = findings.trials, findings.spec
-    begun = trials[["lr", "backbone_lr", "loss"]].dropna()
+    columns = ["lr", "backbone_lr", "loss", *(name for name in spec.space.choices if name in trials)]
+    begun = trials[columns].dropna(subset=["lr", "backbone_lr", "loss"])
     return {
         "trials": len(begun),
         "configurations": len(begun.drop_duplicates()),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune.api import Task
 from hpo.reading.findings import Findings, Label
 from hpo.report.language import Words
+from hpo.study.choices import Value, value_words
+
+PUBLISHED = "published default"
+"""What studies call their baseline; said once, in the reader's language."""
 
 
 def label_words(labels: Sequence[Label], words: Words) -> list[str]:
@@ -27,6 +31,19 @@ def metric(task: Task, words: Words) -> str:
 def metric_with_unit(task: Task, words: Words) -> str:
     """Return the name of the yardstick with its unit, as an axis says it."""
     return f"{metric(task, words)} ({task.unit})" if task.unit else metric(task, words)
+
+
+def loss_words(loss: str, choices: Mapping[str, Value], words: Words) -> str:
+    """Return a loss with what a study chooses beside it: ``mse with layer_decay 0.75``."""
+    if not choices:
+        return loss
+    pairs = [f"{name} {value_name(value, words)}" for name, value in choices.items()]
+    return words.say("choices.beside", loss=loss, choices=words.listed(pairs))
+
+
+def value_name(value: Value, words: Words) -> str:
+    """Return what a value of a recipe's key is called; null: as the encoder, or the loop, has it."""
+    return words.say("value.null") if value is None else value_words(value)
 
 
 def constant(findings: Findings, words: Words) -> str:

@@ -20,6 +20,8 @@ def report_page(title: str, markdown: str, pictures: Mapping[str, bytes], langua
     for name, picture in pictures.items():
         inside = base64.b64encode(picture).decode("ascii")
         body = body.replace(f'src="{name}.png"', f'src="data:image/svg+xml;base64,{inside}"')
+    for wide in ("<table>", "<p><img "):  # they scroll where the page is narrow: by keyboard too
+        body = body.replace(wide, wide.replace(">", ' tabindex="0">', 1))
     return page(title, body, language)
 
 
@@ -42,7 +44,9 @@ style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 {style}</style>
 </head>
 <body>
+<main>
 {body}
+</main>
 </body>
 </html>
 """

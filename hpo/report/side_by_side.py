@@ -9,7 +9,7 @@ from hpo.analysis.zones import Standing
 from hpo.ledger.optuna_rows import plain
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.naming import label_words, metric_with_unit
+from hpo.report.naming import label_words, loss_words, metric_with_unit
 from hpo.report.numbers import about, percent, rate, ratio, with_error
 from hpo.report.told import answer_json
 from hpo.report.zones import spans
@@ -119,7 +119,10 @@ def table(first: Findings, second: Findings, language: Language = "en") -> list[
 def _column(found: Findings, words: Words) -> dict[str, str]:
     answer, unit, unknown = found.answer, found.task.unit, words.say("table.unknown")
     zones, choice, noise = answer.zones, answer.choice, answer.noise
-    rates = unknown if choice is None else f"{rate(choice.lr)}, {rate(choice.backbone_lr)}, {choice.loss}"
+    rates = unknown
+    if choice is not None:
+        chosen = loss_words(choice.loss, choice.choices, words)
+        rates = f"{rate(choice.lr)}, {rate(choice.backbone_lr)}, {chosen}"
     resolved = unknown if zones is None else percent(zones.resolved)
     good = spans(zones, Standing.AS_GOOD, words, "or") if zones else ""
     labels = ", ".join(label_words(found.labels, words))

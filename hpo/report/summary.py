@@ -56,6 +56,8 @@ class Row:
     ours_is: str
     published: dict[str, float]
     published_name: str
+    foreign_trials: int = 0
+    """That another tool put into the study: they count for nothing."""
 
 
 def summarise(engine: sa.Engine, language: Language = "en") -> list[Row]:
@@ -110,7 +112,7 @@ def _row(engine: sa.Engine, findings: Findings, words: Words) -> Row:
     return Row(
         study=findings.row.name,
         task=task.name,
-        data=", ".join(label_words(findings.labels, words)) or words.say("label.complete"),
+        data=", ".join(_remarks(findings, words)) or words.say("label.complete"),
         finished=findings.counts.finished,
         failed=findings.counts.failed,
         yardstick=metric(task, words),
@@ -127,7 +129,13 @@ def _row(engine: sa.Engine, findings: Findings, words: Words) -> Row:
         ours_is=ours_is,
         published=first,
         published_name=published[0].name if published else "",
+        foreign_trials=findings.foreign,
     )
+
+
+def _remarks(findings: Findings, words: Words) -> list[str]:
+    foreign = [words.count("status.foreign", findings.foreign)] if findings.foreign else []
+    return [*label_words(findings.labels, words), *foreign]
 
 
 def _ours(

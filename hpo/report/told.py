@@ -18,6 +18,7 @@ def to_json(findings: Findings, url: str) -> dict[str, Any]:
     return {
         **standing(findings.row, findings.counts, url),
         "imported": findings.imported,
+        "foreign_trials": findings.foreign,
         "trivial_name": findings.trivial_name,
         "published": [published.model_dump() for published in findings.spec.published],
         **_finite(answer_json(findings.answer)),

@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from hpo.search.history import Past, PastTrial
 from hpo.search.mirror import frozen, mirror
 from hpo.study import Configuration, Sampler, Space, StudySpec
+from hpo.study.choices import Choices
 from hpo.study.setting import Setting
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def suggest(
     Pure: what ``memory`` holds saves time and changes nothing.
     """
     space = distributions(spec.space)
-    sampler = make_sampler(spec.sampler, seed=_sampler_seed(spec, slot), memory=memory)
+    seed, choices = _sampler_seed(spec, slot), tuple(spec.space.choices)
+    sampler = make_sampler(spec.sampler, seed=seed, memory=memory, choices=choices)
     study = mirror(space, sampler, past, spec.sampler.kind)
     trial = frozen(slot, TrialState.RUNNING, {}, {})
     sampler.before_trial(study, trial)
@@ -94,9 +96,9 @@ def suggest(
         elif name not in found:
             found[name] = sampler.sample_independent(study, trial, name, distribution)
     rates = (spec.space.lr.nearest(found["lr"]), spec.space.backbone_lr.nearest(found["backbone_lr"]))
-    setting = Setting(*rates, str(found["loss"]))
+    setting = Setting(*rates, str(found["loss"]), Choices({name: found[name] for name in spec.space.choices}))
     taken = _seeds_met(setting, past) if spec.space.seed.count else ()
-    return Configuration(setting.lr, setting.backbone_lr, setting.loss, tuning_seed(spec, slot, taken))
+    return Configuration.at(setting, tuning_seed(spec, slot, taken))
 
 
 def _seeds_met(setting: Setting, past: Sequence[PastTrial]) -> set[int]:
@@ -153,16 +155,21 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
         "lr": FloatDistribution(*space.lr.searched, log=True),
         "backbone_lr": FloatDistribution(*space.backbone_lr.searched, log=True),
         "loss": CategoricalDistribution(space.loss),
+        **{name: CategoricalDistribution(values) for name, values in space.choices.items()},
     }
 
 
-def make_sampler(sampler: Sampler, *, seed: int, memory: Memory | None = None) -> BaseSampler:
-    """Return the spec's sampler; TPE with Optuna's defaults. ``memory`` is our own sampler's."""
+def make_sampler(
+    sampler: Sampler, *, seed: int, memory: Memory | None = None, choices: Sequence[str] = ()
+) -> BaseSampler:
+    """Return the spec's sampler; TPE with Optuna's defaults. ``memory`` and ``choices`` are our own's."""
     match sampler.kind:
         case "ratio":
             from hpo.search.sampler import RatioSampler  # with SciPy and pandas, which the others do not need
 
-            return RatioSampler(n_startup_trials=sampler.startup_trials, seed=seed, memory=memory)
+            return RatioSampler(
+                choices=choices, n_startup_trials=sampler.startup_trials, seed=seed, memory=memory
+            )
         case "tpe":
             return TPESampler(n_startup_trials=sampler.startup_trials, seed=seed)
         case "gp":

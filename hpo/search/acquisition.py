@@ -1,7 +1,7 @@
 """Where the next trial tells most: rules on joint draws of the expected-loss landscape. Pure.
 
-Shapes as in :mod:`hpo.analysis.landscape`: draws (S, L, I, J) over losses, log10 lr and log10 ratio, inf
-where a point is outside the box.
+Shapes as in :mod:`hpo.analysis.landscape`: draws (S, C, I, J) over combinations of loss and choices, log10 lr
+and log10 ratio, inf where a point is outside the box.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ OUTCOMES = ndtri((np.arange(15) + 0.5) / 15)
 NEAR_DECADES = 1.0
 """How far a trial's news reaches in :func:`decision`: half of it is left after 1.2 of these."""
 OTHER_LOSS = 0.7
-"""How much of it other losses are told (chosen by us: as little as half a hundred draws can tell apart)."""
+"""How much of it another loss is told, and so for each choice (chosen by us: as little as half a hundred
+draws can tell apart)."""
 TINY = 1e-300
 """Where nothing is uncertain nothing moves."""
 CONFIDENCE = 1.5
@@ -31,7 +32,7 @@ CONFIDENCE = 1.5
 
 
 def best_point(lattice: Lattice, draws: Floats, noise: float, rule: Rule) -> Floats:
-    """Return the point (3,) of the lattice that ``rule`` likes best; ``noise`` is a seed's variance.
+    """Return the point (3 + K) of the lattice that ``rule`` likes best; ``noise`` is a seed's variance.
 
     ``decision``: by how much a trial there lowers the expected loss of what is chosen next, if it will not be
     pruned; ``confidence``: where the mean less so many standard deviations is lowest;
@@ -53,12 +54,12 @@ def best_point(lattice: Lattice, draws: Floats, noise: float, rule: Rule) -> Flo
     else:
         worth = information(lattice, draws, noise) * completes(draws, noise)
     worth = np.where(lattice.feasible[None], worth, -np.inf)
-    loss, row, column = np.unravel_index(int(np.argmax(worth)), worth.shape)
-    return np.array([lattice.lr[row], lattice.ratio[column], float(loss)], dtype=np.float64)
+    combination, row, column = np.unravel_index(int(np.argmax(worth)), worth.shape)
+    return lattice.place(int(combination), lattice.lr[row], lattice.ratio[column])
 
 
 def completes(draws: Floats, noise: float) -> Floats:
-    """Return (L, I, J): the probability that a run at each point is not so bad that it will be pruned.
+    """Return (C, I, J): the probability that a run at each point is not so bad that it will be pruned.
 
     A pruned run tells little: that it is worse than the lowest mean by more than two seeds' deviations.
     """
@@ -66,14 +67,16 @@ def completes(draws: Floats, noise: float) -> Floats:
 
 
 def decision(lattice: Lattice, draws: Floats, noise: float) -> Floats:
-    """Return (L, I, J): by how much a trial at each point lowers the lowest mean, as is expected before it.
+    """Return (C, I, J): by how much a trial at each point lowers the lowest mean, as is expected before it.
 
     The knowledge gradient of correlated normal beliefs (Frazier, Powell and Dayanik 2009, INFORMS Journal on
     Computing 21:599): the trial's outcome moves the mean of every place in proportion to its covariance with
     the point, and what is then lowest is chosen. The covariances are those of the draws, tapered with
     distance as ensembles are (Gaspari and Cohn 1999): those of far places are mostly chance.
     """
-    points = np.argwhere(np.broadcast_to(lattice.feasible, draws.shape[1:]))  # (N, 3): loss, row, column
+    points = np.argwhere(
+        np.broadcast_to(lattice.feasible, draws.shape[1:])
+    )  # (N, 3): combination, row, column
     values = draws[:, lattice.feasible[None].repeat(draws.shape[1], axis=0)]  # (S, N), in the same order
     mean = values.mean(axis=0)
     places = np.union1d(np.argmin(values, axis=1), np.argsort(mean, kind="stable")[:PLACES])
@@ -91,22 +94,23 @@ def decision(lattice: Lattice, draws: Floats, noise: float) -> Floats:
 
 
 def _reach(lattice: Lattice, points: Ints, places: Ints) -> Floats:
-    """Return (N, M): how much of their covariance is believed, by distance and loss."""
+    """Return (N, M): how much of their covariance is believed, by distance, loss and choices."""
     here, there = (
         np.stack([lattice.lr[at[:, 1]], lattice.ratio[at[:, 2]]], axis=1) for at in (points, places)
     )
     far = np.sum((here[:, None] - there[None]) ** 2, axis=2) / NEAR_DECADES**2
-    same = points[:, None, 0] == places[None, :, 0]
-    return np.asarray(np.exp(-0.5 * far) * np.where(same, 1.0, OTHER_LOSS))
+    levels = lattice.box.combinations
+    others = (levels[points[:, None, 0]] != levels[places[None, :, 0]]).sum(axis=2)
+    return np.asarray(np.exp(-0.5 * far) * OTHER_LOSS**others)
 
 
 def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
-    """Return (L, I, J), in nats: how much a trial at each point tells about the landscape's lowest point.
+    """Return (C, I, J), in nats: how much a trial at each point tells about the landscape's lowest point.
 
     Joint entropy search (Hvarfner, Hutter and Nardi 2022, arXiv 2206.04771; Tu et al. 2022, arXiv
     2206.04772), with the entropies taken from the draws: how much of the variance of the loss there goes
-    away once the place (lr, ratio, loss) and the height of the lowest point are known, by a regression of the
-    draws on both.
+    away once the place (lr, ratio, loss, choices) and the height of the lowest point are known, by a
+    regression of the draws on both.
     """
     values = draws[:, :, lattice.feasible]
     size = len(values)
@@ -125,17 +129,20 @@ def information(lattice: Lattice, draws: Floats, noise: float) -> Floats:
 
 
 def _lowest_points(lattice: Lattice, draws: Floats) -> Floats:
-    """Return (S, 5 + L): place (rates and loss) and height of the lowest point of each draw.
+    """Return (S, 5 + ...): place (rates, loss, choices) and height of the lowest point of each draw.
 
-    With the rates' second powers, and for each loss but the first whether it is the place's.
+    With the rates' second powers, and for each loss but the first, and so for the values of each choice,
+    whether it is the place's.
     """
     size = len(draws)
     flat = draws.reshape(size, -1)
     places = np.argmin(flat, axis=1)
-    losses, rows, columns = np.unravel_index(places, draws.shape[1:])
+    combinations, rows, columns = np.unravel_index(places, draws.shape[1:])
     lr, ratio, height = lattice.lr[rows], lattice.ratio[columns], flat[np.arange(size), places]
     features = np.stack([lr, ratio, height], axis=1)
     features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
     lr, ratio = features[:, 0], features[:, 1]
-    others = np.arange(1, draws.shape[1])
-    return np.column_stack([features, lr * lr, lr * ratio, ratio * ratio, losses[:, None] == others])
+    box = lattice.box
+    levels = box.combinations[combinations]
+    ours = [levels[:, [axis]] == np.arange(1, size) for axis, size in enumerate(box.sizes)]
+    return np.column_stack([features, lr * lr, lr * ratio, ratio * ratio, *ours])

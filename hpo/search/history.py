@@ -137,7 +137,7 @@ def _past_trial(row: sa.Row[*tuple[Any, ...]]) -> PastTrial:
     is_running = row.state == "running"
     return PastTrial(
         row.slot,
-        Configuration(**row.config),
+        Configuration.stored(row.config),
         None if is_running else row.end,
         None if is_running else row.value,
         row.epochs or 0,

@@ -83,7 +83,8 @@ def _seen(
 
 def _params(trial: PastTrial) -> dict[str, Any]:
     configuration = trial.configuration
-    return {"lr": configuration.lr, "backbone_lr": configuration.backbone_lr, "loss": configuration.loss}
+    rates = {"lr": configuration.lr, "backbone_lr": configuration.backbone_lr}
+    return {**rates, "loss": configuration.loss, **configuration.choices}
 
 
 def frozen(

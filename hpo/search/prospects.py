@@ -26,6 +26,8 @@ NEAR_DECADES = 0.3
 """Trials so near in lr and ratio count as one configuration when its expected loss is guessed."""
 OTHER_LOSS = 0.3
 """Weight of a trial with another loss in that guess."""
+OTHER_CHOICE = 0.6
+"""And of one with another value of a choice: most matter less than the loss (chosen by us)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Runs:
     """What n runs have shown."""
 
     x: Floats
-    """(n, 3) as in :mod:`hpo.analysis.likelihood`; in an outlook only rates are read."""
+    """(n, 3 + K) as in :mod:`hpo.analysis.likelihood`; in an outlook only rates are read."""
     curves: list[Floats]
     """Lowest losses up to each epoch, on the scale."""
 
@@ -86,6 +88,7 @@ class Prospects:
         far = (runs.x[:, None, :2] - at[None, :, :2]) / NEAR_DECADES
         weights = share.clip(max=1.0) * np.exp(-0.5 * np.sum(far**2, axis=2))
         weights *= np.where(runs.x[:, None, 2] == at[None, :, 2], 1.0, OTHER_LOSS)
+        weights *= OTHER_CHOICE ** (runs.x[:, None, 3:] != at[None, :, 3:]).sum(axis=2)
         return float(np.min(weights @ final / weights.sum(axis=1)))
 
     def _expected(self, runs: Runs) -> Floats:
@@ -122,12 +125,18 @@ class Prospects:
 def learned_from(trials: Sequence[PastTrial], startup_trials: int = MIN_CURVES) -> Prospects | None:
     """Return what ended trials of one fold teach; None while too few are complete (:meth:`Prospects.of`)."""
     known = [trial for trial in trials if trial.value is not None and trial.curve and trial.end != "diverged"]
-    losses = sorted({trial.configuration.loss for trial in known})
-    x = [(*rates(trial.configuration), losses.index(trial.configuration.loss)) for trial in known]
+    factors = [{"loss": trial.configuration.loss, **trial.configuration.choices} for trial in known]
+    names = ["loss", *sorted({name for own in factors for name in own} - {"loss"})]
+    values = {name: list(dict.fromkeys(own.get(name) for own in factors)) for name in names}
+    x = [
+        (*rates(trial.configuration), *(values[name].index(own.get(name)) for name in names))
+        for trial, own in zip(known, factors, strict=True)
+    ]
     kinds = ["pruned" if trial.end == "pruned" else "complete" for trial in known]
-    values = np.array([trial.value for trial in known], dtype=np.float64)
+    lowest = np.array([trial.value for trial in known], dtype=np.float64)
     curves = [np.array(trial.curve) for trial in known]
-    seen = Seen(np.array(x).reshape(-1, 3), np.array(kinds, dtype=str), values, curves)
+    at = np.array(x).reshape(len(known), 2 + len(names))
+    seen = Seen(at, np.array(kinds, dtype=str), lowest, curves)
     return Prospects.of(seen, min(startup_trials, MAX_CURVES))  # no more curves than these are held
 
 

@@ -47,7 +47,7 @@ def goes_on(
     """
     if run.origin not in SOUGHT or not run.is_finite or run.epoch >= run.epochs:
         return True
-    if run.epoch <= pruner.warmup_epochs:
+    if run.epoch <= pruner.warmup_epochs + _head_epochs(run.configuration):
         return True
     match pruner.kind:
         case "none":
@@ -60,6 +60,11 @@ def goes_on(
             return known is None or not run.lowest or not known.is_hopeless(run.configuration, run.lowest)
         case other:
             assert_never(other)
+
+
+def _head_epochs(configuration: Configuration) -> int:
+    """Return the epochs in which a run that chose so trains its head alone, and others more than that."""
+    return int(configuration.choices.get("head_epochs") or 0)
 
 
 def is_above_median(pruner: Pruner, epoch: int, best: float | None, peers: Peers) -> bool:

@@ -86,7 +86,7 @@ def next_replicate(
         for place, setting in enumerate(racing):
             is_in = place < 2 or not is_behind(results, setting, racing[0], seeds)
             if is_in and (setting, seed) not in taken:
-                return Configuration(setting.lr, setting.backbone_lr, setting.loss, seed)
+                return Configuration.at(setting, seed)
     return None
 
 
@@ -183,7 +183,7 @@ def _tried(connection: sa.Connection, study_id: int) -> list[Tried]:
         Tried(
             row.slot,
             row.origin,
-            Configuration(**row.config),
+            Configuration.stored(row.config),
             row.state in {"done", "failed"},
             row.value if row.end in COMPLETE else None,
         )

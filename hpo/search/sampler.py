@@ -2,8 +2,9 @@
 
     study = optuna.create_study(sampler=RatioSampler(seed=0), pruner=ImprovementPruner())
 
-For any Optuna study with two log-uniform floats, the head's and the backbone's learning rate, and perhaps a
-categorical loss, in one objective. It models expected loss over (log lr, log ratio, loss) as
+For any Optuna study with two log-uniform floats, the head's and the backbone's learning rate, perhaps a
+categorical loss, and other categorical choices, in one objective. It models expected loss over (log lr, log
+ratio, loss, choices) as
 :mod:`hpo.analysis` does (a basin, a Gaussian process and the seed's noise) and asks where a trial tells most
 about the lowest point. Other parameters are sampled at random. How and how well: docs/search.md.
 """
@@ -42,6 +43,8 @@ STEP_DECADES = 0.2
 """Suggested rates lie on a lattice of this step, so that a configuration is often met by another seed."""
 _SPREAD = 1.2207440846057596
 """The root of x^4 = x + 1: its powers give a sequence that fills a cube evenly (Roberts 2018, R3)."""
+_SPREAD_CHOICES = np.sqrt([2.0, 3.0, 5.0, 7.0, 11.0, 13.0]) % 1.0
+"""Steps along choices, of no rational relation to the others (Weyl): with 64 combinations there are six."""
 
 Memory = MutableMapping[str, Floats]
 """Draws of the model's parameters by what they were learned from: a sampler's only memory, and what it holds
@@ -49,7 +52,7 @@ never changes a suggestion, only the time that it takes."""
 
 
 class RatioSampler(BaseSampler):
-    """Suggests learning rates of head and backbone, and the loss, where a trial tells most.
+    """Suggests learning rates of head and backbone, loss and choices, where a trial tells most.
 
     The first ``n_startup_trials`` fill the space evenly. With a ``seed``, a suggestion is a function of the
     trial's number and the other trials. Later rates lie on a lattice of 0.2 decades: a configuration that
@@ -62,6 +65,7 @@ class RatioSampler(BaseSampler):
         lr: str = "lr",
         backbone_lr: str = "backbone_lr",
         loss: str = "loss",
+        choices: Sequence[str] = (),
         blocks: Sequence[str] = ("fold", "seed"),
         n_startup_trials: int = 10,
         rule: Rule = "information",
@@ -70,10 +74,14 @@ class RatioSampler(BaseSampler):
     ) -> None:
         """``lr``, ``backbone_lr`` and ``loss`` are the names of the parameters in the study.
 
+        ``choices`` are the names of other categorical ones that the model is to know, at most 6.
+
         The first of ``blocks`` that trials have as a user attribute or a parameter says what they share
         beside them: trials of one validation fold, or of one seed, are good or bad together.
         """
-        self._names = (lr, backbone_lr, loss)
+        if len(choices) > len(_SPREAD_CHOICES):
+            raise ValueError(f"{len(choices)} choices; expected at most {len(_SPREAD_CHOICES)}")
+        self._names = (lr, backbone_lr, loss, *choices)
         self._blocks = tuple(blocks)
         self._startup = n_startup_trials
         self._rule: Rule = rule
@@ -87,7 +95,7 @@ class RatioSampler(BaseSampler):
         self._others.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the rates and the loss as the latest finished trial has them; nothing without both rates."""
+        """Return rates, loss and choices as the latest finished trial has them; nothing without rates."""
         finished = (TrialState.COMPLETE, TrialState.PRUNED)
         for past in reversed(study.get_trials(deepcopy=False, states=finished)):
             space = {name: past.distributions.get(name) for name in self._names}
@@ -98,7 +106,7 @@ class RatioSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return rates and loss for the trial."""
+        """Return rates, loss and choices for the trial."""
         if not search_space:
             return {}
         if len(study.directions) > 1:
@@ -117,7 +125,7 @@ class RatioSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return a value that fills the space evenly for the rates and the loss, a random one for others."""
+        """Return a value that fills the space evenly for rates, loss and choices, a random one for others."""
         if param_name in self._names and not param_distribution.single():
             return self._filling(trial.number, param_name, param_distribution)
         return self._others.sample_independent(study, trial, param_name, param_distribution)
@@ -131,32 +139,37 @@ class RatioSampler(BaseSampler):
         losses = loss.choices if isinstance(loss, CategoricalDistribution) else ("",)
         ends = np.log10([lr.low, lr.high]), np.log10([slow.low, slow.high])
         (low, high), (slowest, fastest) = ((float(a), float(b)) for a, b in ends)
-        return Box((low, high), (slowest, fastest), tuple(str(choice) for choice in losses))
+        found = {name: space[name] for name in self._names[3:] if name in space}
+        choices = tuple(
+            (name, tuple(one.choices))
+            for name, one in found.items()
+            if isinstance(one, CategoricalDistribution)
+        )
+        return Box((low, high), (slowest, fastest), tuple(str(choice) for choice in losses), choices)
 
     def _points(self, trials: Sequence[FrozenTrial], box: Box) -> Floats:
-        """Return the points (n, 3) of the trials whose parameters are known."""
-        lr, backbone_lr, _ = self._names
+        """Return the points (n, 3 + K) of the trials whose parameters are known."""
+        lr, backbone_lr = self._names[:2]
         rows = [
-            (np.log10(past.params[lr]), np.log10(past.params[lr] / past.params[backbone_lr]), place)
+            (np.log10(past.params[lr]), np.log10(past.params[lr] / past.params[backbone_lr]), *levels)
             for past in trials
-            if (place := self._place(past, box)) is not None
+            if (levels := self._levels(past, box)) is not None
         ]
-        return np.array(rows, dtype=np.float64).reshape(-1, 3)
+        return np.array(rows, dtype=np.float64).reshape(-1, 3 + len(box.choices))
 
-    def _place(self, past: FrozenTrial, box: Box) -> int | None:
-        """Return the index of the trial's loss; None for a trial that is not in the box's space."""
-        lr, backbone_lr, loss = self._names
+    def _levels(self, past: FrozenTrial, box: Box) -> list[int] | None:
+        """Return the indices (1 + K) of the trial's loss and choices; None for one outside the box."""
+        lr, backbone_lr, loss = self._names[:3]
         if lr not in past.params or backbone_lr not in past.params:
             return None
-        if box.losses == ("",):
-            return 0
-        name = str(past.params.get(loss))
-        return box.losses.index(name) if name in box.losses else None
+        name = "" if box.losses == ("",) else str(past.params.get(loss))
+        is_inside = all(one in past.params and past.params[one] in values for one, values in box.choices)
+        return box.levels(name, past.params) if is_inside and name in box.losses else None
 
     def _seen(self, trials: Sequence[FrozenTrial], box: Box, sign: float) -> Seen:
         """Return what the finished trials say, by their numbers."""
         ended = (TrialState.COMPLETE, TrialState.PRUNED)
-        kept = [past for past in trials if past.state in ended and self._place(past, box) is not None]
+        kept = [past for past in trials if past.state in ended and self._levels(past, box) is not None]
         curves = [best_so_far(past, sign) for past in kept]
         values = np.array([_value(past, curve, sign) for past, curve in zip(kept, curves, strict=True)])
         kinds = [_kind(past, value) for past, value in zip(kept, values, strict=True)]
@@ -181,13 +194,15 @@ class RatioSampler(BaseSampler):
         loss = space.get(self._names[2])
         if isinstance(loss, CategoricalDistribution):
             found[self._names[2]] = loss.choices[int(point[2])]
-        return found
+        return found | box.named(point[2:])[1]
 
     def _filling(self, number: int, name: str, distribution: BaseDistribution) -> Any:
         """Return the value of trial ``number`` in a sequence that fills the space evenly."""
         axis = self._names.index(name)
         shift = np.random.default_rng([self._seed, 3 + axis]).random()
-        unit = (shift + (number + 1) / _SPREAD ** (axis + 1)) % 1.0
+        turn = number + 1
+        way = turn * _SPREAD_CHOICES[axis - 3] if axis > 2 else turn / _SPREAD ** (axis + 1)
+        unit = (shift + way) % 1.0
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices[int(unit * len(distribution.choices))]
         assert isinstance(distribution, FloatDistribution)
@@ -199,7 +214,7 @@ class RatioSampler(BaseSampler):
     def _suggested(
         self, seen: Seen, running: Sequence[FrozenTrial], box: Box, rng: np.random.Generator
     ) -> Floats:
-        """Return the point (3,) to try next."""
+        """Return the point (3 + K) to try next."""
         first, z = self._learned(seen, box)
         evidence = seen.evidence()
         if len(evidence.y) > MAX_MODEL:

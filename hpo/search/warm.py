@@ -6,7 +6,7 @@ over. Data sets differ: what was best on another one is worth a try, and is no e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -15,6 +15,7 @@ from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.reading.frames import curves_frame, trials_frame
 from hpo.study import Space, stored_spec
+from hpo.study.choices import Choices, Value, value_words
 from hpo.study.setting import Setting
 
 LEADERS = 3
@@ -24,22 +25,29 @@ LEADERS = 3
 def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list[Setting]:
     """Return the leaders of the studies ``names``, best first, moved into ``space`` where they lie outside.
 
-    Leaders with a loss that ``space`` has not are left out. Raises :class:`hpo.errors.UnknownStudyError`, and
-    :class:`UsageError` for a study without any leader that can be tried.
+    Leaders with a loss or a choice that ``space`` has not are left out. Raises
+    :class:`hpo.errors.UnknownStudyError`, and :class:`UsageError` for a study without any leader that can be
+    tried.
     """
     found: list[Setting] = []
     for name in names:
         study = Ledger(engine).study(name)
-        theirs = stored_spec(name, study.spec).space
+        spec = stored_spec(name, study.spec)
         trials, curves = trials_frame(engine, study.study_id), curves_frame(engine, study.study_id)
-        ranked = [one for one in leaders(trials, curves, theirs, LEADERS) if one.loss in space.loss]
+        fixed = spec.recipe.model_dump()
+        ranked = [
+            setting
+            for one in leaders(trials, curves, spec.space, LEADERS)
+            if (setting := _inside(one, space, fixed)) is not None
+        ]
         if not ranked:
+            wanted = f"a loss of {', '.join(space.loss)}{_beside(space)}"
             raise UsageError(
-                f"study {name!r} has no complete trial with a loss of {', '.join(space.loss)}",
+                f"study {name!r} has no complete trial with {wanted}",
                 "a study to start from",
                 "leave out --warm-start, or take another study",
             )
-        found += [_inside(setting, space) for setting in ranked]
+        found += ranked
     kept: list[Setting] = []
     for setting in found:
         if not any(setting.is_close_to(other) for other in kept):
@@ -47,5 +55,23 @@ def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list
     return kept
 
 
-def _inside(setting: Setting, space: Space) -> Setting:
-    return Setting(space.lr.nearest(setting.lr), space.backbone_lr.nearest(setting.backbone_lr), setting.loss)
+def _beside(space: Space) -> str:
+    """Return the other choices of a space, as a message says them."""
+    return "".join(f" and {name} of {_listed(values)}" for name, values in space.choices.items())
+
+
+def _listed(values: Sequence[Value]) -> str:
+    return ", ".join(map(value_words, values))
+
+
+def _inside(setting: Setting, space: Space, fixed: Mapping[str, Value]) -> Setting | None:
+    """Return a leader as ``space`` can try it, its rates moved inside; None where it lacks loss or choices.
+
+    What its study did not search was as its recipe, ``fixed``, said.
+    """
+    choices = Choices({name: {**fixed, **setting.choices}[name] for name in space.choices})
+    has_all = all(value in space.choices[name] for name, value in choices.items())
+    if setting.loss not in space.loss or not has_all:
+        return None
+    rates = space.lr.nearest(setting.lr), space.backbone_lr.nearest(setting.backbone_lr)
+    return Setting(*rates, setting.loss, choices)

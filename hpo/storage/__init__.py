@@ -22,7 +22,7 @@ from hpo.errors import StorageError
 from hpo.storage.mounts import refuse_network_folder
 from hpo.storage.patience import passes, patiently
 from hpo.storage.schema import prepare
-from hpo.storage.sqlite import WRITES, keep_to_this_file, sqlite_engine
+from hpo.storage.sqlite import WRITES, is_read_only, keep_to_this_file, refuse_read_only, sqlite_engine
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "default_url",
+    "may_write",
     "open_engine",
     "optuna_storage",
     "parse_url",
@@ -98,7 +99,7 @@ def open_engine(url: str, *, create: bool = True, busy_timeout_s: float = _BUSY_
     else:
         engine = _postgresql_engine(parsed, lock_timeout_s=busy_timeout_s)
     try:
-        prepare(engine, create=create)
+        prepare(engine, create=create, may_change=may_write(engine))
         if file is not None:
             keep_to_this_file(engine, file)
     except sa.exc.DBAPIError as error:
@@ -150,6 +151,12 @@ def sqlite_file(url: URL) -> Path | None:
     return Path(url.database or "").absolute() if url.get_backend_name() == "sqlite" else None
 
 
+def may_write(engine: sa.Engine) -> bool:
+    """Return whether the database can be written to from here, as far as a file tells."""
+    file = sqlite_file(engine.url)
+    return file is None or not is_read_only(file)
+
+
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Open a transaction that may write; SQLite takes its lock at once, so it cannot fail in the middle."""
@@ -197,9 +204,13 @@ def _check_file(file: Path, *, create: bool) -> None:
         )
     if not create and not file.exists():
         raise StorageError(
-            f"there is no database {str(file)!r}", "the database of a search", "name it with --storage"
+            f"there is no database {str(file)!r}",
+            "the database of a search",
+            "type: hpo run NAME to begin one, or name another with --storage",
         )
     refuse_network_folder(file.parent)
+    if create:
+        refuse_read_only(file)
 
 
 _POSTGRESQL_OPTIONS: dict[str, Any] = {

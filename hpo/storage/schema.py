@@ -21,7 +21,7 @@ VERSION_TABLE = "hpo_alembic_version"
 _LOCK_KEY = zlib.crc32(b"hpo schema")
 
 
-def prepare(engine: sa.Engine, *, create: bool) -> None:
+def prepare(engine: sa.Engine, *, create: bool, may_change: bool = True) -> None:
     """See that Optuna's tables and ours are there and up to date; cheap when they are.
 
     Without ``create``, raises :class:`StorageError` when ours are missing. Raises :class:`MismatchError`
@@ -32,6 +32,12 @@ def prepare(engine: sa.Engine, *, create: bool) -> None:
     if not create and _revision(engine, VERSION_TABLE) is None:
         raise StorageError(
             "the database holds no study of this program", "one that a search has used", "type: hpo run"
+        )
+    if not may_change:
+        raise StorageError(
+            "the database was made by an older version, and can only be read here, not brought up to date",
+            "a file and a folder that can be written",
+            "copy it to such a folder, and name the copy",
         )
     with _alone(engine):
         if not _is_ready(engine):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,18 +20,16 @@ from finetune.api import InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
 from hpo.errors import MismatchError, SpecError, UnknownStudyError
 from hpo.study.own_signals import OwnSignals
+from hpo.study.part import Part
 from hpo.study.parts import (
     LAST_TUNING_SEED,
     Backbone,
     Budget,
-    Configuration,
     Inputs,
     NamedConfiguration,
-    Part,
     Pruner,
     PublishedResult,
     Range,
-    Recipe,
     Replicate,
     Sampler,
     SeedRange,
@@ -39,6 +37,8 @@ from hpo.study.parts import (
     Validation,
     disagreements,
 )
+from hpo.study.recipe import NAMES, Recipe, settle_choices
+from hpo.study.setting import Configuration
 from hpo.study.yaml_lines import Document, Fault, dotted, model_faults, nearest, read_yaml
 from hpo.study.yaml_lines import Path as KeyPath
 
@@ -141,9 +141,12 @@ class StudySpec(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_the_task(cls, given: Any) -> Any:
-        """Let ``data`` name the task where the file does not."""
-        if not isinstance(given, dict) or given.get("task") is not None:
+    def _says_what_follows(cls, given: Any) -> Any:
+        """Settle its choices, and let ``data`` name the task where the file does not."""
+        if not isinstance(given, dict):
+            return given
+        given = settle_choices(given)
+        if given.get("task") is not None:
             return given
         data = given.get("data")
         own = data if isinstance(data, OwnSignals) else _part(OwnSignals, data)
@@ -222,7 +225,7 @@ class StudySpec(Part):
             ),
             backbone=self.backbone.spec(),
             mode=self.mode,
-            recipe=RunRecipe(**self.recipe.model_dump()),
+            recipe=RunRecipe(**(self.recipe.model_dump() | configuration.choices)),
             lr=configuration.lr,
             backbone_lr=configuration.backbone_lr,
             loss=configuration.loss,
@@ -357,12 +360,25 @@ def parse_spec(text: str) -> tuple[StudySpec | None, list[Fault]]:
             if details["type"] != "parts_disagree"
         ]
         wrong = _disagreements_in(document)
-        return None, document.faults + faults + [Fault(document.line(path), what) for path, what in wrong]
-    return (None, document.faults) if document.faults else (spec, [])
+        faults += [Fault(document.line(path), what) for path, what in wrong]
+        return None, document.faults + faults + _said_twice(document)
+    faults = document.faults + _said_twice(document)
+    return (None, faults) if faults else (spec, [])
+
+
+def _said_twice(document: Document) -> list[Fault]:
+    """Return a fault for each key of a recipe that the file both fixes and searches."""
+    recipe, space = document.piece("recipe"), document.piece("space")
+    if not isinstance(recipe, dict) or not isinstance(space, dict):
+        return []
+    both = [key for key in NAMES if key in recipe and key in space]
+    said = "{} is in recipe too; expected it in one of them"
+    return [Fault(document.line(("space", key)), said.format(f"space.{key}")) for key in both]
 
 
 def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:
     """Check the parts of a faulty file against each other as far as they can be read."""
+    document = replace(document, value=settle_choices(document.value))
     known, losses = document.piece("known"), document.piece("space", "loss")
     paths: list[KeyPath] = [("baseline",)]
     paths += [("known", place) for place in range(len(known) if isinstance(known, list) else 0)]

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from finetune.api import (
@@ -20,46 +26,23 @@ from finetune.api import (
     Factory,
     FinetuneError,
     Normalisation,
-    Precision,
-    Schedule,
     Task,
     check_backbone,
     find_task,
 )
+from hpo.study.choice_faults import choice_faults, named_faults
+from hpo.study.choices import NONE, Choices, Value
 from hpo.study.own_signals import OwnSignals
+from hpo.study.part import HUGE, MANY, TINY, Part
+from hpo.study.recipe import NAMES, SEARCHABLE, Recipe, Searched, as_a_recipe_has_it
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
 
 HAIR = 1.02
 """A fixed rate is searched as a range that ends this factor away from it, and then taken as it is."""
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-MANY = 1_000_000
-"""The most of anything that is counted: beyond, a number is a slip, and would fill a memory."""
-TINY, HUGE = 1e-30, 1e6
-"""Bounds of rates and other measures: beyond, float32 has no such step."""
 LAST_TUNING_SEED = 9999
 """Confirmation seeds start at 1,000,000, so the two never meet (Eimer et al. 2023, arXiv 2306.01324)."""
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """One point of the search space."""
-
-    lr: float
-    backbone_lr: float
-    loss: str
-    seed: int
-
-    @property
-    def ratio(self) -> float:
-        """``lr / backbone_lr``."""
-        return self.lr / self.backbone_lr
-
-
-class Part(BaseModel):
-    """What all parts share: frozen, unknown keys are errors, no infinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Range(Part):
@@ -169,13 +152,17 @@ class SeedRange(Part):
         return self
 
 
-class Space(Part):
-    """What is searched. The seed is sampled and stored but never chosen: it is noise."""
+class _Rates(Part):
+    """What every study searches."""
 
     lr: Range
     backbone_lr: Range
     loss: tuple[str, ...] = Field(min_length=1)
     seed: SeedRange = SeedRange()
+
+
+class Space(Searched, _Rates):
+    """What is searched. The seed is sampled and stored but never chosen: it is noise."""
 
 
 class NamedConfiguration(Part):
@@ -186,6 +173,27 @@ class NamedConfiguration(Part):
     backbone_lr: float = Field(ge=TINY, le=HUGE)
     loss: str
     source: str = ""
+    choices: Annotated[Mapping[str, Value], AfterValidator(Choices)] = NONE
+    """Of the keys that the space searches; a file says them beside the rates. What it leaves out is as a
+    recipe has it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_choices(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        beside = {key: given[key] for key in NAMES if key in given}
+        own = given.get("choices", {})
+        if not isinstance(own, Mapping) or not (beside or own):
+            return given
+        told = dict(as_a_recipe_has_it(str(key), value) for key, value in {**own, **beside}.items())
+        ordered = {key: told[key] for key in SEARCHABLE if key in told}
+        return {key: value for key, value in given.items() if key not in beside} | {"choices": ordered}
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_choices(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = handler(self)
+        return told if self.choices else {key: value for key, value in told.items() if key != "choices"}
 
 
 def _all_leads(value: Any) -> Any:
@@ -282,51 +290,6 @@ class Backbone(Part):
             del counts["weights"]  # the content is in the hash, wherever the file lies
 
 
-RECIPE_KEYS_OF_LATER = (
-    "schedule",
-    "warmup_epochs",
-    "head_epochs",
-    "unfreeze_epochs",
-    "layer_decay",
-    "label_smoothing",
-)
-
-
-class Recipe(Part):
-    """What stays fixed in every trial; see :class:`finetune.spec.Recipe`."""
-
-    epochs: int = Field(default=20, gt=0, le=MANY)
-    batch_size: int = Field(default=64, gt=0, le=MANY)
-    patience: int = Field(default=5, gt=0, le=MANY)
-    weight_decay: float = Field(default=1e-4, ge=0, le=HUGE)
-    dropout: float | None = Field(default=None, ge=0, lt=1)
-    max_grad_norm: float | None = Field(default=None, gt=0, le=1e30)
-    precision: Precision = "fp32"
-    schedule: Schedule = "constant"
-    warmup_epochs: float = Field(default=0, ge=0, le=MANY)
-    head_epochs: int = Field(default=0, ge=0, le=MANY)
-    unfreeze_epochs: int = Field(default=0, ge=0, le=MANY)
-    layer_decay: float = Field(default=1, gt=0, le=1)
-    label_smoothing: float = Field(default=0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _leaves_epochs(self) -> Self:
-        for key in ("warmup_epochs", "head_epochs", "unfreeze_epochs"):
-            if getattr(self, key) and getattr(self, key) >= self.epochs:
-                raise PydanticCustomError(
-                    "file_fault",
-                    "{key} {value} of {epochs} epochs; expected fewer than the epochs",
-                    {"key": key, "value": getattr(self, key), "epochs": self.epochs},
-                )
-        return self
-
-    def what_counts(self, counts: dict[str, Any]) -> None:
-        """Take out of a dump what was not there before and has its default: fingerprints stay."""
-        for key in RECIPE_KEYS_OF_LATER:
-            if getattr(self, key) == type(self).model_fields[key].default:
-                del counts[key]
-
-
 class Sampler(Part):
     """How configurations are suggested; the first ``startup_trials`` are random, or fill the space evenly."""
 
@@ -385,16 +348,20 @@ def disagreements(
     wrong, what = _task_faults(task, data)
     if backbone is not None:
         wrong += _backbone_faults(backbone, what)
-    if recipe is not None and recipe.label_smoothing and what is not None and what.kind == "regression":
-        key = ("recipe", "label_smoothing")
-        wrong.append((key, f"label_smoothing {recipe.label_smoothing} of a regression; expected 0"))
+    wrong += choice_faults(space, losses, recipe, what, has_layers=_has_layers(backbone))
     for place, loss in enumerate(losses):
         wrong += _loss_faults(("space", "loss", place), loss, what)
     for path, configuration in configurations.items():
         wrong += _loss_faults((*path, "loss"), configuration.loss, what)
         if space is not None:
             wrong += _outside(path, configuration, space)
+            wrong += named_faults(path, configuration.choices, space.choices)
     return wrong
+
+
+def _has_layers(backbone: Backbone | None) -> bool:
+    """Return whether layers of the encoder can have rates of their own, as far as is known."""
+    return backbone is None or backbone.factory is None or backbone.groups is not None
 
 
 def _task_faults(task: object, data: object) -> tuple[list[tuple[KeyPath, str]], Task | None]:

@@ -154,9 +154,18 @@ def _fault(details: ErrorDetails, model: type[BaseModel], document: Document) ->
         return Fault(line, f"missing key {key!r}; expected it here")
     if details["type"] == "file_fault":
         return Fault(line, f"{key}: {details['msg']}" if key else details["msg"])
-    expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    expected = _expected(details)
     hint = nearest(str(details["input"]), re.findall(r"'([^']+)'", expected))
     return Fault(line, f"{key} is {_short(details['input'])}; expected {expected}{hint}")
+
+
+def expected_by(error: ValidationError) -> str:
+    """Return what a model expected of the first value that it refused."""
+    return _expected(error.errors(include_url=False)[0])
+
+
+def _expected(details: ErrorDetails) -> str:
+    return details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
 
 
 def _short(value: object) -> str:

@@ -85,7 +85,7 @@ def fixed_configurations(spec: StudySpec, warm: Sequence[Setting] = ()) -> list[
     named: list[tuple[str, NamedConfiguration | Setting]] = [("baseline", spec.baseline)]
     named += [("known", known) for known in spec.known] + [("transferred", setting) for setting in warm]
     return [
-        (origin, Configuration(given.lr, given.backbone_lr, given.loss, tuning_seed(spec, slot)))
+        (origin, Configuration.at(given, tuning_seed(spec, slot)))
         for slot, (origin, given) in enumerate(named)
     ]
 

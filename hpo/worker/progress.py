@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from hpo.durations import number_and_unit
 
 if TYPE_CHECKING:
     from hpo.worker.session import Event
@@ -42,6 +44,14 @@ def said_if_slow(text: str, say: Callable[[str], None]) -> Iterator[None]:
         timer.cancel()
 
 
+class Says(Protocol):
+    """A language; :class:`hpo.report.language.Words`."""
+
+    def say(self, key: str, /, **parts: object) -> str:
+        """Return the sentence of ``key`` with its parts filled in."""
+        ...
+
+
 @dataclass
 class Progress:
     """How far a study is, kept up to date by its events."""
@@ -58,6 +68,7 @@ class Progress:
     now: Callable[[], float] = time.monotonic
     running: dict[int, Event] = field(default_factory=dict)
     """Slot -> its last event."""
+    words: Says = field(kw_only=True)
 
     def __post_init__(self) -> None:
         """Start the clock: time left is estimated from the trials that finish from here on."""
@@ -109,47 +120,37 @@ class Progress:
         since = self.now() - self._last_end
         return max(0.0, left * gap - away - since), max(0.0, left * gap + away - since)
 
-    def words(self) -> str:
+    def standing(self) -> str:
         """Return the state in one line."""
-        parts = [f"{self.finished}/{self.total} finished ({self.pruned} pruned)"]
+        say = self.words.say
+        counted = {"finished": self.finished, "total": self.total, "pruned": self.pruned}
+        parts = [say("progress.finished", **counted)]
         if self.failed:
-            parts.append(f"{self.failed} failed")
+            parts.append(say("progress.failed", n=self.failed))
         if self.best is not None:
-            parts.append(f"best {self.best:.4g} (trial {self.best_slot})")
+            parts.append(say("progress.best", value=f"{self.best:.4g}", number=self.best_slot))
         left = self.seconds_left()
         if left is not None and self.finished < self.total:
-            parts.append(f"{duration_range(*left)} left")
-        return ", ".join(parts)
+            parts.append(say("progress.left", time=duration_range(*left, self.words)))
+        return say("list.comma").join(parts)
 
     def loss(self, value: float) -> str:
         """Return a validation loss with its unit."""
         return f"{value:.4g} {self.unit}".rstrip()
 
 
-def duration(seconds: float) -> str:
-    """Return ``seconds`` as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    return " ".join(filter(None, _number_and_unit(seconds)))
-
-
-def _number_and_unit(seconds: float) -> tuple[str, str]:
-    """Return a time as its number and unit; hours with minutes are a number without one."""
-    if seconds < 90:
-        return f"{seconds:.0f}", "s"
-    minutes = round(seconds / 60)
-    return (f"{minutes}", "min") if minutes < 90 else (f"{minutes // 60} h {minutes % 60:02d} min", "")
-
-
-def duration_range(low_s: float, high_s: float) -> str:
+def duration_range(low_s: float, high_s: float, words: Says) -> str:
     """Return two times as a person says them: ``10 to 15 min``, ``40 s to 3 min``; one where they agree."""
     if high_s >= 2 * 3600 and low_s >= 1800:
         low, high = (f"{low_s / 3600:.0f}", "h"), (f"{high_s / 3600:.0f}", "h")
     else:
-        low, high = _number_and_unit(low_s), _number_and_unit(high_s)
+        low, high = number_and_unit(low_s), number_and_unit(high_s)
     whole = " ".join(filter(None, high))
     if low == high:
-        return f"about {whole}"
+        return words.say("progress.about", time=whole)
     has_same_unit = low[1] == high[1] != ""
-    return f"{low[0] if has_same_unit else ' '.join(filter(None, low))} to {whole}"
+    least = low[0] if has_same_unit else " ".join(filter(None, low))
+    return words.say("progress.span", low=least, high=whole)
 
 
 def event_line(event: Event, progress: Progress) -> str | None:
@@ -157,12 +158,22 @@ def event_line(event: Event, progress: Progress) -> str | None:
     if event.kind in {"waiting", "message"}:
         return f"{progress.study}: {event.text}"
     if event.kind == "started" and event.epoch:
-        return f"{progress.study}: trial {event.slot} resumes at epoch {event.epoch + 1} of {event.epochs}"
+        where = {"epoch": event.epoch + 1, "epochs": event.epochs}
+        return progress.words.say("progress.resumes", study=progress.study, number=event.slot, **where)
     if event.kind not in {"complete", "pruned", "failed"}:
         return None
-    value = "" if event.value is None else f" at {progress.loss(event.value)}"
-    reason = f" ({event.text})" if event.text else ""
-    return f"{progress.study}: trial {event.slot} {event.kind}{value}{reason}\n  {progress.words()}"
+    return f"{_end_words(event, progress)}\n  {progress.standing()}"
+
+
+def _end_words(event: Event, progress: Progress) -> str:
+    say = progress.words.say
+    if event.value is None or event.kind == "failed":
+        what = say(f"progress.ended.{event.kind}")
+    else:
+        what = say(f"progress.{event.kind}", value=progress.loss(event.value))
+    if event.text:
+        what = say("progress.reason", what=what, reason=event.text)
+    return say("progress.trial", study=progress.study, number=event.slot, what=what)
 
 
 class Display:
@@ -199,7 +210,7 @@ class Display:
             elif line is not None:
                 self._say(line)
             elif self._progress.now() - self._spoke >= QUIET_S:
-                self._say(f"{self._progress.study}: {self._progress.words()}; {self._running()}")
+                self._say(f"{self._progress.study}: {self._progress.standing()}; {self._running()}")
 
     def _say(self, line: str) -> None:
         self._spoke = self._progress.now()
@@ -212,12 +223,16 @@ class Display:
         progress = self._progress
         row = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=progress.total, completed=progress.finished, width=12)
-        row.add_row(Text(progress.study, style="bold"), bar, Text(progress.words()))
+        row.add_row(Text(progress.study, style="bold"), bar, Text(progress.standing()))
         events = sorted(progress.running.items())
         return Group(row, *(Text(f"  {_epoch_words(event, progress)}", style="dim") for _, event in events))
 
 
 def _epoch_words(event: Event, progress: Progress) -> str:
-    epoch = f" epoch {event.epoch}/{event.epochs}" if event.epoch else " starting"
-    value = "" if event.value is None else f" at {progress.loss(event.value)}"
-    return f"trial {event.slot}{epoch}{value}"
+    say = progress.words.say
+    if not event.epoch:
+        return say("progress.starting", number=event.slot)
+    where = {"number": event.slot, "epoch": event.epoch, "epochs": event.epochs}
+    if event.value is None:
+        return say("progress.running", **where)
+    return say("progress.running.at", **where, value=progress.loss(event.value))

@@ -32,7 +32,7 @@
     title.append(make("a", one.name, { href: `/study/${encodeURIComponent(one.name)}${location.search}` }));
     head.append(title, make("span", one.state_words, { class: `badge ${one.running ? "open" : ""}` }));
     item.append(head, make("div", one.title || one.task, { class: "soft" }), bar(one));
-    const line = [one.counted, one.running ? one.workers : "", one.left].filter(Boolean).join(" · ");
+    const line = [one.counted, one.running ? one.workers : "", one.left, one.foreign].filter(Boolean).join(" · ");
     item.append(make("div", line, { class: "soft" }));
     for (const text of one.good) item.append(make("div", text, { class: "good" }));
     const least = [one.best && `${said.best} ${one.best}`, one.resolved].filter(Boolean).join(" · ");
@@ -44,8 +44,8 @@
   const spread = (values) => [Math.min(...values), Math.max(...values)];
   const short = (value) => Math.abs(value) >= 0.01 && Math.abs(value) < 10000 ? String(+value.toPrecision(3)) : value.toExponential(0);
 
-  // One line a trial over lr, backbone_lr, ratio, loss and what it reached; the best tenth stands out.
-  const parallel = (trials, losses) => {
+  // One line a trial over lr, backbone_lr, ratio, loss, choices and what it reached; the best tenth stands out.
+  const parallel = (trials, losses, choices) => {
     const ended = trials.filter((one) => one.lr && one.backbone_lr && one.value !== null);
     if (ended.length < 2) return [make("p", said.few)];
     const width = 760, height = 300, top = 34, bottom = 262;
@@ -54,6 +54,7 @@
     const log = (name) => ({ name, at: (one) => Math.log10(one[name]), say: (v) => short(10 ** v) });
     const axes = [log("lr"), log("backbone_lr"), log("ratio"),
       { name: said.loss, at: (one) => losses.indexOf(one.loss), names: losses },
+      ...Object.entries(choices ?? {}).map(([name, names]) => ({ name, at: (one) => names.indexOf(one.choices[name]), names })),
       { name: said.value, at: (one) => Math.min(one.value, worst), say: short }];
     const plot = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "plot", role: "img", "aria-label": said.parallel });
     axes.forEach((axis, place) => {
@@ -73,7 +74,7 @@
       const way = axes.map((axis, place) => `${place ? "L" : "M"}${axis.x.toFixed(1)} ${axis.y(axis.at(one)).toFixed(1)}`).join("");
       const kind = one.kind === "complete" && one.value <= bestTenth ? "best" : one.kind;
       const path = draw("path", { d: way, class: kind });
-      path.append(draw("title", {}, `${one.number}: ${one.shown.join(", ")}, ${one.loss}, ${one.value_words}`));
+      path.append(draw("title", {}, `${one.number}: ${one.shown.join(", ")}, ${one.loss_words}, ${one.value_words}`));
       plot.append(path);
     }
     return [plot];
@@ -108,7 +109,7 @@
     const sorted = [...trials].sort((a, b) => (key(a) > key(b) ? turn : key(a) < key(b) ? -turn : 0));
     return sorted.map((one) => {
       const row = make("tr");
-      const texts = [one.number, one.kind_words, ...one.shown, one.loss, one.value_words, one.epochs ?? "", one.seed ?? ""];
+      const texts = [one.number, one.kind_words, ...one.shown, one.loss_words, one.value_words, one.epochs ?? "", one.seed ?? ""];
       texts.forEach((text, place) => row.append(make("td", String(text), place === 1 || place === 5 ? {} : { class: "number" })));
       return row;
     });
@@ -135,7 +136,7 @@
     }
     fill("progress", [found.total, found.finished], () => [bar(found)]);
     tell(at("state"), found.state_words);
-    tell(at("counted"), [found.counted, found.left].filter(Boolean).join(" · "));
+    tell(at("counted"), [found.counted, found.left, found.foreign].filter(Boolean).join(" · "));
     fill("answer", found.answer, items);
     const picture = at("zones");
     if (picture && found.figure && picture.dataset.mark !== String(found.figure)) {
@@ -144,7 +145,8 @@
       picture.closest("figure").hidden = false;
     }
     fill("curves", found.curves, curves);
-    fill("parallel", [found.trials, found.losses], ([trials, losses]) => parallel(trials, losses));
+    fill("parallel", [found.trials, found.losses, found.choices],
+      ([trials, losses, choices]) => parallel(trials, losses, choices));
     fill("trials", [found.trials, { ...order }], ([trials]) => rows(trials));
     fill("workers", found.workers, (workers) => workers.length
       ? workers.map((one) => make("li", [one.name, one.device, one.does, one.silent].filter(Boolean).join(" · ")))

@@ -17,8 +17,9 @@ from hpo.reading.findings import Findings
 from hpo.report.confirmed import arm_name
 from hpo.report.figures.ratio import COLOURS
 from hpo.report.language import Words
-from hpo.report.naming import constant, label_words, metric_with_unit
+from hpo.report.naming import constant, label_words, loss_words, metric_with_unit
 from hpo.report.numbers import about, rate
+from hpo.study.choices import value_words
 
 MOST_CURVES = 300
 """Of more trials the best half and an even choice of the others: a page has to open quickly."""
@@ -198,15 +199,14 @@ def _replicated(findings: Findings, words: Words) -> dict[str, list[float]]:
     """Return the losses of each configuration with several complete trials, the best mean first."""
     trials = findings.trials
     complete = trials[(trials["state"] == "complete") & np.isfinite(trials["value"].to_numpy(float))]
-    found = {
-        words.say("figure.seeds.group", lr=rate(lr), backbone_lr=rate(slow), loss=loss, n=len(rows)): rows[
-            "value"
-        ]
-        .astype(float)
-        .tolist()
-        for (lr, slow, loss), rows in complete.groupby(["lr", "backbone_lr", "loss"])
-        if len(rows) > 1
-    }
+    names = [name for name in findings.spec.space.choices if name in complete]
+    shown = complete.assign(**{name: [value_words(one) for one in complete[name]] for name in names})
+    found = {}
+    for (lr, slow, loss, *values), rows in shown.groupby(["lr", "backbone_lr", "loss", *names]):
+        chosen = loss_words(loss, dict(zip(names, values, strict=True)), words)
+        given = {"lr": rate(lr), "backbone_lr": rate(slow), "loss": chosen, "n": len(rows)}
+        if len(rows) > 1:
+            found[words.say("figure.seeds.group", **given)] = rows["value"].astype(float).tolist()
     return dict(sorted(found.items(), key=lambda group: np.mean(group[1]))[:MOST_GROUPS])
 
 
