@@ -21,7 +21,9 @@ from test_checkpoint import SPEC, fresh, whole
 from web import TOKEN, ask, finished_study
 
 from finetune.api import FinetuneError
+from finetune.datasets.own.tables import read_npz
 from finetune.engine.checkpoint import BEST, LAST, Progress, load_best, load_last, save_best, save_last
+from finetune.own import OwnData, OwnSplit
 from finetune.signal_files import read_signal
 from hpo.dashboard import Access, build
 from hpo.diary.file import read_diary
@@ -144,6 +146,28 @@ def test_an_array_of_a_signal_is_the_signal_or_refused(data: st.DataObject, tmp_
     with suppress(HpoError, FinetuneError):
         found, _ = read_signal(file, 125.0)
         assert found.ndim == 1
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (", b"\0", b"{'descr': '<f4', 'shape': (9999999999999,), "])
+def test_a_damaged_header_of_an_array_is_refused(header: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "signal.npy"
+    file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+
+    with pytest.raises(FinetuneError, match="cannot be read"):
+        read_signal(file, 125.0)
+
+
+@fuzzed
+@given(data=st.data())
+def test_a_damaged_archive_of_arrays_is_the_arrays_or_refused(data: st.DataObject, tmp_path: Path) -> None:
+    file = tmp_path / "own.npz"
+    x = np.arange(40, dtype=np.float32).reshape(4, 10)
+    np.savez_compressed(file, x=x, y=np.arange(4.0), subject=np.arange(4))
+    file.write_bytes(data.draw(mangled(file.read_bytes())))
+    own = OwnData("one", "own.npz", "regression", OwnSplit(grouped=(0.6, 0.2, 0.2)), rate_hz=10)
+
+    with suppress(FinetuneError):
+        read_npz(file, own)
 
 
 # --- checkpoints

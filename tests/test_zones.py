@@ -14,6 +14,8 @@ from hpo.analysis.matters import Mattering, matters_of
 from hpo.analysis.ratio import ratio_curve
 from hpo.analysis.zones import Standing, WorthSource, Zones, disagreement, zones_of
 
+pytestmark = pytest.mark.whole_posterior
+
 Floats = NDArray[np.float64]
 AXIS = np.linspace(0.0, 3.0, 31)
 BOX = Box((-5.0, -2.0), (-6.0, -3.0), ("mse", "l1"))
