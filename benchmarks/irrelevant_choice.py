@@ -7,6 +7,11 @@ sampler seed and, trial by trial, the same luck of the seeds: once over both rat
 first loss), once with a choice of three values beside them that does nothing. Regret is the expected loss of
 the answer's choice above the lowest of all, in standard deviations of a seed. Pairs go round the families; a
 pair that is in the file is not run again, and the table is of all pairs in it.
+
+    python benchmarks/irrelevant_choice.py --pairs 30 --scores answers.csv --answers
+
+compares the answers of the same trials, suggested half at random and half near the best so far: once as they
+are, once with values of the choice thrown onto them. What the choice costs the search itself is not in it.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import foreign_families as families
 import numpy as np
 import optuna
 import pandas as pd
+import simulated_studies as simulated
 from simulated_studies import EPOCHS, LOSSES, SPACE
 
 from hpo.allocator import keep_freed_memory
@@ -105,10 +111,32 @@ def tables(
     return pd.DataFrame(rows), pd.DataFrame(points, columns=["number", "epoch", "validation_loss"])
 
 
-def regret(truth: families.Truth, study: optuna.Study, choices: Mapping[str, tuple[Value, ...]]) -> float:
+def drawn(truth: families.Truth, seed: int, trials: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return trials and curves that no model suggested, with values of a choice that does nothing."""
+    rng, rows, curves = np.random.default_rng([11, seed]), [], []
+    reached = np.empty((0, EPOCHS))
+    for number in range(trials):
+        lr, slow, _ = simulated._suggest(rows, rng, adaptive=True) if number else (-4.0, -5.0, 0)
+        curve, end = simulated._pruned(truth.curve(lr, slow, 0, rng), reached)
+        row = {"number": number, "state": "complete" if end == "finished" else "pruned", "origin": "search"}
+        row |= {"lr": 10**lr, "backbone_lr": 10**slow, "ratio": 10 ** (lr - slow), "loss": LOSS[0]}
+        row |= {name: values[int(rng.integers(len(values)))] for name, values in IDLE.items()}
+        value = np.nan if end == "diverged" else float(np.nanmin(curve))
+        rows.append(row | {"seed": number, "fold": None, "value": value, "end": end})
+        curves += [(number, epoch, loss) for epoch, loss in enumerate(curve, start=1)]
+        if np.isfinite(curve[0]):
+            reached = np.vstack([reached, simulated._best_by_epoch(curve)])
+    return pd.DataFrame(rows), pd.DataFrame(curves, columns=["number", "epoch", "validation_loss"])
+
+
+def regret(
+    truth: families.Truth,
+    trials_and_curves: tuple[pd.DataFrame, pd.DataFrame],
+    choices: Mapping[str, tuple[Value, ...]],
+) -> float:
     """Return what the answer's choice costs, in standard deviations of a seed; infinite without a choice."""
     default = Setting(1e-4, 1e-5, "mse", Choices({name: values[0] for name, values in choices.items()}))
-    found = answer(*tables(study, choices), Space(choices), default, 2.0).choice
+    found = answer(*trials_and_curves, Space(choices), default, 2.0).choice
     if found is None:
         return float("inf")
     at = np.log10(found.lr), np.log10(found.backbone_lr), 0
@@ -122,6 +150,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--scores", type=Path, required=True)
+    parser.add_argument("--answers", action="store_true")
     options = parser.parse_args()
     keep_freed_memory()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -130,13 +159,19 @@ def main() -> None:
         if pair not in known:
             name = JUDGED[pair % len(JUDGED)]
             truth = families.FAMILIES[name](np.random.default_rng([7, pair]), NOISE)
-            both = [
-                regret(truth, searched(truth, pair, options.trials, choices), choices)
-                for choices in ({}, IDLE)
-            ]
+            both = _answers(truth, pair, options.trials) if options.answers else []
+            for choices in () if options.answers else ({}, IDLE):
+                study = searched(truth, pair, options.trials, choices)
+                both.append(regret(truth, tables(study, choices), choices))
             with options.scores.open("a", newline="") as file:
                 csv.writer(file).writerow([pair, name, *both])
     print(table(_known(options.scores)))
+
+
+def _answers(truth: families.Truth, seed: int, trials: int) -> list[float]:
+    """Return the regret of the same trials' answer without and with the choice."""
+    same = drawn(truth, seed, trials)
+    return [regret(truth, same, choices) for choices in ({}, IDLE)]
 
 
 def _known(file: Path) -> dict[int, tuple[float, float]]:

@@ -195,6 +195,10 @@ def _add_recipe_option(parser: argparse.ArgumentParser, field: Field[Any]) -> No
     """Add the option of one key of a recipe, with its type and default."""
     kind = get_type_hints(Recipe)[field.name]
     choices = next((get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)
+    if kind is bool:
+        words = "see docs/studies.md"
+        parser.add_argument(f"--{field.name.replace('_', '-')}", action="store_true", help=words)
+        return
     plain = {part for part in (kind, *get_args(kind)) if isinstance(part, type)} - {type(None)}
     parser.add_argument(
         f"--{field.name.replace('_', '-')}",

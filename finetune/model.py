@@ -54,6 +54,8 @@ def build_model(spec: RunSpec, task: Task) -> FineTunedModel:
         seed=spec.seed,
         channels=spec.inputs.channels,
     )
+    if spec.recipe.checkpoint_activations:
+        backbone.recompute_layers()
     head = Head(backbone.embedding, task.outputs, torch_generator(spec.seed, Purpose.HEAD))
     if spec.mode != "full_finetuning":
         backbone.requires_grad_(False)

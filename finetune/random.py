@@ -91,6 +91,20 @@ class Noise:
         self.seed, self.step = seed, step
         self._seed, self._step, self._call = seed, step, 0
         self._sheet = sheet
+        self.part = 0
+        """Of the batch, where it passes in several: for encoders that count no calls."""
+
+    @property
+    def position(self) -> int:
+        """Calls so far in this step: to draw the same masks again, go back to one."""
+        return self._call if self._sheet is None else self._sheet.position
+
+    @position.setter
+    def position(self, calls: int) -> None:
+        if self._sheet is None:
+            self._call = calls
+        else:
+            self._sheet.position = calls
 
     def dropout(self, x: Tensor, p: float, fraction_bits: int = 8) -> Tensor:
         """Return ``x`` with each element zeroed with probability ``p``, the others scaled to keep the mean.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def _from_csv(file: Path, column: str | None) -> Float32s:
 
 def _from_npy(file: Path, column: str | None) -> Float32s:
     try:
-        stored = np.load(file, allow_pickle=False)
+        stored = stored_array(file)
     except (ValueError, OSError, EOFError) as error:
         reason = why_unreadable(file, error, "NumPy")
         if "pickle" in reason:  # NumPy's own words advise to unpickle it
@@ -62,6 +63,20 @@ def _from_npy(file: Path, column: str | None) -> Float32s:
         raise DataError(f"{file} has {stored.ndim} axes", "(samples,) or (samples, columns)")
     names = [str(place) for place in range(stored.shape[1])]
     return _checked(file, stored[:, _place(file, names, column)])
+
+
+def stored_array(file: Path) -> NDArray[Any]:
+    """Return the array of a .npy; raises ValueError for a file that holds none, whatever NumPy raises."""
+    try:
+        with file.open("rb") as stream:  # NumPy leaves one that it opened itself open when it fails
+            stored = np.load(stream, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header is read as Python: SyntaxError, TokenError, MemoryError ...
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    if not isinstance(stored, np.ndarray):
+        raise ValueError("it holds several arrays: a .npz")
+    return stored
 
 
 def _from_wfdb(record: Path, rate_hz: float | None, column: str | None) -> tuple[Float32s, float]:

@@ -117,6 +117,10 @@ class Recipe:
     """Rate of a layer over that of the next one towards the head."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes; not for regression."""
+    accumulate: int = 1
+    """Parts of a batch that pass one after another; the step is that of the whole batch."""
+    checkpoint_activations: bool = False
+    """Compute a layer's activations again in the backward pass instead of keeping them."""
 
 
 @dataclass(frozen=True)

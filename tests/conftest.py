@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,12 +20,31 @@ from fixtures_db import (  # noqa: F401 - fixtures
     ready_sqlite_url,
     sqlite_url,
 )
+from published import Shelf
+
+from hpo.analysis import look, modes, posterior
 
 # No law hangs on how fast a machine is.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _posterior_of_few_draws(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An answer in a third of its time where a test needs one and does not judge how well it is calibrated.
+
+    A file that judges the model says ``pytestmark = pytest.mark.whole_posterior``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("whole_posterior") is None:
+            patch.setattr(look, "PARTICLES", 32)
+            patch.setattr(modes, "GUESSES", 0)
+            patch.setattr(modes, "BEST", 1)
+            for name, count in {"MOVES": 1, "LAST_MOVES": 2, "BASIN_MOVES": 1}.items():
+                patch.setattr(posterior, name, count)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +63,19 @@ def cache_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def shared_cache_dir(session_dir: Path) -> Path:
     """A cache folder that all tests of the session share, for data that are slow to prepare."""
-    return tmp_path_factory.mktemp("shared-cache")
+    return session_dir / "shared-cache"
+
+
+@pytest.fixture(scope="session")
+def published(session_dir: Path, hpo_data: Path) -> Shelf:
+    """The publishers' windows, read once."""
+    return Shelf(session_dir / "published", hpo_data)

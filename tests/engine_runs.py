@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from finetune.api import BackboneSpec, InputSpec, Recipe, Report, Run, RunResult, RunSpec
 
 SPEC = RunSpec(
-    InputSpec("synthetic_hr", train_subjects=2),
+    InputSpec("synthetic_hr", train_subjects=2, every=3),
     BackboneSpec("cmssl_tiny_ppg", "none"),
     "full_finetuning",
-    Recipe(epochs=3, batch_size=32, patience=3),
+    Recipe(epochs=3, batch_size=16, patience=3),
     lr=1e-3,
     backbone_lr=1e-3,
     loss="l1",

@@ -8,6 +8,8 @@ import pytest
 from hpo.analysis.box import Box, Floats, Lattice
 from hpo.search.acquisition import best_point, decision
 
+pytestmark = pytest.mark.whole_posterior
+
 LATTICE = Lattice.of(Box((-4.0, -2.0), (-5.0, -3.0), ("mse", "l1")), 0.5)
 SEEDS = range(5)
 

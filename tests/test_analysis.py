@@ -34,6 +34,8 @@ from hpo.analysis.surrogate import Fit
 from hpo.analysis.values import Answer, Expected, Note, NoteKind
 from hpo.analysis.zones import Standing, WorthSource
 
+pytestmark = pytest.mark.whole_posterior
+
 Floats = NDArray[np.float64]
 LOSSES = ("mse", "l1")
 

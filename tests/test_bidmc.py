@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bidmc_files import breaths_text, numerics_text, signals_text, write_bidmc, write_subject
+from published import Shelf
 
 from finetune.datasets import find_reader
 from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
@@ -20,11 +20,6 @@ from finetune.trivial import trivial_metrics
 
 READER = find_reader("bidmc")
 TASK_NAMES = ("bidmc_hr", "bidmc_rr", "bidmc_rr_30s")
-
-
-@cache
-def real_windows(root: Path, task: str) -> WindowSet:
-    return READER.read(root, task)
 
 
 def labels_of(windows: WindowSet, split: int) -> np.ndarray:
@@ -44,9 +39,9 @@ def labels_of(windows: WindowSet, split: int) -> np.ndarray:
     ],
 )
 def test_the_complete_set_has_the_published_number_of_windows(
-    hpo_data: Path, task: str, counts: list[int]
+    published: Shelf, task: str, counts: list[int]
 ) -> None:
-    windows = real_windows(hpo_data / "bidmc", task)
+    windows = published.windows(task)
 
     assert np.bincount(windows.split).tolist() == counts
     assert windows.signal.shape[1] == TASKS[task].window_s * windows.rate_hz
@@ -55,8 +50,8 @@ def test_the_complete_set_has_the_published_number_of_windows(
 
 
 @pytest.mark.real_data
-def test_training_labels_have_the_published_mean_and_spread(hpo_data: Path) -> None:
-    heart, breath = (real_windows(hpo_data / "bidmc", task) for task in ("bidmc_hr", "bidmc_rr"))
+def test_training_labels_have_the_published_mean_and_spread(published: Shelf) -> None:
+    heart, breath = (published.windows(task) for task in ("bidmc_hr", "bidmc_rr"))
 
     assert labels_of(breath, TRAIN).mean() == pytest.approx(17.22, abs=0.005)
     assert labels_of(breath, TRAIN).std() == pytest.approx(4.43, abs=0.005)
@@ -66,10 +61,8 @@ def test_training_labels_have_the_published_mean_and_spread(hpo_data: Path) -> N
 
 
 @pytest.mark.real_data
-def test_respiratory_test_labels_have_the_published_histogram(hpo_data: Path) -> None:
-    values, counts = np.unique(
-        labels_of(real_windows(hpo_data / "bidmc", "bidmc_rr"), TEST), return_counts=True
-    )
+def test_respiratory_test_labels_have_the_published_histogram(published: Shelf) -> None:
+    values, counts = np.unique(labels_of(published.windows("bidmc_rr"), TEST), return_counts=True)
 
     assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {
         0: 2,
@@ -86,8 +79,8 @@ def constant_scores(windows: WindowSet, split: int, constant: float) -> tuple[fl
 
 
 @pytest.mark.real_data
-def test_constant_predictors_score_what_was_published(hpo_data: Path) -> None:
-    heart, breath = (real_windows(hpo_data / "bidmc", task) for task in ("bidmc_hr", "bidmc_rr"))
+def test_constant_predictors_score_what_was_published(published: Shelf) -> None:
+    heart, breath = (published.windows(task) for task in ("bidmc_hr", "bidmc_rr"))
     median = float(np.median(labels_of(breath, TRAIN)))
     breath_mean, heart_mean = (float(labels_of(each, TRAIN).mean()) for each in (breath, heart))
 
@@ -100,8 +93,8 @@ def test_constant_predictors_score_what_was_published(hpo_data: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_the_30_s_constant_scores_what_was_published(hpo_data: Path) -> None:
-    windows = real_windows(hpo_data / "bidmc", "bidmc_rr_30s")
+def test_the_30_s_constant_scores_what_was_published(published: Shelf) -> None:
+    windows = published.windows("bidmc_rr_30s")
     training = labels_of(windows, TRAIN)
 
     on = {
@@ -112,22 +105,22 @@ def test_the_30_s_constant_scores_what_was_published(hpo_data: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_subjects_come_in_the_order_of_the_split(hpo_data: Path) -> None:
-    windows = real_windows(hpo_data / "bidmc", "bidmc_rr")
+def test_subjects_come_in_the_order_of_the_split(published: Shelf) -> None:
+    windows = published.windows("bidmc_rr")
 
     assert tuple(dict.fromkeys(windows.groups.tolist())) == tuple(str(subject) for subject in SPLIT.all)
 
 
 @pytest.mark.real_data
-def test_dropped_windows_are_reported(hpo_data: Path) -> None:
-    notes = real_windows(hpo_data / "bidmc", "bidmc_rr_30s").notes
+def test_dropped_windows_are_reported(published: Shelf) -> None:
+    notes = published.windows("bidmc_rr_30s").notes
 
     assert notes == ("subject 46: 6 of 226 windows dropped (fewer than two breath marks)",)
 
 
 @pytest.mark.real_data
-def test_a_heart_rate_is_bpm_and_a_breath_rate_is_per_minute(hpo_data: Path) -> None:
-    heart, breath = (real_windows(hpo_data / "bidmc", task).labels for task in ("bidmc_hr", "bidmc_rr_30s"))
+def test_a_heart_rate_is_bpm_and_a_breath_rate_is_per_minute(published: Shelf) -> None:
+    heart, breath = (published.windows(task).labels for task in ("bidmc_hr", "bidmc_rr_30s"))
 
     assert 30 < heart.min() < heart.max() < 200
     assert 2 < breath.min() < breath.max() < 60

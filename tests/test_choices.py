@@ -49,6 +49,8 @@ from hpo.study.choices import Choices
 from hpo.study.setting import Setting
 from hpo.worker import work
 
+pytestmark = pytest.mark.whole_posterior
+
 FILE = """name: mine
 task: synthetic_rr
 backbone: {name: cmssl_tiny_ppg}

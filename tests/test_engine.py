@@ -59,7 +59,8 @@ def test_weight_decay_pulls_the_weights_to_nothing(shared_cache_dir, tmp_path, s
     """Each step takes lr * weight_decay of every weight: with half of them gone a step, nothing is learnt."""
     ends = {}
     for weight_decay in (0.0, 500.0):
-        spec = replace(SPEC, recipe=replace(SPEC.recipe, weight_decay=weight_decay))
+        recipe = replace(SPEC.recipe, weight_decay=weight_decay, epochs=8, patience=8)
+        spec = replace(SPEC, recipe=recipe)
         runs = [
             Run(str(seed), replace(spec, seed=seed), tmp_path / f"{weight_decay}.{seed}") for seed in (7, 8)
         ]
@@ -79,7 +80,7 @@ def test_training_moves_no_global_random_stream(run_all):
 
 
 def test_training_learns(run_all):
-    spec = replace(SPEC, recipe=Recipe(epochs=8, batch_size=32, patience=8))
+    spec = replace(SPEC, recipe=Recipe(epochs=8, batch_size=8, patience=8))
     source = run_all(ListSource(Run("a", spec)))
 
     losses = [report.train_loss for report in source.reports]
@@ -200,7 +201,9 @@ def test_the_test_split_is_scored_from_the_best_checkpoint(run_all, tmp_path, sh
 
 
 def test_folds_validate_on_other_subjects_for_other_seeds(run_all):
-    folded = replace(SPEC, inputs=InputSpec("synthetic_hr", folds=2), recipe=Recipe(epochs=1, batch_size=512))
+    folded = replace(
+        SPEC, inputs=InputSpec("synthetic_hr", folds=2, every=7), recipe=Recipe(epochs=1, batch_size=64)
+    )
     source = run_all(ListSource(Run("a", folded), Run("b", replace(folded, seed=8))))
 
     assert (folded.fold, replace(folded, seed=8).fold) == (1, 0)

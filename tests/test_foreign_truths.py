@@ -11,6 +11,8 @@ import pytest
 
 from hpo.analysis.matters import Mattering
 
+pytestmark = pytest.mark.whole_posterior
+
 NOISE = 0.03
 
 

@@ -143,6 +143,7 @@ READING = {
 MACHINES = {
     # what is read here was written by machines or typed by a person: formats, no sentences
     ("alerts/delivery.py", "*"),
+    ("cli/terminal.py", "sqlite:///"),
     ("dashboard/login.py", "*"),
     ("dashboard/door.py", "*"),
     ("dashboard/front.py", "*"),

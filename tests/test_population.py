@@ -106,7 +106,9 @@ def test_either_engine_goes_on_from_the_checkpoint_of_the_other(run_all, tmp_pat
 
 
 def test_members_may_have_folds_with_different_numbers_of_windows(run_all):
-    folded = replace(SPEC, inputs=InputSpec("synthetic_hr", folds=7), recipe=Recipe(epochs=1, batch_size=100))
+    folded = replace(
+        SPEC, inputs=InputSpec("synthetic_hr", folds=7, every=7), recipe=Recipe(epochs=1, batch_size=64)
+    )
     runs = [Run(str(seed), replace(folded, seed=seed)) for seed in (0, 1)]
     alone, together = run_all(ListSource(*runs)), run_all(ListSource(*runs), slots=2)
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from published import Shelf
 
 from finetune.backbones import BACKBONES, BackboneCard
 from finetune.backbones.cmssl_files import load_cmssl_safetensors
-from finetune.datasets import find_reader
 from finetune.datasets.base import TRAIN
 from finetune.datasets.bidmc import SPLIT
 from finetune.errors import MissingDataError, SettingError
+from finetune.pretraining import pretrain as pretrain_module
 from finetune.pretraining.pretrain import (
     SPECTRUM_BINS,
     PretrainSpec,
@@ -92,7 +94,10 @@ def test_missing_recordings_are_named(tmp_path):
 
 
 @pytest.mark.real_data
-def test_pretraining_writes_the_same_weights_twice(hpo_data: Path, tmp_path: Path):
+def test_pretraining_writes_the_same_weights_twice(
+    hpo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pretrain_module, "pretraining_recordings", cache(pretraining_recordings))
     lines: list[str] = []
     spec = PretrainSpec(steps=2, batch_size=4)
     paths = [pretrain(spec, hpo_data, tmp_path / name, notify=lines.append) for name in "ab"]
@@ -125,9 +130,8 @@ def test_every_built_in_backbone_ships_with_its_weights_and_card(card: BackboneC
     assert json.loads((folder / f"{card.name}.json").read_text())["name"] == card.name
 
 
-def _training_units(dataset: str, hpo_data: Path) -> set[str]:
-    reader = find_reader(dataset)
-    windows = reader.read(hpo_data / reader.folder, dataset)
+def _training_units(dataset: str, published: Shelf) -> set[str]:
+    windows = published.windows(dataset)
     return {f"{dataset} {name}" for name in windows.groups[windows.split == TRAIN]}
 
 
@@ -136,11 +140,11 @@ CARDS = sorted(card.name for card in (files("finetune") / "weights").iterdir() i
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", CARDS)
-def test_every_shipped_card_names_training_records_and_patients_only(name: str, hpo_data: Path):
+def test_every_shipped_card_names_training_records_and_patients_only(name: str, published: Shelf):
     seen = set(json.loads((files("finetune") / "weights" / name).read_text())["recordings"])
     allowed = {f"bidmc {subject}" for subject in SPLIT.train}
     if any(not recording.startswith("bidmc ") for recording in seen):
-        allowed |= _training_units("physionet2017", hpo_data) | _training_units("ptb-xl", hpo_data)
+        allowed |= _training_units("physionet2017", published) | _training_units("ptb-xl", published)
 
     assert seen
     assert seen <= allowed

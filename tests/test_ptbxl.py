@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from makers import ptbxl as maker
 from makers.wfdb_files import write_dat_record
+from published import Shelf
 
 from finetune.datasets import with_leads
 from finetune.datasets.base import TEST, TRAIN, VALIDATION
@@ -185,8 +186,8 @@ def test_missing_tables_and_records_are_missing_data(root: Path, tmp_path: Path)
 
 
 @pytest.mark.real_data
-def test_the_500_real_records_have_their_known_superclasses_and_folds(hpo_data: Path) -> None:
-    windows = READER.read(hpo_data / "ptb-xl", TASK)
+def test_the_500_real_records_have_their_known_superclasses_and_folds(published: Shelf) -> None:
+    windows = published.windows(TASK)
 
     counts = dict(zip(PTB_XL_CLASSES, windows.labels.sum(axis=0).tolist(), strict=True))
     assert counts == {"NORM": 297, "MI": 73, "STTC": 96, "HYP": 40, "CD": 78}
@@ -196,14 +197,14 @@ def test_the_500_real_records_have_their_known_superclasses_and_folds(hpo_data: 
 
 
 @pytest.mark.real_data
-def test_real_samples_are_those_of_the_wfdb_package(hpo_data: Path) -> None:
+def test_real_samples_are_those_of_the_wfdb_package(published: Shelf, hpo_data: Path) -> None:
     import pandas as pd
     import wfdb
 
     root = hpo_data / "ptb-xl"
     table = pd.read_csv(root / "ptbxl_database.csv")
     tested = table[table["strat_fold"] == 10]
-    windows = READER.read(root, TASK)
+    windows = published.windows(TASK)
 
     mine = windows.signal[windows.split == TEST]
     for signal, name in zip(mine, tested["filename_lr"], strict=True):
@@ -211,11 +212,11 @@ def test_real_samples_are_those_of_the_wfdb_package(hpo_data: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_all_leads_are_those_of_wfdb_and_lead_ii_is_among_them(hpo_data: Path) -> None:
+def test_all_leads_are_those_of_wfdb_and_lead_ii_is_among_them(published: Shelf, hpo_data: Path) -> None:
     import wfdb
 
     root = hpo_data / "ptb-xl"
-    one, all_of_them = READER.read(root, "ptb-xl"), READER.with_leads(READER.all_leads).read(root, "ptb-xl")
+    one, all_of_them = published.windows(TASK), READER.with_leads(READER.all_leads).read(root, "ptb-xl")
 
     assert all_of_them.signal.shape == (len(one.signal), 12, 1000)
     np.testing.assert_array_equal(all_of_them.signal[:, 1], one.signal)

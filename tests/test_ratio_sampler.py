@@ -18,6 +18,8 @@ from hpo.search.prospects import Prospects
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import Memory, RatioSampler
 
+pytestmark = pytest.mark.whole_posterior
+
 EPOCHS = 6
 RATES = {
     "lr": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True),

@@ -10,13 +10,13 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bidmc_files import write_bidmc
 from makers import cpsc2018, csn, physionet2017, ppg_bp, ppg_dalia, ptb, ptbxl, uci_bp, wesad
+from published import Shelf
 
 from finetune.data.download import data_status
 from finetune.datasets import READERS, find_reader
@@ -96,6 +96,7 @@ def as_param(case: Case) -> object:
 
 
 ECGS = [as_param(case) for case in CASES if TASKS[case.task].signal == "ecg"]
+QUICK = [as_param(case) for case in CASES if case.write is not None or not case.task.startswith("bidmc")]
 MADE = [as_param(case) for case in CASES if case.write is not None and not TASKS[case.task].synthetic]
 
 
@@ -107,11 +108,7 @@ class Subject:
     task: Task
     reader: Reader
     root: Path
-
-
-@lru_cache(maxsize=1)  # the largest set takes 0.6 GB, and the tests of one case run together
-def read(subject: Subject) -> WindowSet:
-    return subject.reader.read(subject.root, subject.task.name)
+    windows: WindowSet
 
 
 @pytest.fixture(scope="module", params=[as_param(case) for case in CASES])
@@ -120,11 +117,12 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     task = TASKS[case.task]
     reader = find_reader(task.dataset)
     if case.write is None:
-        data_dir: Path = request.getfixturevalue("hpo_data")
-    else:
-        data_dir = tmp_path_factory.mktemp(task.dataset)
-        case.write(data_dir)
-    return Subject(case, task, reader, data_dir / reader.folder)
+        shelf: Shelf = request.getfixturevalue("published")
+        return Subject(case, task, reader, shelf.root(case.task), shelf.windows(case.task))
+    data_dir = tmp_path_factory.mktemp(task.dataset)
+    case.write(data_dir)
+    root = data_dir / reader.folder
+    return Subject(case, task, reader, root, reader.read(root, task.name))
 
 
 def test_it_is_the_reader_that_the_task_names(subject: Subject) -> None:
@@ -140,7 +138,7 @@ def test_its_files_are_there_sorted_and_inside_its_folder(subject: Subject) -> N
 
 
 def test_every_array_has_a_row_a_window(subject: Subject) -> None:
-    windows = read(subject)
+    windows = subject.windows
 
     count = len(windows.signal)
     assert count > 0
@@ -149,25 +147,25 @@ def test_every_array_has_a_row_a_window(subject: Subject) -> None:
 
 
 def test_a_window_is_as_long_as_the_task_says(subject: Subject) -> None:
-    windows = read(subject)
+    windows = subject.windows
 
     assert windows.signal.shape[1] == round(subject.task.window_s * windows.rate_hz)
 
 
 def test_the_rate_is_the_publisher_s(subject: Subject) -> None:
-    assert read(subject).rate_hz == RATES_HZ[subject.task.dataset]
+    assert subject.windows.rate_hz == RATES_HZ[subject.task.dataset]
 
 
 @pytest.mark.parametrize("subject", ECGS, indirect=True, scope="module")
 def test_an_ecg_is_in_millivolts(subject: Subject) -> None:
     """A beat is about 1 mV high: ADC units (1000 to the mV) or volts would lie far outside."""
-    heights = np.ptp(read(subject).signal, axis=1)
+    heights = np.ptp(subject.windows.signal, axis=1)
 
     assert 0.2 < np.median(heights) < 5
 
 
 def test_types_are_the_agreed_ones(subject: Subject) -> None:
-    windows = read(subject)
+    windows = subject.windows
 
     assert windows.signal.dtype == np.float32
     assert windows.split.dtype == np.int8
@@ -181,14 +179,14 @@ def test_types_are_the_agreed_ones(subject: Subject) -> None:
 
 
 def test_no_value_is_missing(subject: Subject) -> None:
-    windows = read(subject)
+    windows = subject.windows
 
     assert np.isfinite(windows.signal).all()
     assert np.isfinite(windows.labels).all()
 
 
 def test_labels_lie_in_the_range_of_their_unit(subject: Subject) -> None:
-    labels, (low, high) = read(subject).labels, subject.case.label_range
+    labels, (low, high) = subject.windows.labels, subject.case.label_range
 
     assert low <= labels.min()
     assert labels.max() <= high
@@ -197,7 +195,7 @@ def test_labels_lie_in_the_range_of_their_unit(subject: Subject) -> None:
 
 
 def test_no_unit_is_in_two_splits(subject: Subject) -> None:
-    windows = read(subject)
+    windows = subject.windows
     pairs = set(zip(windows.groups.tolist(), windows.split.tolist(), strict=True))
 
     assert len(pairs) == len(set(windows.groups.tolist()))
@@ -206,7 +204,7 @@ def test_no_unit_is_in_two_splits(subject: Subject) -> None:
 
 
 def test_found_records_are_counted_against_the_publisher_s(subject: Subject) -> None:
-    windows = read(subject)
+    windows = subject.windows
 
     assert 0 < windows.records_found <= windows.records_expected
     if windows.records_found < windows.records_expected:
@@ -214,8 +212,9 @@ def test_found_records_are_counted_against_the_publisher_s(subject: Subject) -> 
     assert all("\n" not in note for note in windows.notes)
 
 
+@pytest.mark.parametrize("subject", QUICK, indirect=True, scope="module")
 def test_the_same_files_give_the_same_bytes(subject: Subject) -> None:
-    once, again = read(subject), subject.reader.read(subject.root, subject.task.name)
+    once, again = subject.windows, subject.reader.read(subject.root, subject.task.name)
 
     for part in ("signal", "labels", "groups", "split"):
         assert getattr(once, part).tobytes() == getattr(again, part).tobytes()

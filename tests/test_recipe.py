@@ -202,6 +202,8 @@ def test_several_slots_with_such_a_recipe_are_refused(tmp_path: Path, shared_cac
         (Recipe(head_epochs=1), False),
         (Recipe(unfreeze_epochs=1), False),
         (Recipe(layer_decay=0.9), False),
+        (Recipe(accumulate=2), False),
+        (Recipe(checkpoint_activations=True), False),
     ],
 )
 def test_which_recipes_a_population_can_do(recipe: Recipe, plain: bool) -> None:

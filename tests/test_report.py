@@ -85,7 +85,7 @@ def test_the_answer_stands_first_in_the_markdown(place: Place) -> None:
     )
     assert "; the default has " in first
     assert "![Validation loss of each trial against its ratio lr / backbone_lr" in text
-    assert "published default (default), expected" in text
+    assert "default (default), expected" in text
     assert "always guessing 5 breaths/min" in text
 
 

@@ -22,6 +22,8 @@ from hpo.search import PastTrial, Suggester, own_seed, suggest, tuning_seed
 from hpo.search.pruning import UnderWay, goes_on, is_above_median
 from hpo.study import Configuration, Pruner, StudySpec
 
+pytestmark = pytest.mark.whole_posterior
+
 KINDS = ("random", "tpe", "gp", "ratio")
 MEDIAN = Pruner(kind="median", warmup_epochs=2, startup_trials=3)
 

@@ -19,12 +19,10 @@ def interrupt() -> None:
 
 def test_a_signal_ends_a_sleep_at_once() -> None:
     stop = Stop()
-    began = time.monotonic()
     threading.Timer(0.1, interrupt).start()
 
     with stop.listening(), pytest.raises(Stopped), stop.raising():
-        time.sleep(20)
-    assert time.monotonic() - began < 2
+        time.sleep(3600)  # longer than a test may take
     assert stop.reason == "interrupted"
 
 
@@ -108,11 +106,9 @@ def test_a_request_that_was_eaten_is_raised_again_by_the_next_check() -> None:
 def test_a_pause_ends_when_the_end_is_asked_for_also_where_it_is_held_back() -> None:
     stop = Stop()
     threading.Timer(0.1, interrupt).start()
-    began = time.monotonic()
 
     with stop.listening(), pytest.raises(Stopped), stop.raising(), stop.held():
-        stop.pause(20)
-    assert time.monotonic() - began < 2
+        stop.pause(3600)
 
 
 def test_outside_the_main_thread_only_a_check_raises() -> None:

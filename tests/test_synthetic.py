@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +33,9 @@ def test_it_needs_no_files() -> None:
 
 
 @pytest.mark.parametrize(("task", "samples"), [("synthetic_hr", 1250), ("synthetic_rr", 3750)])
-def test_it_has_thousands_of_training_windows_of_48_subjects_within_seconds(task: str, samples: int) -> None:
-    began = time.perf_counter()
+def test_it_has_thousands_of_training_windows_of_48_subjects(task: str, samples: int) -> None:
     windows = READER.read(NOWHERE, task)
 
-    assert time.perf_counter() - began < 20
     assert 3000 <= np.sum(windows.split == TRAIN) <= 4000
     assert windows.signal.shape[1] == samples
     subjects = {code: len(set(windows.groups[windows.split == code])) for code in (TRAIN, VALIDATION, TEST)}

@@ -73,13 +73,11 @@ def test_a_database_that_was_deleted_ends_the_worker_and_is_not_made_again(
     before = threading.active_count()
     if epoch_s:  # in the middle of an epoch: the thread that renews the leases sees it
         threading.Timer(0.6, file.unlink).start()
-    began = time.monotonic()
 
     with pytest.raises(LostDatabaseError, match="is gone"):
         run(place, 4, once(file.unlink, at=2) if not epoch_s else lambda event: None, lease_s=0.6)
 
     assert not file.exists()
-    assert time.monotonic() - began < 5
     assert threading.active_count() <= before + 1
 
 

@@ -164,7 +164,7 @@ def test_a_fault_that_the_user_must_mend_ends_the_work_and_costs_no_attempt(plac
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_work_in_the_middle_of_an_epoch(place: Place, number: signal.Signals) -> None:
-    place.behave(epoch_s=20.0)
+    place.behave(epoch_s=3600.0)  # longer than a test may take
     place.open(4)
     before = signal.getsignal(signal.SIGINT)
     signal_later(0.5, number)
@@ -173,10 +173,8 @@ def test_a_signal_ends_the_work_in_the_middle_of_an_epoch(place: Place, number: 
         if event.kind == "given_back":
             os.kill(os.getpid(), number)
 
-    began = time.monotonic()
     summary = run(place, 4, signal_again)
 
-    assert time.monotonic() - began < 3.0
     assert summary.ended == "interrupted"
     counts = place.counts()
     assert (counts.running, counts.free) == (0, 4)
@@ -207,12 +205,10 @@ def test_an_interrupted_trial_goes_on_from_its_last_epoch(place: Place) -> None:
 
 
 def test_the_clock_ends_the_work_and_gives_back(place: Place) -> None:
-    place.behave(epoch_s=20.0)
+    place.behave(epoch_s=3600.0)
     place.open(2)
-    began = time.monotonic()
 
     assert run(place, 2, timeout_s=0.5).ended == "timeout"
-    assert time.monotonic() - began < 3.0
     assert place.counts().running == 0
 
 

@@ -14,6 +14,8 @@ from hpo.analysis.matters import Mattering, matters_of
 from hpo.analysis.ratio import ratio_curve
 from hpo.analysis.zones import Standing, WorthSource, Zones, disagreement, zones_of
 
+pytestmark = pytest.mark.whole_posterior
+
 Floats = NDArray[np.float64]
 AXIS = np.linspace(0.0, 3.0, 31)
 BOX = Box((-5.0, -2.0), (-6.0, -3.0), ("mse", "l1"))
@@ -65,6 +67,18 @@ def test_zones_cover_the_axis_and_what_is_not_open_is_resolved() -> None:
     assert all(one.high == other.low for one, other in zip(found.pieces, found.pieces[1:], strict=False))
     assert found.resolved == pytest.approx(1 - 0.9 / 3.0)
     assert found.as_good == (0.0, pytest.approx(1.45))
+
+
+@pytest.mark.parametrize(("places", "standing"), [(2, Standing.OPEN), (3, Standing.WORSE)])
+def test_a_piece_of_a_step_or_two_that_is_worse_is_open(places: int, standing: Standing) -> None:
+    profiles = raised(100, 1.0, where=AXIS >= 1.0)
+    profiles[:, 20 : 20 + places] = 1.0
+
+    found = zones(profiles)
+
+    assert found.at(float(AXIS[20])) is standing
+    assert found.at(1.2) is Standing.OPEN
+    assert len(found.pieces) == (2 if standing is Standing.OPEN else 4)
 
 
 def test_where_nothing_is_known_every_draw_is_lowest_elsewhere_and_nothing_is_called_worse() -> None:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from finetune.errors import SettingError
 from finetune.random import Mask, Noise
 
 
@@ -17,6 +19,16 @@ class Backbone(nn.Module, ABC):
     embedding: int
     """Width E of the features."""
 
+    recomputes = False
+    """Whether a layer's activations are computed again in the backward pass instead of being kept."""
+
+    def recompute_layers(self) -> None:
+        """Keep only what goes into each layer; raises :class:`SettingError` where there is no way to."""
+        raise SettingError(
+            f"checkpoint_activations with a {type(self).__name__}",
+            "one whose layers can be computed again",
+        )
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return all parameters by layer, ordered from the input."""
         return [list(self.parameters())]
@@ -24,6 +36,28 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
         """Map windows (B, T) to features (B, E); ``noise=None`` means evaluation, no dropout."""
+
+
+def call_layer(
+    layer: nn.Module, noise: Noise | None, x: Tensor, *others: object, recomputes: bool = False
+) -> Tensor:
+    """Return ``layer(x, *others, noise)``; what it ``recomputes`` draws the same masks again."""
+    if not recomputes or not x.requires_grad or not torch.is_grad_enabled():
+        found: Tensor = layer(x, *others, noise)
+        return found
+    begin = 0 if noise is None else noise.position
+
+    def call(given: Tensor) -> Tensor:
+        if noise is None:
+            return call_layer(layer, None, given, *others)
+        end, noise.position = noise.position, begin
+        mapped = call_layer(layer, noise, given, *others)
+        noise.position = max(end, noise.position)
+        return mapped
+
+    # Reentrant: the other kind keeps what a layer's own node holds outside of torch's saved tensors.
+    again: Tensor = checkpoint(call, x, use_reentrant=True, preserve_rng_state=False)
+    return again
 
 
 def empty_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
-from finetune.backbones.base import Backbone, draw_mask, empty_linear, initialise_linear
+from finetune.backbones.base import Backbone, call_layer, draw_mask, empty_linear, initialise_linear
 from finetune.backbones.fused import add_norm, attend, gelu_dropout
 from finetune.errors import SettingError
 from finetune.random import Mask, Noise
@@ -70,6 +70,10 @@ class CmsslEncoder(Backbone):
             layer.initialise(generator)
         return self
 
+    def recompute_layers(self) -> None:
+        """Keep only what goes into each layer."""
+        self.recomputes = True
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return the projection, then each layer."""
         return [list(part.parameters()) for part in (self.linear_projection, *self.layers)]
@@ -89,7 +93,7 @@ class CmsslEncoder(Backbone):
         batch, count, _ = patches.shape
         tokens = self.pe(patches).view(batch * count, -1)
         for layer in self.layers:
-            tokens = layer(tokens, batch, noise)
+            tokens = call_layer(layer, noise, tokens, batch, recomputes=self.recomputes)
         encoded: Tensor = tokens.view(batch, count, -1)
         return encoded
 

@@ -27,6 +27,10 @@ class EachChannel(Backbone):
         features: Tensor = self.encoder(x.reshape(batch * channels, samples), noise)  # (B * C, E)
         return features.view(batch, -1)
 
+    def recompute_layers(self) -> None:
+        """Ask the encoder to."""
+        self.encoder.recompute_layers()
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return those of the encoder."""
         return self.encoder.layer_groups()

@@ -175,6 +175,10 @@ class Fit:
         return x[..., :wanted]
 
 
+PART_STEPS = 2**40
+"""More than any run has: the parts of a batch draw from streams of their own."""
+
+
 class ForeignBackbone(Backbone):
     """A user's encoder behind the contract of ours."""
 
@@ -197,8 +201,16 @@ class ForeignBackbone(Backbone):
         self._set_mode(is_training=noise is not None, batch=len(x))
         if noise is None:
             return self._features(x)
-        with seeded(noise.seed, Purpose.DROPOUT, noise.step, x.device):
+        with seeded(noise.seed, Purpose.DROPOUT, noise.step + noise.part * PART_STEPS, x.device):
             return self._features(x)
+
+    def recompute_layers(self) -> None:
+        """Ask an encoder of the transformers library to; no other has a way to."""
+        enable = getattr(self.module, "gradient_checkpointing_enable", None)
+        if not callable(enable):
+            super().recompute_layers()
+        else:
+            enable()
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return the parameters by layer, ordered from the input; one group where nobody told any."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
-from finetune.backbones.base import Backbone, apply_dropout, empty_linear
+from finetune.backbones.base import Backbone, apply_dropout, call_layer, empty_linear
 from finetune.random import Noise
 
 LEVELS = 100
@@ -68,6 +68,10 @@ class HeartGpt(Backbone):
                 parameter.normal_(0.0, 0.02, generator=generator)
         return self
 
+    def recompute_layers(self) -> None:
+        """Keep only what goes into each block."""
+        self.recomputes = True
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return the embeddings, each block, and the final norm."""
         tables = [self.token_embedding_table, self.position_embedding_table]
@@ -89,7 +93,7 @@ class HeartGpt(Backbone):
         """Map tokens (B, n) to hidden states after the final norm (B, n, E)."""
         x = self.token_embedding_table(tokens) + self.position_embedding_table.weight[: tokens.shape[1]]
         for block in self.blocks:
-            x = block(x, noise)
+            x = call_layer(block, noise, x, recomputes=self.recomputes)
         states: Tensor = self.ln_f(x)
         return states
 

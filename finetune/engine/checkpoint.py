@@ -43,8 +43,11 @@ class Progress:
 
 
 def spec_hash(spec: RunSpec) -> str:
-    """Name a run by everything that can change its numbers."""
-    return hashlib.sha256(repr(spec).encode()).hexdigest()
+    """Name a run by everything that can change its numbers; keys of later at their default do not count."""
+    text = repr(spec)
+    for later in (", accumulate=1", ", checkpoint_activations=False"):
+        text = text.replace(later, "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save_last(

@@ -132,18 +132,29 @@ def train_epoch(member: Member) -> float:
         for index, batch in enumerate(batches):
             if not has_constant_rates(spec.recipe):
                 optimizer.scale_rates(rate_factor(spec.recipe, first_step + index, len(batches)))
-            with precision(spec.recipe.precision, device):
-                outputs = model(data.train_x[batch], noise(index))  # (B, outputs)
-                value = member.loss(outputs.float(), data.train_y[batch]).mean()
             optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+            value = add_gradient(member, batch, noise(index))
             if first_step + index == 0:
                 check_contiguous(model)
             if spec.recipe.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), spec.recipe.max_grad_norm)
             optimizer.step()
-            total += value.detach() * len(batch)
+            total += value * len(batch)
     return float(total) / len(data.train_x)
+
+
+def add_gradient(member: Member, batch: Tensor, noise: Noise) -> Tensor:
+    """Add the gradient of the mean loss of ``batch``, part by part as the recipe says; return that loss."""
+    recipe, data, values = member.run.spec.recipe, member.data, []
+    for number, part in enumerate(torch.chunk(batch, recipe.accumulate)):
+        noise.part = number
+        with precision(recipe.precision, member.device):
+            outputs = member.model(data.train_x[part], noise)  # (B, outputs)
+            rows = member.loss(outputs.float(), data.train_y[part])
+            value = rows.mean() if len(part) == len(batch) else rows.sum() / len(batch)
+        value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+        values.append(value.detach())
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
 def epoch_order(spec: RunSpec, windows: int, epoch: int) -> Tensor:

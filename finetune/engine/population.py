@@ -181,7 +181,7 @@ def check_stackable(member: Member, slots: int) -> None:
     """Raise :class:`SettingError` unless the member can be one of several."""
     if not is_plain(member.run.spec.recipe):
         raise SettingError(
-            f"slots {slots} with a recipe of schedules, layers or the head alone",
+            f"slots {slots} with a recipe of schedules, layers, the head alone or parts of a batch",
             "1: such runs train one at a time",
             "use --slots 1",
         )

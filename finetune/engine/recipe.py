@@ -20,9 +20,11 @@ Smith and Topin 2019, "Super-convergence" (arXiv 1708.07120); momentum is left a
 
 
 def is_plain(recipe: Recipe) -> bool:
-    """Return whether all rates stay and all parts train from the first step: what a population can do."""
+    """Return whether a population can do it: rates stay, all parts train at once, and batches pass whole."""
     return (
-        has_constant_rates(recipe)
+        recipe.accumulate == 1
+        and not recipe.checkpoint_activations
+        and has_constant_rates(recipe)
         and not (recipe.head_epochs or recipe.unfreeze_epochs)
         and (recipe.layer_decay == 1)
     )

@@ -28,11 +28,13 @@ class Sheet:
         """A mask is (K, *shape); of one run, not ``is_stacked``, (*shape)."""
         self._keys, self._device, self._is_stacked = words_of(seeds).to(device), device, is_stacked
         self._counts: list[int] = []
+        self.position = 0
+        """Calls so far in this step."""
         self._layout: Layout | None = None
 
     def begin(self, steps: Tensor) -> None:
         """Begin a step: ``steps`` (K, 2) is each member's own, as :func:`words_of` gives it."""
-        self._steps, self._call, self._made = steps, 0, dict[int, Tensor]()
+        self._steps, self.position, self._made = steps, 0, dict[int, Tensor]()
         if self._layout is None and self._counts:
             self._layout = Layout.of(self._counts, self._device, len(self._keys))
         self._bytes = None if self._layout is None else device_bytes(self._keys, steps, self._layout)
@@ -40,7 +42,7 @@ class Sheet:
     def mask(self, shape: Sequence[int], dropped: int, scale: float, bits: int) -> Mask:
         """Return the next call's mask."""
         count = prod(shape) * bits // 8
-        call, self._call = self._call, self._call + 1
+        call, self.position = self.position, self.position + 1
         whole = (len(self._keys), *shape) if self._is_stacked else tuple(shape)
         drawn = self._drawn(call, count, self._bytes)
         if drawn is None:

@@ -34,6 +34,10 @@ NODES = 1.02 * np.cos(np.pi * (np.arange(24) + 0.5) / 24)
 """Chebyshev nodes of the draws' one-dimensional bases (Nystrom; exact at the nodes), on [-1, 1]."""
 
 
+Bases = tuple[Floats, Floats]
+"""Of one coordinate: (r, n) at the trials, (r, lattice) on the lattice."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One coordinate: of the trials (n,), of the lattice, and of the nodes that span both (r,)."""
@@ -49,7 +53,7 @@ class Axis:
         low, high = ends.min(), ends.max()
         return cls(trials, lattice, (low + high) / 2 + (high - low) / 2 * NODES)
 
-    def bases(self, length: float) -> tuple[Floats, Floats]:
+    def bases(self, length: float) -> Bases:
         """Return the bases (r, n) and (r, lattice) whose products are the Matern correlation."""
         gram = matern(np.abs(self.nodes[:, None] - self.nodes[None, :]), length)
         root, _ = dpotrf(gram + 1e-7 * np.eye(len(gram)), lower=1, clean=1)
@@ -63,24 +67,28 @@ class Axis:
 
 
 def draw_landscapes(
-    surrogate: Surrogate, lattice: Lattice, rng: np.random.Generator
+    surrogate: Surrogate, lattice: Lattice, rng: np.random.Generator, *, each: int = 1
 ) -> tuple[Floats, Floats]:
-    """Return the mean (C, I, J) and one draw for each of the surrogate's fits (S, C, I, J).
+    """Return the mean (C, I, J) and ``each`` draws of every fit of the surrogate (S, C, I, J), fit by fit.
 
     Infeasible points are inf.
     """
-    mean, drawn = _collected(surrogate, lattice, rng, lambda draw: draw)
+    mean, drawn = _collected(surrogate, lattice, rng, lambda draw: draw, each)
     return mean, np.stack(drawn)
 
 
 def draw_lowest(
-    surrogate: Surrogate, lattice: Lattice, rng: np.random.Generator
+    surrogate: Surrogate, lattice: Lattice, rng: np.random.Generator, *, each: int = 1
 ) -> tuple[Floats, Floats, Floats]:
     """Return the mean (C, I, J), the lowest of all combinations in each draw (S, 1, I, J), and the lowest
     loss of each combination (S, C): all that is asked of draws, in a memory that does not grow with C.
     """
     mean, drawn = _collected(
-        surrogate, lattice, rng, lambda draw: (draw.min(axis=0, keepdims=True), draw.min(axis=(1, 2)))
+        surrogate,
+        lattice,
+        rng,
+        lambda draw: (draw.min(axis=0, keepdims=True), draw.min(axis=(1, 2))),
+        each,
     )
     return mean, np.stack([lowest for lowest, _ in drawn]), np.stack([each for _, each in drawn])
 
@@ -89,7 +97,11 @@ _Kept = TypeVar("_Kept")
 
 
 def _collected(
-    surrogate: Surrogate, lattice: Lattice, rng: np.random.Generator, keep: Callable[[Floats], _Kept]
+    surrogate: Surrogate,
+    lattice: Lattice,
+    rng: np.random.Generator,
+    keep: Callable[[Floats], _Kept],
+    each: int,
 ) -> tuple[Floats, list[_Kept]]:
     """Return the mean (C, I, J), and what to keep of each draw (C, I, J)."""
     x, box = surrogate.problem.x, lattice.box
@@ -99,23 +111,28 @@ def _collected(
     mean, kept = np.zeros(shape), []
     for fit in surrogate.fits:
         shared = basin(of_basin(x, fit.theta), points).reshape(shape)
-        middle, drawn = _rest(surrogate, fit, axes, box, rng)
+        middle, *draws = _rest(surrogate, fit, axes, box, rng, each)
         mean += (shared + middle) / len(surrogate.fits)
-        draw = surrogate.centre + surrogate.scale * (shared + drawn)
-        draw[:, ~lattice.feasible] = np.inf
-        kept.append(keep(draw))
+        for drawn in draws:
+            draw = surrogate.centre + surrogate.scale * (shared + drawn)
+            draw[:, ~lattice.feasible] = np.inf
+            kept.append(keep(draw))
     mean[:, ~lattice.feasible] = np.inf
     return surrogate.centre + surrogate.scale * mean, kept
 
 
 def _rest(
-    surrogate: Surrogate, fit: Fit, axes: tuple[Axis, Axis], box: Box, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Return mean and one draw (C, I, J) of what the Gaussian process adds to the basin."""
+    surrogate: Surrogate, fit: Fit, axes: tuple[Axis, Axis], box: Box, rng: np.random.Generator, each: int
+) -> Floats:
+    """Return the mean, then ``each`` draws (1 + each, C, I, J), of what is added to the basin."""
     problem, theta = surrogate.problem, fit.theta
-    at_trials, prior = _prior_draw(theta, axes, problem.x[:, 2:].astype(np.int64), box, rng)
-    noisy = at_trials + problem.draw_noise(theta, rng)
-    weights = np.stack([fit.alpha, fit.alpha - dpotrs(fit.lower, noisy, lower=1)[0]])
+    bases = tuple(axis.bases(np.exp(length)) for axis, length in zip(axes, theta[2:4], strict=True))
+    levels_of_trials = problem.x[:, 2:].astype(np.int64)
+    at_trials, prior = zip(
+        *(_prior_draw(theta, bases, levels_of_trials, box, rng) for _ in range(each)), strict=True
+    )
+    noisy = np.stack([values + problem.draw_noise(theta, rng) for values in at_trials], axis=1)
+    weights = np.vstack([fit.alpha, fit.alpha - dpotrs(fit.lower, noisy, lower=1)[0].T])
     lr, ratio = axes[0].correlation(np.exp(theta[2])), axes[1].correlation(np.exp(theta[3]))
     pairs = Pairs.of(lattice_levels(box), problem.x)  # what is the same: (C, n) and (C, n, K)
     bumps = np.exp(2 * theta[1]) * mix(theta, pairs.same_loss)
@@ -125,9 +142,10 @@ def _rest(
     if box.choices:
         bumps = bumps * mix_choices(theta, pairs.same_choice).prod(axis=-1)
         levels = levels + weights @ (pairs.same_choice @ choice_variances(theta, len(box.choices))).T
-    moved = (weights[:, None, None, :] * bumps[None, :, None, :] * lr) @ ratio.T  # (2, C, I, J)
+    moved = (weights[:, None, None, :] * bumps[None, :, None, :] * lr) @ ratio.T  # (1 + each, C, I, J)
     moved += levels[:, :, None, None]
-    return moved[0], prior + moved[1]
+    moved[1:] += prior
+    return np.asarray(moved)
 
 
 def lattice_levels(box: Box) -> Floats:
@@ -137,7 +155,7 @@ def lattice_levels(box: Box) -> Floats:
 
 def _prior_draw(
     theta: Floats,
-    axes: tuple[Axis, Axis],
+    bases: tuple[Bases, ...],
     levels_of_trials: NDArray[np.int64],
     box: Box,
     rng: np.random.Generator,
@@ -154,9 +172,7 @@ def _prior_draw(
         bumps = np.sqrt(1 - rho) * own + np.sqrt(rho) * shared
     bumps = np.exp(theta[1]) * bumps.reshape(-1, rank, rank)
     levels = _level_draw(theta, box, rng)
-    (lr_trials, lr), (ratio_trials, ratio) = (
-        axis.bases(np.exp(length)) for axis, length in zip(axes, theta[2:4], strict=True)
-    )
+    (lr_trials, lr), (ratio_trials, ratio) = bases
     everywhere = np.sum((bumps.transpose(0, 2, 1) @ lr_trials) * ratio_trials, axis=1)  # (C, n)
     combination = np.ravel_multi_index(tuple(levels_of_trials.T), sizes)
     at_trials = (levels[:, None] + everywhere)[combination, np.arange(len(combination))]

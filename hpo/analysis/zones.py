@@ -6,8 +6,10 @@ is compared with the *worth*: the difference that the user cares for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from hpo.analysis.box import Floats
 SURE = 0.975
 """Probability, in the model, from which a value is called as good, or worse: more than the 95 % that are
 claimed, because on landscapes that are not its own the model is surer than it should be (docs/answer.md)."""
+SLIVER_DECADES = 0.25
+"""A narrower piece that is called worse is open: zones that come and go within a step or two of the lattice
+tell of the draws and not of the trials (chosen by us)."""
 ECHO = 0.8
 """Probability that a second run of the posterior must give to what the first is sure of (chosen by us)."""
 
@@ -103,7 +108,8 @@ def excess_of(profiles: Floats) -> Floats:
 
 def zones_of(axis: Floats, profiles: Floats, worth: float, source: WorthSource) -> Zones:
     """Return the zones of an evenly spaced axis (J,) from draws (S, J) of the profile over it."""
-    standings = standings_of(profiles, worth)
+    found = standings_of(profiles, worth)
+    standings = _without_slivers(found, SLIVER_DECADES / float(axis[1] - axis[0]))
     starts = [0, *(place for place in range(1, len(axis)) if standings[place] is not standings[place - 1])]
     ends = [
         float(axis[0]),
@@ -120,6 +126,17 @@ def standings_of(profiles: Floats, worth: float) -> list[Standing]:
     """Return how each of J values stands to the best one, from draws (S, J) of the lowest loss there."""
     good = share_as_good(profiles, worth)
     return [_standing(*shares) for shares in zip(good, _share_worse(profiles, worth), strict=True)]
+
+
+def _without_slivers(standings: Sequence[Standing], least: float) -> list[Standing]:
+    """Return the standings with each run of fewer than ``least`` that are worse called open."""
+    runs = [list(run) for _, run in groupby(standings)]
+    is_sliver = [run[0] is Standing.WORSE and len(run) < least for run in runs]
+    return [
+        Standing.OPEN if sliver else standing
+        for run, sliver in zip(runs, is_sliver, strict=True)
+        for standing in run
+    ]
 
 
 def share_as_good(profiles: Floats, worth: float) -> Floats:

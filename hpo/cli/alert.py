@@ -61,7 +61,7 @@ def alert(
 
     url = url_of(storage)
     names = [*(given or ()), *(study or ())]
-    watched = _watched(url, names, alert_to, stuck_after)
+    watched = _watched(url, names, alert_to, stuck_after, os.environ.get("HPO_LANG") or "en")
     if not watched.targets:
         raise UsageError("nobody is named to be told", next_step="type: hpo alert --alert TARGET")
     if test:
@@ -96,14 +96,14 @@ def _send_tests(watched: Watched, as_json: bool) -> None:
 
 
 def alerts_while(
-    url: str, names: Sequence[str], alert_to: Sequence[str] | None, stuck_after: str
+    url: str, names: Sequence[str], alert_to: Sequence[str] | None, stuck_after: str, lang: str
 ) -> AbstractContextManager[None]:
     """Return what tells the targets of a command, and those of HPO_ALERT, while a block runs."""
     if not _targets_of(alert_to):
         return nullcontext()
     from hpo.alerts import alerting
 
-    watched = _watched(url, names, alert_to, stuck_after)
+    watched = _watched(url, names, alert_to, stuck_after, lang)
     return alerting(watched, lambda text: print_lines([shown(text)], is_result=False))
 
 
@@ -113,13 +113,12 @@ def _targets_of(alert_to: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
-def _watched(url: str, names: Sequence[str], alert_to: Sequence[str] | None, stuck_after: str) -> Watched:
+def _watched(
+    url: str, names: Sequence[str], alert_to: Sequence[str] | None, stuck_after: str, lang: str
+) -> Watched:
     from hpo.alerts import Watched
     from hpo.alerts.delivery import parse_target
     from hpo.search_here import parse_duration
 
-    stuck_s, language = (
-        parse_duration(stuck_after, "--stuck-after"),
-        language_of(os.environ.get("HPO_LANG") or "en"),
-    )
-    return Watched(url, names, [parse_target(word) for word in _targets_of(alert_to)], stuck_s, language)
+    stuck_s, targets = parse_duration(stuck_after, "--stuck-after"), _targets_of(alert_to)
+    return Watched(url, names, [parse_target(word) for word in targets], stuck_s, language_of(lang))

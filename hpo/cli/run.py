@@ -121,7 +121,7 @@ def run(
         _print_outcome(launched, again, language, as_json=as_json)
         return to_json(launched.findings, url)
 
-    with alerts_while(url, [spec.name for spec in specs], alert, stuck_after):
+    with alerts_while(url, [spec.name for spec in specs], alert, stuck_after, lang):
         _search_all(specs, search, as_json)
 
 

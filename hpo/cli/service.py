@@ -86,7 +86,7 @@ def worker(
     names = [*(given or ()), *(study or ())]
     served = f"serves {', '.join(names) if names else 'every open study'} of {shown(url)}"
     until = "until it is stopped" if forever else "until there is no work"
-    told = alerts_while(url, names, alert, stuck_after)
+    told = alerts_while(url, names, alert, stuck_after, os.environ.get("HPO_LANG") or "en")
     alive = os.environ.get("HPO_ALIVE")
     shown_alive = showing_alive(Path(alive) if alive else None)
     with shown_alive, told, own_device(device, settings.cache_dir / "seats") as mine:

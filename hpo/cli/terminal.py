@@ -189,7 +189,7 @@ def options_again(
 
     A password is never shown: whoever typed one has to type it again.
     """
-    option = "" if url == url_of(None) else f" --storage {shlex.quote(shown(url))}"
+    option = "" if url == url_of(None) else f" --storage {shlex.quote(_typed(url))}"
     for name, value, usual in (
         ("data", data, os.environ.get("HPO_DATA", "data")),
         ("cache", cache, os.environ.get("HPO_CACHE", "")),
@@ -198,6 +198,14 @@ def options_again(
         if value is not None and str(value) != usual:
             option += f" --{name} {shlex.quote(str(value))}"
     return option + ("" if device == "auto" else f" --device {device}")
+
+
+def _typed(url: str) -> str:
+    """Return what a person types for a database: a file's path where that means the same."""
+    from hpo.storage import url_of_word
+
+    path = url.removeprefix("sqlite:///")
+    return path if path != url and url_of_word(path) == url else shown(url)
 
 
 def print_where_hpo_is(language: Language) -> None:

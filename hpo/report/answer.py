@@ -174,8 +174,9 @@ def _default_known(findings: Findings, baseline: Expected, words: Words) -> str:
     expected = with_error(baseline.value, baseline.standard_error, findings.task.unit)
     if not runs:
         return words.say("answer.default.runs.none", expected=expected)
-    low, high = (loss(findings, end) for end in (min(runs), max(runs)))
-    values = low if len(runs) == 1 else words.say("answer.span", low=low, high=high)
+    sd = findings.answer.noise.seed_sd
+    low, high = rounded(min(runs), sd), loss(findings, max(runs))  # the unit once
+    values = high if len(runs) == 1 else words.say("answer.span", low=low, high=high)
     if baseline.standard_error is None:
         return words.count("answer.default.measured", len(runs), values=values)
     return words.count("answer.default.runs", len(runs), expected=expected, values=values)

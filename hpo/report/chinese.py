@@ -64,7 +64,7 @@ _ANSWER = {
     "answer.lucky.fair": "运气最好的试验：第 {number} 号，{value}；换新的随机种子，预期也大致如此。",
     "answer.lucky.optimism": "运气最好的试验：第 {number} 号，{value}。请勿报告此数：换新的随机种子，"
     "预期约为 {expected}。",
-    "answer.default": "已发表的默认设置（{name}：lr {lr}，backbone_lr {backbone_lr}，{loss}）：{expected}。",
+    "answer.default": "默认设置（{name}：lr {lr}，backbone_lr {backbone_lr}，{loss}）：{expected}。",
     "answer.default.published": "已发表的默认设置（lr {lr}，backbone_lr {backbone_lr}，{loss}）："
     "{expected}。",
     "answer.default.measured.one": "自身一次运行为 {values}",
@@ -156,7 +156,7 @@ _PAGE = {
     "table.split": "数据部分",
     "table.remark": "{name}：{source}。不可比之处：{comparable}。",
     "table.ours": "所选配置（预期）",
-    "table.default": "已发表的默认设置（{name}，预期）",
+    "table.default": "默认设置（{name}，预期）",
     "table.unknown": "未知",
     "table.arm.ratio": "{name}（比值 {ratio}，{loss}）",
     "table.arm.gap": "{difference} [{low}, {high}]，p {p}",
@@ -252,8 +252,8 @@ _FIGURES = {
     "figure.zone.open": "尚不知道",
     "figure.zones.title": "什么一样好，什么代价更大",
     "figure.zones.few": "试验太少，无法说明什么一样好",
-    "figure.default": "已发表的默认设置：{name}（预期）",
-    "figure.default.place": "已发表的默认设置：{name}",
+    "figure.default": "默认设置：{name}（预期）",
+    "figure.default.place": "默认设置：{name}",
     "figure.above.one": "另有 {n} 次试验在图外上方",
     "figure.above.many": "另有 {n} 次试验在图外上方",
     "figure.chosen": "所选配置",

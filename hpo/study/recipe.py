@@ -47,6 +47,8 @@ RECIPE_KEYS_OF_LATER = (
     "unfreeze_epochs",
     "layer_decay",
     "label_smoothing",
+    "accumulate",
+    "checkpoint_activations",
 )
 
 
@@ -69,6 +71,8 @@ class Recipe(Part):
     unfreeze_epochs: int = Field(default=0, ge=0, le=MANY)
     layer_decay: float = Field(default=1, gt=0, le=1)
     label_smoothing: float = Field(default=0, ge=0, lt=1)
+    accumulate: int = Field(default=1, gt=0, le=MANY)
+    checkpoint_activations: bool = False
 
     @model_validator(mode="after")
     def _leaves_epochs(self) -> Self:

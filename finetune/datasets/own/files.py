@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from finetune.datasets.own.records import Labels, Records, as_texts, need_rate, visible
 from finetune.errors import DataError
 from finetune.own import OwnData
-from finetune.signal_files import read_signal
+from finetune.signal_files import read_signal, stored_array
 from finetune.signals import Float32s
 
 PATH_NAMES = ("file", "path", "filename", "record")
@@ -169,7 +169,7 @@ def _array(folder: Path, name: str) -> NDArray[Any]:
         raise DataError(f"{folder} has no {name!r}", f"one of {there}")
     try:
         if file.suffix == ".npy":
-            return np.asarray(np.load(file, allow_pickle=False))
+            return stored_array(file)
         return np.asarray(_loose_table(file))
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{file} cannot be read ({error})", "numbers") from error
@@ -235,7 +235,7 @@ def read_channels(path: Path, own: OwnData) -> tuple[Float32s, float]:
 def _from_npy(path: Path) -> Float32s:
     """Return (C, samples): a plain signal is one channel; of two axes the longer one is time."""
     try:
-        stored = np.asarray(np.load(path, allow_pickle=False))
+        stored = stored_array(path)
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read ({error})", "an array of numbers") from error
     if stored.ndim not in (1, 2) or stored.dtype.kind not in "fiu":

@@ -21,11 +21,12 @@ SIGNAL_NAMES, LABEL_NAMES = ("x", "signal", "windows"), ("y", "label", "labels")
 def read_npz(file: Path, own: OwnData) -> Records:
     """Return the windows of a .npz: arrays (N, T) or (N, C, T), and (N,) or (N, outputs) beside them."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
+    except Exception as error:  # a damaged archive or header: BadZipFile, zlib's error, SyntaxError ...
+        said = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{file} cannot be read ({error})", "a .npz of numpy.savez, without objects"
+            f"{file} cannot be read ({said})", "a .npz of numpy.savez, without objects"
         ) from error
     channels = [np.asarray(arrays[name]) for name in _names(file, own.signal, SIGNAL_NAMES, arrays, "signal")]
     return _records(file, own, arrays, _stacked(file, channels))

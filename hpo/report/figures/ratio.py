@@ -140,6 +140,9 @@ def _set_losses(axes: Axes, trials: pd.DataFrame, findings: Findings, words: Wor
     values = trials["value"].dropna().to_numpy(float) if len(trials) else np.array([])
     shown = np.append(values[np.isfinite(values)], findings.trivial)
     low, high = float(shown.min()), float(max(np.quantile(shown, 0.9), findings.trivial))
+    default = findings.answer.baseline
+    if default is not None and high < default.value < high + (high - low):
+        high = default.value
     margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + 2 * margin)
     above = int((values > high + 2 * margin).sum())
