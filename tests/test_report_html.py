@@ -23,6 +23,7 @@ from rich.console import Console
 from small_study import NAME, Place
 
 from finetune.api import find_task
+from hpo.analysis import importance as importance_module
 from hpo.analysis.importance import fanova, ped_anova
 from hpo.analysis.values import Answer, Noise, Note, NoteKind
 from hpo.analysis.zones import Standing, WorthSource, Zone, Zones
@@ -318,6 +319,29 @@ def test_an_importance_needs_trials_that_differ_and_sums_to_one(
     assert max(found, key=lambda name: found[name]) == "lr"
     assert importance(trials.head(5), space) == {}
     assert importance(trials.assign(value=1.0), space) == {}
+
+
+def test_the_forest_of_a_large_study_takes_so_many_trials_of_all_of_it(
+    findings: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    lr = 10 ** rng.uniform(-6, -1, 90)
+    trials = pd.DataFrame({"state": "complete", "lr": lr, "loss": "l1", "value": np.log10(lr) ** 2})
+    trials = trials.assign(backbone_lr=10 ** rng.uniform(-7, -2, 90), seed=range(90))
+    seen: list[list[int]] = []
+    original = importance_module._as_optuna
+    monkeypatch.setattr(
+        importance_module,
+        "_as_optuna",
+        lambda rows, space: seen.append(list(rows["seed"])) or original(rows, space),
+    )
+    monkeypatch.setattr(importance_module, "MOST_TRIALS", 30)
+
+    found = fanova(trials, findings.spec.space)
+
+    assert sum(found.values()) == pytest.approx(1)
+    assert len(seen[0]) == 30
+    assert (seen[0][0], seen[0][-1]) == (0, 89)
 
 
 def test_a_language_that_there_is_not_is_the_users_fault(

@@ -230,7 +230,7 @@ _FIGURES = {
     "caption.seeds": "同一配置、不同随机种子的结果；竖线为均值。",
     "caption.importances": "各因素的作用：本程序的方差构成，以及试验足够多时 Optuna 的 PED-ANOVA 和 "
     "fANOVA。三者回答不同的问题：模型中随机一次试验的方差，最好的十分之一与其余试验的差别，"
-    "以及随机森林对完整试验的主效应。",
+    "以及随机森林对完整试验（至多 300 次）的主效应。",
     "caption.predicted": "测试窗口的预测值与真实值。",
     "caption.bland_altman": "Bland-Altman 图：窗口层面的偏差与一致性界限。",
     "caption.roc": "所选配置的 ROC 曲线和精确率-召回率曲线。",

@@ -253,7 +253,7 @@ _FIGURES = {
     "caption.seeds": "The same configuration with several seeds; the bar is the mean.",
     "caption.importances": "What mattered: our shares of the variance, and Optuna's PED-ANOVA and fANOVA "
     "where there are enough trials. They answer different questions: a random trial by our model, what sets "
-    "the best tenth apart, and the main effects of a random forest on the complete trials.",
+    "the best tenth apart, and the main effects of a random forest on the complete trials (300 at most).",
     "caption.predicted": "Predicted against true labels of the test windows.",
     "caption.bland_altman": "Bland-Altman: bias and limits of agreement over windows.",
     "caption.roc": "ROC and precision-recall curves of the choice.",
