@@ -195,7 +195,9 @@ def test_a_worker_that_keeps_dying_at_one_trial_closes_its_slot(place: Place) ->
 
     run(place, 3, 1, kill_always)
 
-    assert place.ends_of_attempts(1) == ["killed"] * 3
+    ends = place.ends_of_attempts(1)
+    assert set(ends) == {"killed"}
+    assert len(ends) >= 3, "three without a new epoch; a kill may come after one"
     assert (place.counts().finished, place.counts().failed) == (2, 1)
 
 

@@ -110,6 +110,7 @@ class _Follower:
     def __init__(self, url: str, name: str, records: dict[str, Record], say: Callable[[str], None]) -> None:
         self._url, self._name, self._records, self._say = url, name, records, say
         self._seen: dict[int, _Seen] = {}
+        self._written: dict[int, tuple[str, int, int]] = {}
 
     def look(self) -> None:
         """Write the trials that got on since the last look."""
@@ -155,7 +156,14 @@ class _Follower:
         finally:
             engine.dispose()
         self._seen |= now
-        return found
+        return [trial for trial in found if self._is_new(trial)]
+
+    def _is_new(self, trial: TrialRecord) -> bool:
+        """Return whether a trial got further since it was written: it may have done so while it was read."""
+        reached = (trial.state, trial.attempt, len(trial.curve))
+        is_new = self._written.get(trial.number) != reached
+        self._written[trial.number] = reached
+        return is_new
 
 
 def _seen(engine: sa.Engine, study_id: int) -> dict[int, _Seen]:
