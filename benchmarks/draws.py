@@ -30,7 +30,7 @@ from search import METHODS, History, Recorded, recorded, run
 
 from hpo.allocator import keep_freed_memory
 from hpo.analysis import answer
-from hpo.analysis.posterior import fit_often
+from hpo.analysis.posterior import fit_surrogates
 from hpo.analysis.surrogate import Surrogate
 
 TRIALS = (16, 40)
@@ -40,7 +40,7 @@ MORE = {"PARTICLES": 400}
 
 def _seeded(seed: int) -> Callable[..., list[Surrogate]]:
     def fit(*evidence: Any, **settings: Any) -> list[Surrogate]:
-        return fit_often(*evidence, **{**settings, "seed": seed})
+        return fit_surrogates(*evidence, **{**settings, "seed": seed})
 
     return fit
 
@@ -49,7 +49,7 @@ def choices(world: Recorded, history: History, trials: int) -> Iterator[tuple[st
     """Yield the true expected loss of the choice from the first trials, for each way to draw."""
     for seed, more in [*((seed, {}) for seed in SEEDS), (SEEDS[0], MORE)]:
         with ExitStack() as patches:
-            patches.enter_context(patch("hpo.analysis.look.fit_often", _seeded(seed)))
+            patches.enter_context(patch("hpo.analysis.look.fit_surrogates", _seeded(seed)))
             if more:
                 patches.enter_context(patch.multiple("hpo.analysis.look", **more))
             found = answer(*history.frames(trials), world.space, None, world.trivial).choice

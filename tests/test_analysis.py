@@ -28,7 +28,7 @@ from hpo.analysis.look import MAX_MODEL
 from hpo.analysis.modes import Mode, Proposal
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.outlook import Foretold, Regression
-from hpo.analysis.posterior import draw_parameters, fit_surrogate
+from hpo.analysis.posterior import draw_parameters, fit_surrogates
 from hpo.analysis.ratio import bowl_minimum
 from hpo.analysis.surrogate import Fit
 from hpo.analysis.values import Answer, Expected, Note, NoteKind
@@ -225,7 +225,7 @@ def test_drawn_noise_has_the_covariance_that_the_density_assumes() -> None:
 
 def test_draws_of_landscapes_are_draws_from_the_posterior() -> None:
     evidence = gather(table(40, 0.05), NO_CURVES, BOX)
-    surrogate = fit_surrogate(evidence.x, evidence.y, BOX)
+    (surrogate,) = fit_surrogates(evidence.x, evidence.y, BOX)
     lattice = Lattice.of(BOX, 0.5)
 
     mean, draws = draw_landscapes(surrogate, lattice, np.random.default_rng(0))
@@ -241,7 +241,7 @@ def test_draws_of_landscapes_are_draws_from_the_posterior() -> None:
 
 def test_joint_draws_at_points_have_the_posteriors_mean_and_spread() -> None:
     evidence = gather(table(30, 0.05), NO_CURVES, BOX)
-    surrogate = fit_surrogate(evidence.x, evidence.y, BOX)
+    (surrogate,) = fit_surrogates(evidence.x, evidence.y, BOX)
     asked = evidence.x[:3]
 
     draws = surrogate.draw(asked, 4000, np.random.default_rng(0))

@@ -43,14 +43,18 @@ def whole(model: FineTunedModel, optimizer: AdamW) -> list[bytes]:
     return [tensor.detach().numpy().tobytes() for tensor in tensors]
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slot")
+def saved_in(folder: Path) -> Path:
+    """Return the folder with both checkpoints of one run in it."""
     model, optimizer = fresh(1)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     save_last(folder, SPEC, Progress(4, 3, 1.5, {"mae": 1.5}, weights, 9.0), model, optimizer)
     save_best(folder, Progress(4, 3, 1.5, {}, weights))
     return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_in(tmp_path_factory.mktemp("slot"))
 
 
 def test_a_checkpoint_comes_back_whole(saved: Path) -> None:

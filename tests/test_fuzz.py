@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_study import Place, small_spec
-from test_checkpoint import SPEC, fresh, whole
+from test_checkpoint import SPEC, fresh, saved_in, whole
 from web import TOKEN, ask, finished_study
 
 from finetune.api import FinetuneError
 from finetune.datasets.own.tables import read_npz
-from finetune.engine.checkpoint import BEST, LAST, Progress, load_best, load_last, save_best, save_last
+from finetune.engine.checkpoint import BEST, LAST, load_best, load_last
 from finetune.own import OwnData, OwnSplit
 from finetune.signal_files import read_signal
 from hpo.dashboard import Access, build
@@ -175,12 +175,7 @@ def test_a_damaged_archive_of_arrays_is_the_arrays_or_refused(data: st.DataObjec
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slot")
-    model, optimizer = fresh(1)
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    save_last(folder, SPEC, Progress(4, 3, 1.5, {"mae": 1.5}, weights, 9.0), model, optimizer)
-    save_best(folder, Progress(4, 3, 1.5, {}, weights))
-    return folder
+    return saved_in(tmp_path_factory.mktemp("slot"))
 
 
 @fuzzed

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.splits import Subject, SubjectSplit
+
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """Codes of :attr:`WindowSet.split`."""
 SPLIT_NAMES = ("train", "validation", "test")
@@ -35,6 +37,12 @@ class WindowSet:
     notes: tuple[str, ...] = ()
     """One sentence for each thing that was dropped or mended, naming file, column and subject; where
     records are missing, the first note says which."""
+
+
+def split_codes(subjects: Sequence[Subject], split: SubjectSplit[Subject]) -> NDArray[np.int8]:
+    """Return the split's code of each subject, as :attr:`WindowSet.split` has them."""
+    codes = dict.fromkeys(split.train, TRAIN) | dict.fromkeys(split.validation, VALIDATION)
+    return np.array([codes.get(subject, TEST) for subject in subjects], np.int8)
 
 
 def is_hidden(inside: PurePath) -> bool:

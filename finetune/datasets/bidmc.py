@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
+from finetune.datasets.base import WindowSet, split_codes
 from finetune.errors import DataError, MissingDataError
 from finetune.signals import cut_windows
 from finetune.splits import reference_subject_split
@@ -121,13 +121,14 @@ class Bidmc:
         """Read the windows of ``task``, subjects in the split's order; raises :class:`DataError`."""
         rule, pairs = RULES[task], self._pairs(root, task)
         parts = [_read_subject(subject, *pairs[subject], rule) for subject in SPLIT.all if subject in pairs]
+        counts = [len(part.labels) for part in parts]
         absent = [subject for subject in SUBJECTS if subject not in pairs]
         notes = [f"subjects not in the folder: {', '.join(map(str, absent))}"] if absent else []
         return WindowSet(
             signal=np.concatenate([part.signal for part in parts]),
             labels=np.concatenate([part.labels for part in parts])[:, None],
-            groups=np.repeat([str(part.subject) for part in parts], [len(part.labels) for part in parts]),
-            split=np.concatenate([_split_codes(part) for part in parts]),
+            groups=np.repeat([str(part.subject) for part in parts], counts),
+            split=np.repeat(split_codes([part.subject for part in parts], SPLIT), counts),
             rate_hz=RATE_HZ,
             records_found=len(pairs),
             records_expected=len(SUBJECTS),
@@ -228,11 +229,6 @@ def _find(root: Path, subject: int, kind: str) -> Path | None:
 
 def _fault(path: Path, subject: int, column: str, what: str, expected: str) -> DataError:
     return DataError(f"{path}: column {column} of subject {subject} {what}", expected, MEND)
-
-
-def _split_codes(part: _SubjectWindows) -> NDArray[np.int8]:
-    code = TRAIN if part.subject in SPLIT.train else VALIDATION if part.subject in SPLIT.validation else TEST
-    return np.full(len(part.labels), code, np.int8)
 
 
 READER = Bidmc()

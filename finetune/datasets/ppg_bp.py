@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
+from finetune.datasets.base import WindowSet, split_codes
 from finetune.datasets.spreadsheet import read_rows
 from finetune.errors import DataError, MissingDataError
 from finetune.file_kinds import foreign_kind
@@ -51,7 +51,6 @@ class PpgBp:
         self.files(root, task)
         labels = _labels(root / TABLE, COLUMNS[task])
         split = reference_subject_split(list(labels))
-        codes = dict.fromkeys(split.train, TRAIN) | dict.fromkeys(split.validation, VALIDATION)
         places = [
             (person, root / f"Data File/0_subject/{person}_{piece}.txt")
             for person in split.all
@@ -66,7 +65,7 @@ class PpgBp:
             signal=np.stack([_piece(path) for _, path in there]),
             labels=np.array([[labels[person]] for person in people], np.float32),
             groups=np.array(people),
-            split=np.array([codes.get(person, TEST) for person in people], np.int8),
+            split=split_codes(people, split),
             rate_hz=RATE_HZ,
             records_found=found,
             records_expected=max(PEOPLE, len(labels)),

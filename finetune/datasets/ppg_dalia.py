@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
-from finetune.datasets.wrist_pickle import column, demand, read_person
-from finetune.errors import MissingDataError
+from finetune.datasets.base import WindowSet, split_codes
+from finetune.datasets.wrist_pickle import column, demand, find_pickles, read_person, wrist_pulse
 from finetune.signals import cut_windows
 from finetune.splits import SubjectSplit, reference_subject_split
 
@@ -135,7 +134,7 @@ class PpgDalia:
             signal=_gather(recordings, sum(counts), rule.length),
             labels=np.concatenate([each.kept_labels for each in recordings])[:, None],
             groups=np.repeat(present, counts),
-            split=np.repeat(_split_codes(present, rule.split), counts),
+            split=np.repeat(split_codes(present, rule.split), counts),
             rate_hz=BVP_HZ,
             records_found=len(present),
             records_expected=len(SUBJECTS),
@@ -144,25 +143,15 @@ class PpgDalia:
 
 
 def _paths(root: Path) -> dict[str, Path]:
-    """Return the pickle of each subject that has one; raises :class:`MissingDataError` for none."""
-    candidates = {subject: root / "PPG_FieldStudy" / subject / f"{subject}.pkl" for subject in SUBJECTS}
-    found = {subject: path for subject, path in candidates.items() if path.is_file()}
-    if not found:
-        raise MissingDataError(
-            f"no PPG-DaLiA recording in {root}",
-            "files such as PPG_FieldStudy/S1/S1.pkl",
-            "to fetch them: hpo data get ppg_dalia",
-        )
-    return found
+    return find_pickles(root, "PPG_FieldStudy", SUBJECTS, "ppg_dalia", "PPG-DaLiA")
 
 
 def _read_subject(subject: str, path: Path, rule: WindowRule) -> _Recording:
     """Return the windows of one subject, with a note when some have to be dropped."""
     content = read_person(path, subject, MEND)
-    bvp = column(content, ("signal", "wrist", "BVP"), path, MEND)
-    demand(bool(np.nanmin(bvp) < np.nanmax(bvp)), path, "signal/wrist/BVP is flat", "a pulse wave", MEND)
+    pulse = wrist_pulse(content, path, MEND)
     windows, labels = (
-        cut_windows(bvp.astype(np.float32), rule.length, rule.stride),
+        cut_windows(pulse, rule.length, rule.stride),
         rule.labels(content, path),
     )
     count = min(len(windows), len(labels))
@@ -184,11 +173,6 @@ def _gather(recordings: Sequence[_Recording], count: int, length: int) -> NDArra
         signal[first : first + len(kept)] = recording.windows[kept]
         first += len(kept)
     return signal
-
-
-def _split_codes(subjects: Sequence[str], split: SubjectSplit[str]) -> NDArray[np.int8]:
-    codes = dict.fromkeys(split.train, TRAIN) | dict.fromkeys(split.validation, VALIDATION)
-    return np.array([codes.get(subject, TEST) for subject in subjects], np.int8)
 
 
 READER = PpgDalia()

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.base import TEST, TRAIN, VALIDATION, WindowSet
-from finetune.datasets.wrist_pickle import column, demand, read_person
-from finetune.errors import MissingDataError
+from finetune.datasets.base import WindowSet, split_codes
+from finetune.datasets.wrist_pickle import column, demand, find_pickles, read_person, wrist_pulse
 from finetune.signals import cut_windows
 from finetune.splits import reference_subject_split
 from finetune.tasks import WESAD_CLASSES
@@ -46,14 +45,13 @@ class Wesad:
         split, paths = reference_subject_split(SUBJECTS), _paths(root)
         present = [subject for subject in split.all if subject in paths]
         read = [_read_subject(subject, paths[subject]) for subject in present]
-        codes = dict.fromkeys(split.train, TRAIN) | dict.fromkeys(split.validation, VALIDATION)
         counts = [len(labels) for _, labels in read]
         absent = [subject for subject in SUBJECTS if subject not in paths]
         return WindowSet(
             signal=np.concatenate([signal for signal, _ in read]),
             labels=np.concatenate([labels for _, labels in read]),
             groups=np.repeat(present, counts),
-            split=np.repeat([codes.get(subject, TEST) for subject in present], counts).astype(np.int8),
+            split=np.repeat(split_codes(present, split), counts),
             rate_hz=BVP_HZ,
             records_found=len(present),
             records_expected=len(SUBJECTS),
@@ -62,25 +60,15 @@ class Wesad:
 
 
 def _paths(root: Path) -> dict[str, Path]:
-    """Return the pickle of each subject that has one; raises :class:`MissingDataError` for none."""
-    candidates = {subject: root / "WESAD" / subject / f"{subject}.pkl" for subject in SUBJECTS}
-    found = {subject: path for subject, path in candidates.items() if path.is_file()}
-    if not found:
-        raise MissingDataError(
-            f"no WESAD recording in {root}",
-            "files such as WESAD/S2/S2.pkl",
-            "to fetch them: hpo data get wesad",
-        )
-    return found
+    return find_pickles(root, "WESAD", SUBJECTS, "wesad", "WESAD")
 
 
 def _read_subject(subject: str, path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the windows (N, T) of one subject that lie in one condition, and their classes (N,)."""
     content = read_person(path, subject, MEND)
-    bvp = column(content, ("signal", "wrist", "BVP"), path, MEND)
-    demand(bool(np.nanmin(bvp) < np.nanmax(bvp)), path, "signal/wrist/BVP is flat", "a pulse wave", MEND)
+    pulse = wrist_pulse(content, path, MEND)
     conditions = column(content, ("label",), path, MEND)
-    signal = cut_windows(bvp.astype(np.float32), WINDOW_S * BVP_HZ, STRIDE_S * BVP_HZ)
+    signal = cut_windows(pulse, WINDOW_S * BVP_HZ, STRIDE_S * BVP_HZ)
     spans = cut_windows(conditions.astype(np.float32), WINDOW_S * LABEL_HZ, STRIDE_S * LABEL_HZ)
     count = min(len(signal), len(spans))
     signal, first = signal[:count], spans[:count, :1]

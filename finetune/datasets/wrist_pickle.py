@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.datasets.restricted_pickle import read_arrays
-from finetune.errors import DataError
+from finetune.errors import DataError, MissingDataError
+
+
+def find_pickles(root: Path, folder: str, subjects: Sequence[str], name: str, title: str) -> dict[str, Path]:
+    """Return the file of each person who has one; raises :class:`MissingDataError` for none.
+
+    ``name`` is the data set's for ``hpo data get``, ``title`` what people call it.
+    """
+    candidates = {subject: root / folder / subject / f"{subject}.pkl" for subject in subjects}
+    found = {subject: path for subject, path in candidates.items() if path.is_file()}
+    if not found:
+        raise MissingDataError(
+            f"no {title} recording in {root}",
+            f"files such as {folder}/{subjects[0]}/{subjects[0]}.pkl",
+            f"to fetch them: hpo data get {name}",
+        )
+    return found
+
+
+def wrist_pulse(content: dict[Any, Any], path: Path, mend: str) -> NDArray[np.float32]:
+    """Return the pulse wave of a person's wrist (samples,); raises :class:`DataError` for a flat one."""
+    bvp = column(content, ("signal", "wrist", "BVP"), path, mend)
+    demand(bool(np.nanmin(bvp) < np.nanmax(bvp)), path, "signal/wrist/BVP is flat", "a pulse wave", mend)
+    return bvp.astype(np.float32)
 
 
 def read_person(path: Path, subject: str, mend: str) -> dict[Any, Any]:

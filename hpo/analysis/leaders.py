@@ -8,7 +8,7 @@ import pandas as pd
 
 from hpo.analysis.box import Box, SearchSpace, choices_in
 from hpo.analysis.evidence import MIN_MODEL, classify, gather, in_space, points
-from hpo.analysis.posterior import fit_surrogate
+from hpo.analysis.posterior import fit_surrogates
 from hpo.study.choices import Choices
 from hpo.study.setting import Setting
 
@@ -38,7 +38,7 @@ def leaders(
         box = Box.of(space)
         kept = trials["number"].isin(complete["number"]) if len(complete) == MAX_MODEL else slice(None)
         evidence = gather(trials[kept], curves, box)
-        surrogate = fit_surrogate(
+        (surrogate,) = fit_surrogates(
             evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups
         )
         expected = surrogate.expected(points(complete, box))

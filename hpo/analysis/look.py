@@ -15,7 +15,7 @@ from hpo.analysis.landscape import draw_landscapes, draw_lowest
 from hpo.analysis.matters import Matters, matters_of
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.options import Options, options_of
-from hpo.analysis.posterior import PARTICLES, fit_often
+from hpo.analysis.posterior import PARTICLES, fit_surrogates
 from hpo.analysis.ratio import profile_of
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import Noise
@@ -104,7 +104,9 @@ def _landscapes(surrogate: Surrogate, lattice: Lattice) -> tuple[Floats, Floats,
 
 def _fitted(evidence: Evidence, box: Box, *, draws: int, seed: int = 0, runs: int = 2) -> list[Surrogate]:
     x, y, extra = evidence.x, evidence.y, evidence.extra
-    return fit_often(x, y, box, extra, evidence.common, evidence.groups, draws=draws, seed=seed, runs=runs)
+    return fit_surrogates(
+        x, y, box, extra, evidence.common, evidence.groups, draws=draws, seed=seed, runs=runs
+    )
 
 
 def _those_that_matter(evidence: Evidence, box: Box) -> Evidence:

@@ -28,7 +28,7 @@ BASIN_MOVES = 8
 """Moves of the basin alone after each."""
 
 
-def fit_surrogate(
+def fit_surrogates(
     x: Floats,
     y: Floats,
     box: Box,
@@ -38,32 +38,17 @@ def fit_surrogate(
     *,
     draws: int = PARTICLES,
     seed: int = 0,
+    runs: int = 1,
     thorough: bool = True,
-) -> Surrogate:
-    """Return the surrogate of (n, 3) points and (n,) finite observations, n >= 2.
+) -> list[Surrogate]:
+    """Return the surrogate of (n, 3 + K) points and (n,) finite observations, n >= 2, once a run.
 
     Time grows with n^3: thin first (:func:`hpo.analysis.evidence.thinned`) above a few hundred. ``extra``
     (n,) is variance beyond the seed's, in units of y squared; ``common`` (n, q) what each of q errors that
     are common to all rows does to each; ``groups`` (n,) the fold of each row; ``draws`` how many draws of the
-    parameters stand for their posterior. Not ``thorough``: a third of the time, for suggestions.
+    parameters stand for their posterior; ``runs`` of the particles are independent but for where they start.
+    Not ``thorough``: a third of the time, for suggestions.
     """
-    return fit_often(x, y, box, extra, common, groups, draws=draws, seed=seed, runs=1, thorough=thorough)[0]
-
-
-def fit_often(
-    x: Floats,
-    y: Floats,
-    box: Box,
-    extra: Floats | None = None,
-    common: Floats | None = None,
-    groups: NDArray[np.int64] | None = None,
-    *,
-    draws: int = PARTICLES,
-    seed: int = 0,
-    runs: int = 2,
-    thorough: bool = True,
-) -> list[Surrogate]:
-    """Return :func:`fit_surrogate` by several runs of the particles, independent but for where they start."""
     rng = np.random.default_rng(seed)
     extra = np.zeros(len(y)) if extra is None else extra
     common = np.zeros((len(y), 0)) if common is None else common

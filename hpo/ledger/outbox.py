@@ -9,7 +9,7 @@ over, under the same id: at least once on the wire, once for a receiver that dro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -116,7 +116,7 @@ class Outbox:
         at = float(known.since) + stuck_s
         return [Happening(study_id, f"stuck:{marker}", AlertKind.STUCK, at)]
 
-    def add(self, happenings: Iterable[Happening], target: str) -> None:
+    def add(self, happenings: Collection[Happening], target: str) -> None:
         """Write down what ``target`` is to be told, unless it is written already."""
         rows = [
             {
@@ -130,17 +130,19 @@ class Outbox:
             }
             for one in happenings
         ]
-        fresh = [row for row in rows if not self._is_written(row)]
+        known = self._written(target, {one.study_id for one in happenings})
+        fresh = [row for row in rows if (row["study_id"], row["event"]) not in known]
         if not fresh:
             return
         with writing(self._engine) as connection:
             connection.execute(_insert_new(connection, alerts), fresh)
 
-    def _is_written(self, row: Mapping[str, object]) -> bool:
-        key = (alerts.c.study_id == row["study_id"]) & (alerts.c.event == row["event"])
-        query = sa.select(alerts.c.event).where(key, alerts.c.target == row["target"])
+    def _written(self, target: str, study_ids: Collection[int]) -> set[tuple[object, object]]:
+        """Return study and event of all that is written down for ``target``."""
+        mine = (alerts.c.target == target) & alerts.c.study_id.in_(study_ids)
         with reading(self._engine) as connection:
-            return connection.execute(query).first() is not None
+            rows = connection.execute(sa.select(alerts.c.study_id, alerts.c.event).where(mine))
+            return {(row.study_id, row.event) for row in rows}
 
     def take(self, target: str, study_ids: Sequence[int], *, lease_s: float) -> Due | None:
         """Return one alert that nobody has sent or is sending; None when there is none."""

@@ -28,7 +28,7 @@ from hpo.analysis.box import Box, Floats, Lattice
 from hpo.analysis.evidence import MIN_MODEL, Evidence, Seen, returning, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.likelihood import problem_of
-from hpo.analysis.posterior import fit_surrogate
+from hpo.analysis.posterior import fit_surrogates
 from hpo.analysis.surrogate import Fit, Surrogate
 from hpo.search.acquisition import Rule, best_point
 
@@ -245,7 +245,7 @@ class RatioSampler(BaseSampler):
         key = hashlib.sha256(b"".join(a.tobytes() for a in arrays))
         name = f"{key.hexdigest()}{box}"
         if name not in self._memory:
-            fitted = fit_surrogate(
+            (fitted,) = fit_surrogates(
                 evidence.x,
                 evidence.y,
                 box,
