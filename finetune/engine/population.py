@@ -22,6 +22,7 @@ from finetune.engine.loop import (
     end_epoch,
     fine_tune,
     keeps_epochs,
+    kept_if_stopped,
     open_member,
     result_of,
     settle,
@@ -83,12 +84,13 @@ class Population:
         self._next = self._first = first
         self._fill()
         while self._members:
-            reports = self._train_one_epoch()
-            if reports is None:
-                self._halve()
-            else:
-                self._settle(reports)
-            self._fill()
+            with kept_if_stopped(self._members):
+                reports = self._train_one_epoch()
+                if reports is None:
+                    self._halve()
+                else:
+                    self._settle(reports)
+                self._fill()
 
     def _train_one_epoch(self) -> list[Report] | None:
         """Return what to report; None when several members did not fit into the memory together."""
@@ -109,6 +111,8 @@ class Population:
 
     def _halve(self) -> None:
         """Take all members out, to go on from their last epoch in half as many slots."""
+        for member in self._members:
+            member.keeper.flush()
         self._waiting = [member.run for member in self._members] + self._waiting
         self._members = []
         self._slots = max(1, self._slots // 2)
@@ -154,7 +158,8 @@ class Population:
     def _open(self, run: Run) -> Member | None:
         """Return the run's member; None when there is no memory for it beside the others."""
         try:
-            return open_member(run, self._load(run.spec), self._device)
+            mate = self._members[0] if self._members else None
+            return open_member(run, self._load(run.spec), self._device, mate)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self._members:
                 raise
