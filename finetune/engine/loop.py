@@ -62,9 +62,15 @@ class Member:
         return _end(self.progress, self.run.spec.recipe) is not None
 
 
-def fine_tune(run: Run, data: DeviceData, device: torch.device, report: ReportCall) -> RunResult:
-    """Run one fine-tuning to its end, reporting every epoch; ``report`` decides whether it goes on."""
+def fine_tune(
+    run: Run, data: DeviceData, device: torch.device, report: ReportCall, admit: Callable[[Member], None]
+) -> RunResult:
+    """Run one fine-tuning to its end, reporting every epoch; ``report`` decides whether it goes on.
+
+    ``admit`` raises before the first step of one that has no room.
+    """
     member = open_member(run, data, device)
+    admit(member)
     result = result_of(member) if member.is_over else None
     with kept_if_stopped([member]):
         while result is None:

@@ -29,6 +29,7 @@ from finetune.engine.loop import (
     train_epoch,
 )
 from finetune.engine.recipe import is_plain
+from finetune.engine.room import admit
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
@@ -64,8 +65,13 @@ def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Sl
 def _run_one_by_one(source: RunSource, load: LoadInputs, device: torch.device, first: Run) -> None:
     run: Run | None = first
     while run is not None:
-        source.finish(fine_tune(run, load(run.spec), device, source.report))
+        source.finish(fine_tune(run, load(run.spec), device, source.report, admit_alone))
         run = source.next_run()
+
+
+def admit_alone(member: Member) -> None:
+    """Raise :class:`SettingError` where a run has no room by itself."""
+    admit(member, 1)
 
 
 class Population:
@@ -139,7 +145,8 @@ class Population:
                 return
             if self._goes_alone(self._next):
                 data = self._load(self._next.spec)
-                self._source.finish(fine_tune(self._next, data, self._device, self._source.report))
+                report = self._source.report
+                self._source.finish(fine_tune(self._next, data, self._device, report, admit_alone))
                 self._next = None
                 continue
             member = self._open(self._next)
@@ -152,8 +159,10 @@ class Population:
             check_stackable(member, self._slots)
             if member.is_over:
                 self._source.finish(result_of(member))
-            else:
-                self._members.append(member)
+                continue
+            if not self._members:
+                self._slots = admit(member, self._slots)
+            self._members.append(member)
 
     def _open(self, run: Run) -> Member | None:
         """Return the run's member; None when there is no memory for it beside the others."""
