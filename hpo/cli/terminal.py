@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from hpo.report.language import Language
+    from hpo.storage.glance import Database
 
 
 def shipped(incomplete: str) -> list[str]:
@@ -235,6 +236,13 @@ def database(url: str) -> Iterator[sa.Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def glance(url: str) -> AbstractContextManager[Database]:
+    """Open a database that must be there already, to look at it only: costs next to nothing."""
+    from hpo.storage.glance import glance_at
+
+    return glance_at(url)
 
 
 def check_file_is_there(url: str) -> None:

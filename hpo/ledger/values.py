@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hpo.study import Configuration
+if TYPE_CHECKING:
+    from hpo.study import Configuration
+
 
 Kind = Literal["search", "confirm", "grid"]
 StudyState = Literal["open", "paused", "stopped"]
@@ -23,6 +25,9 @@ Fault = Literal["killed", "out_of_memory", "error"]
 
 COMPLETE: tuple[Result, ...] = ("finished", "patience")
 """Ends that are complete trials; the other results, pruned and diverged, count as pruned."""
+
+LEASE_S = 60.0
+"""Length of a lease that was given before lengths were noted."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,23 @@ class Counts:
     """All epochs done, those of running trials too."""
     silent: int = 0
     """Of those that run, how many have a lease that ran out: the next worker takes them."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Sequence[Any]]) -> Counts:
+        """Return the sums of groups of slots: state, end, how many, their epochs, how many are silent."""
+
+        def total(state: str, is_counted: Callable[[str | None], bool] = lambda _: True) -> int:
+            return sum(n for slot_state, end, n, *_ in groups if slot_state == state and is_counted(end))
+
+        return cls(
+            complete=total("done", lambda end: end in COMPLETE),
+            pruned=total("done", lambda end: end not in COMPLETE),
+            failed=total("failed"),
+            running=total("running"),
+            free=total("free"),
+            epochs=sum(int(group[3] or 0) for group in groups),
+            silent=sum(int(group[4]) for group in groups),
+        )
 
     @property
     def finished(self) -> int:
