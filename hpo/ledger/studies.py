@@ -20,7 +20,7 @@ from hpo.ledger.claims import count_slots, note_worker
 from hpo.ledger.values import Kind, StudyRow, StudyState, TestLook
 from hpo.storage import reading, writing
 from hpo.storage.tables import choices, now_s, openings, slots, studies, test_looks, workers
-from hpo.study import StudySpec, stored_spec
+from hpo.study import StudySpec
 
 _LOCK_KEY = zlib.crc32(b"hpo study")
 _ELSEWHERE = "give the study another name, or take another --storage"
@@ -97,7 +97,7 @@ class StudyLedger:
         order = (studies.c.priority.desc(), studies.c.created_at, studies.c.study_id)
         with self._read() as connection:
             rows = connection.execute(_STUDY.order_by(*order)).mappings().all()
-        return [StudyRow(**row) for row in rows]
+        return [StudyRow.read(dict(row)) for row in rows]
 
     def forget_deleted(self) -> None:
         """Drop what is left here of studies that were deleted with a tool of Optuna's."""
@@ -221,7 +221,7 @@ def _one_at_a_time(connection: sa.Connection) -> None:
 
 def _find(connection: sa.Connection, name: str) -> StudyRow | None:
     row = connection.execute(_STUDY.where(studies.c.name == name)).mappings().one_or_none()
-    return None if row is None else StudyRow(**row)
+    return None if row is None else StudyRow.read(dict(row))
 
 
 def _drop_orphans(connection: sa.Connection) -> None:
@@ -272,7 +272,7 @@ def _note_gist(connection: sa.Connection, row: StudyRow) -> None:
     if gist.noted(there, row.spec) is not None:
         return
     with suppress(MismatchError, FinetuneError):  # a study not known here has none
-        note = gist.note_of(stored_spec(row.name, row.spec).what, row.spec)
+        note = gist.note_of(row.known_spec().what, row.spec)
         optuna_rows.write_system_attributes(connection, row.study_id, {gist.KEY: note})
 
 

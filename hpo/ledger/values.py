@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
+from hpo.errors import MismatchError
+
 if TYPE_CHECKING:
-    from hpo.study import Configuration
+    from hpo.study import Configuration, StudySpec
 
 
 Kind = Literal["search", "confirm", "grid"]
@@ -44,6 +47,46 @@ class StudyRow:
     priority: int
     state: StudyState
     created_at: float
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> StudyRow:
+        """Return a row as the database gives it; where no object stands that should be one, an empty one."""
+        read = {key: row[key] if isinstance(row[key], dict) else {} for key in ("spec", "data", "versions")}
+        return cls(**{**row, **read})
+
+    def known_spec(self) -> StudySpec:
+        """Return the spec; raises :class:`MismatchError` for a study that is not known here.
+
+        Another version, or another program, made it, or only half of it is there.
+        """
+        from hpo.study import stored_spec
+
+        spec = stored_spec(self.name, self.spec)
+        if not self.is_whole:
+            raise MismatchError(
+                f"of study {self.name!r} the database does not hold what its data are",
+                "a study as this program writes it",
+                "copy it anew from where it was made",
+            )
+        return spec
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it says of its data what every look at a study needs."""
+        trivial = self.data.get("trivial")
+        loss = trivial.get("validation_loss") if isinstance(trivial, dict) else None
+        texts = (self.data.get("data_hash"), self.data.get("trivial_name"))
+        return isinstance(loss, int | float) and all(isinstance(text, str) for text in texts)
+
+
+def tried(config: object) -> dict[str, Any] | None:
+    """Return the configuration that a slot holds as JSON; None where there is none, or no whole one."""
+    if not isinstance(config, dict):
+        return None
+    rates = (config.get("lr"), config.get("backbone_lr"))
+    are_rates = all(isinstance(one, int | float) and 0 < one < math.inf for one in rates)
+    is_whole = are_rates and isinstance(config.get("loss"), str) and isinstance(config.get("seed"), int)
+    return config if is_whole and isinstance(config.get("choices", {}), dict) else None
 
 
 @dataclass(frozen=True)

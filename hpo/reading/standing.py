@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import MismatchError, UnknownStudyError
 from hpo.ledger import gist
 from hpo.ledger.gist import Gist
-from hpo.ledger.values import LEASE_S, Counts, StudyRow
+from hpo.ledger.values import LEASE_S, Counts, StudyRow, tried
 from hpo.reading.activity import activities, failed_slots, throughput
 from hpo.reading.foreign import foreign_trials
 from hpo.storage import plain_file, redact
-from hpo.storage.glance import Database, parsed, rows
+from hpo.storage.columns import parsed
+from hpo.storage.glance import Database, rows
 
 if TYPE_CHECKING:
     from finetune.api import Task
@@ -45,9 +46,9 @@ def overview(database: Database, url: str, study: str | None = None) -> list[dic
 
 
 # A study that was deleted with a tool of Optuna's is gone, whatever is left of it here.
-_STUDIES = """
-SELECT s.study_id, s.name, s.kind, s.spec, s.fingerprint, s.data, s.versions, s.priority, s.state,
-       s.created_at, a.value_json
+_COLUMNS = [one.name for one in fields(StudyRow)]
+_STUDIES = f"""
+SELECT {", ".join(f"s.{name}" for name in _COLUMNS)}, a.value_json
 FROM hpo_study s
 JOIN studies o ON o.study_id = s.study_id AND o.study_name = s.name
 LEFT JOIN study_system_attributes a ON a.study_id = s.study_id AND a."key" = :note
@@ -69,27 +70,11 @@ def _studies(database: Database) -> list[tuple[StudyRow, Gist | None]]:
     """Return all studies as :meth:`hpo.ledger.ledger.Ledger.studies` does, each with the note on its task."""
     found = []
     for row in rows(database, _STUDIES, note=gist.KEY):
-        study_id, name, kind, spec, fingerprint, data, versions, priority, state, created_at, note = row
-        study = StudyRow(
-            study_id,
-            name,
-            kind,
-            _mapping(spec),
-            fingerprint,
-            _mapping(data),
-            _mapping(versions),
-            priority,
-            state,
-            created_at,
-        )
+        *columns, note = row
+        values = dict(zip(_COLUMNS, columns, strict=True))
+        study = StudyRow.read(values | {name: parsed(values[name]) for name in ("spec", "data", "versions")})
         found.append((study, gist.noted(parsed(note), study.spec)))
     return found
-
-
-def _mapping(column: object) -> dict[str, Any]:
-    """Return the object of a column; an empty one where something else stands there."""
-    value = parsed(column)
-    return value if isinstance(value, dict) else {}
 
 
 def _counts(database: Database, study_id: int) -> Counts:
@@ -126,7 +111,7 @@ def is_there(url: str) -> bool:
 
 def standing(row: StudyRow, counts: Counts, url: str, noted: Gist | None = None) -> dict[str, Any]:
     """Return what a study is and how far it is, as JSON values; also of one that is not known here."""
-    task = noted or _gist(row)
+    task = noted if noted is not None and row.is_whole else _gist(row)
     return {
         "study": row.name,
         "task": str(row.spec.get("task", "")),
@@ -157,12 +142,11 @@ def _gist(row: StudyRow) -> Gist | None:
 
 
 def known_task(row: StudyRow) -> Task | None:
-    """Return the task of a study; None when this version does not know its task, encoder, losses or keys."""
+    """Return the task of a study; None for one that is not known here (:meth:`StudyRow.known_spec`)."""
     from finetune.api import FinetuneError
-    from hpo.study import stored_spec
 
     try:
-        return stored_spec(row.name, row.spec).what
+        return row.known_spec().what
     except (MismatchError, FinetuneError):
         return None
 
@@ -178,11 +162,10 @@ def best_trial(database: Database, study_id: int) -> dict[str, Any] | None:
     if not best:
         return None
     number, config, value = best[0]
-    tried = _mapping(config)
-    lr, backbone_lr = tried.get("lr"), tried.get("backbone_lr")
-    if not isinstance(lr, int | float) or not isinstance(backbone_lr, int | float) or not backbone_lr:
+    known = tried(parsed(config))
+    if known is None or not isinstance(value, int | float):
         return None  # written by somebody else
-    return {"number": number, **tried, "ratio": lr / backbone_lr, "validation_loss": value}
+    return {"number": number, **known, "ratio": known["lr"] / known["backbone_lr"], "validation_loss": value}
 
 
 _BEST = """

@@ -7,7 +7,6 @@ as ever. The queries are the same text for both.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -111,13 +110,3 @@ def rows(database: Database, query: str, **values: object) -> Sequence[Sequence[
     text = sa.text(query.format(now=_NOW[database.dialect.name]))
     with reading(database) as connection:
         return connection.execute(text, values).all()
-
-
-def parsed(value: object) -> Any:
-    """Return what a column of JSON holds, of which a driver gives the text or the value; None for no JSON."""
-    if not isinstance(value, str | bytes):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return None

@@ -21,6 +21,7 @@ from sqlalchemy.engine.interfaces import Dialect
 
 from hpo.errors import LostDatabaseError
 from hpo.storage import clock
+from hpo.storage.columns import parsed
 from hpo.storage.files import is_read_only, refuse_read_only, way_in
 
 WRITES = "hpo_writes"
@@ -39,7 +40,9 @@ def sqlite_engine(url: URL, file: Path, busy_timeout_s: float, *, create: bool) 
     # A thread holds at most one connection; a connection held open costs no more than a file. Of a file that
     # may only be read each looks anew: one that was told that nobody writes would not see who does later.
     pool: dict[str, Any] = {"poolclass": sa.NullPool} if is_read_only(file) else {"pool_size": 5}
-    engine = sa.create_engine(url, connect_args={"timeout": busy_timeout_s}, **pool)
+    engine = sa.create_engine(
+        url, connect_args={"timeout": busy_timeout_s}, json_deserializer=parsed, **pool
+    )  # what is no JSON is nothing: it breaks the row that holds it, not all that are read with it
     if not create:
         _never_make(engine, file)
 
