@@ -1,4 +1,4 @@
-"""A study that is half there, or that others wrote into, is one row that says so: no page or command falls."""
+"""A study that is half there, or that others wrote into, is one row that says so: nothing falls over it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def falls(harm: str, whole: Path, folder: Path, *commands: list[str]) -> list[st
             status = main([*words, "--storage", str(file)])
         if status not in {0, 2}:
             found.append(f"{harm}: {' '.join(words)}: {said.getvalue()}")
-    return found + [f"{harm}: {path}: {status}" for path, status in pages(f"sqlite:///{file}") if status >= 500]
+    return found + [
+        f"{harm}: {path}: {status}" for path, status in pages(f"sqlite:///{file}") if status >= 500
+    ]
 
 
 def pages(url: str) -> Iterator[tuple[str, int]]:
@@ -121,3 +123,15 @@ def test_a_study_that_does_not_say_what_its_data_are_is_unknown_here(
     assert main(["report", NAME, "--storage", place.url]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert dict(pages(place.url))[f"/answer/{NAME}"] == 404
+
+
+def test_a_database_that_is_gone_is_a_page_that_says_so(whole: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(whole, tmp_path / "hpo.db"))
+    engine = open_engine(f"sqlite:///{file}", create=False)
+    app = make_door(f"sqlite:///{file}", engine, Access()).app
+    file.unlink()
+    found = [ask(app, path) for path in PAGES]
+    engine.dispose()
+
+    assert {one.status for one in found} == {503}
+    assert all("cannot be read now" in one.body.decode() for one in found)

@@ -255,6 +255,16 @@ def check_file_is_there(url: str) -> None:
         raise StorageError(f"there is no database {shown(url)}", "one that holds a study", next_step)
 
 
+def check_file_may_change(url: str) -> None:
+    """Raise :class:`hpo.errors.StorageError` for an SQLite file that may only be read here."""
+    from hpo.storage import plain_file
+    from hpo.storage.files import refuse_read_only
+
+    file = plain_file(url)
+    if file is not None:
+        refuse_read_only(file)
+
+
 def doing(text: str) -> AbstractContextManager[None]:
     """Say on standard error what is done inside, if a person would wait for it without a sign of life."""
     from hpo.worker.progress import said_if_slow
