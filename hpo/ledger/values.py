@@ -76,7 +76,9 @@ class StudyRow:
         trivial = self.data.get("trivial")
         loss = trivial.get("validation_loss") if isinstance(trivial, dict) else None
         texts = (self.data.get("data_hash"), self.data.get("trivial_name"))
-        return isinstance(loss, int | float) and all(isinstance(text, str) for text in texts)
+        windows, notes = self.data.get("windows", {}), self.data.get("notes", [])
+        are_told = isinstance(windows, dict) and isinstance(notes, list | tuple)
+        return are_told and isinstance(loss, int | float) and all(isinstance(text, str) for text in texts)
 
 
 def tried(config: object) -> dict[str, Any] | None:
