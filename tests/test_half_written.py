@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from small_study import NAME, Place
 from web import ask, finished_study
 
@@ -97,16 +99,21 @@ def pages(url: str) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("table", OURS)
 @pytest.mark.filterwarnings("ignore")
-def test_nothing_that_is_missing_of_our_tables_breaks_a_look(table: str, whole: Path, tmp_path: Path) -> None:
-    done = [falls(harm, whole, tmp_path / "t") for harm in harms(whole, table)]
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_nothing_that_is_missing_of_our_tables_breaks_a_look(
+    table: str, whole: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    harm = data.draw(st.sampled_from(list(harms(whole, table))))
 
-    assert len(done) > 3
-    assert not [line for lines in done for line in lines]
+    assert not falls(harm, whole, tmp_path / "t")
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_no_attribute_that_is_missing_breaks_a_look(whole: Path, tmp_path: Path) -> None:
-    assert not [line for harm in attribute_harms() for line in falls(harm, whole, tmp_path / "t")]
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(harm=st.sampled_from(list(attribute_harms())))
+def test_no_attribute_that_is_missing_breaks_a_look(whole: Path, tmp_path: Path, harm: str) -> None:
+    assert not falls(harm, whole, tmp_path / "t")
 
 
 @pytest.mark.parametrize("key", ["trivial", "trivial_name", "data_hash"])

@@ -77,7 +77,7 @@ def _read(engine: sa.Engine, query: sa.Select[Any]) -> pd.DataFrame:
 def _state(state: str, end: str | None) -> str:
     if state == "done":
         return "complete" if end in COMPLETE else "pruned"
-    return _STATES[state]
+    return _STATES.get(state, "waiting")  # a word of another program: nothing of ours
 
 
 def _numbers(metrics: object) -> dict[str, float]:
