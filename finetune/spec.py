@@ -149,10 +149,11 @@ class Run:
     run_id: str
     spec: RunSpec
     checkpoint: Path | None = None
-    """Folder of this run's checkpoints: ``last.pt`` after every epoch (a run whose folder has one goes
-    on from it, with the numbers of an uninterrupted run) and ``best.safetensors``. None: keep none."""
+    """Folder of this run's checkpoints: ``last.pt`` of an epoch, now and then (a run whose folder has
+    one goes on from it, with the numbers of an uninterrupted run) and ``best.safetensors``. None: none."""
     on_kept: Callable[[Path], None] | None = None
-    """Called with each of those files as soon as it is whole."""
+    """Called with each of those files as soon as it is whole, ``best.safetensors`` before the ``last.pt``
+    that needs it; mostly by a thread of the engine's."""
 
 
 @dataclass(frozen=True)

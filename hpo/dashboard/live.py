@@ -15,13 +15,13 @@ from hpo.analysis.zones import Zones
 from hpo.dashboard.kept import AnswerStore
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, StudyRow, tried
+from hpo.numbers import percent, quantity, rate, ratio
 from hpo.reading.findings import Findings
 from hpo.reading.foreign import foreign_trials
 from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, known_task, pace
 from hpo.report.answer import answer_lines
 from hpo.report.language import Words
 from hpo.report.naming import loss_words
-from hpo.report.numbers import percent, rate, ratio
 from hpo.report.zones import good_words
 from hpo.storage import reading
 from hpo.storage.tables import curve, slots
@@ -102,7 +102,7 @@ def _left(seconds: float, words: Words) -> str:
 
 def _value(value: float, unit: str) -> str:
     """Return one run's loss: enough digits to tell it from its neighbours in a table."""
-    return f"{value:.4g} {unit}".rstrip()
+    return quantity(value, unit)
 
 
 def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Words) -> dict[str, Any]:

@@ -607,7 +607,7 @@ _TERMINAL = {
     "in {mode}: "
     "{trained}",
     "check.steps": "ten steps on a few windows take the training loss from {before} to {after}",
-    "check.cost": "cost: about {epoch_s} s an epoch of {n} windows, at most {trial_s} s a trial of "
+    "check.cost": "cost: about {epoch} an epoch of {n} windows, at most {trial} a trial of "
     "{epochs} epochs; "
     "{memory} MiB",
     "check.note": "note: {note}",
