@@ -292,3 +292,22 @@ class Predictions:
     """(N,) where each window begins in the signal."""
     values: Sequence[Sequence[float]] = field(repr=False)
     """(N, outputs): label units (regression) or probabilities; NaN for a window with missing samples."""
+
+
+@dataclass(frozen=True)
+class DataStatus:
+    """What is in the data folder of one data set."""
+
+    name: str
+    tasks: tuple[str, ...]
+    state: Literal["complete", "partial", "missing"]
+    found: int
+    """Records (subjects, recordings or files, as the publisher counts) of which all files are there."""
+    expected: int
+    bytes: int
+    licence: str
+    citation: str
+    lacks: tuple[str, ...] = ()
+    """Tables, such as labels, that are not there and without which no record can be used."""
+    whole_bytes: int | None = None
+    """What the publisher serves of the complete set; None where it does not say."""

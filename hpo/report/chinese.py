@@ -428,6 +428,7 @@ _BOARD = {
     "board.optuna": "Optuna 页面",
     "board.leave": "退出登录",
     "board.studies": "研究",
+    "board.no_database": "现在无法读取数据库。数据库恢复后，面板会继续工作。",
     "board.empty": "还没有研究。请输入：hpo run bidmc_hr",
     "board.state.open": "搜索中",
     "board.state.paused": "已暂停",

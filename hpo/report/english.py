@@ -459,6 +459,7 @@ _BOARD = {
     "board.optuna": "Optuna's pages",
     "board.leave": "Log out",
     "board.studies": "Studies",
+    "board.no_database": "The database cannot be read now. The dashboard goes on when it is there again.",
     "board.empty": "No study yet. Type: hpo run bidmc_hr",
     "board.state.open": "searching",
     "board.state.paused": "paused",
