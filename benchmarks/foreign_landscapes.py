@@ -30,7 +30,8 @@ import numpy as np
 import optuna
 import pandas as pd
 import simulated_studies as simulated
-from foreign_families import FAMILIES, MATTERS, OWN, STEP, TUNED, Floats, Truth
+from foreign_families import FAMILIES, MATTERS, OWN, TUNED, Floats, Truth
+from judged_zones import NEAR_DECADES, judged
 from search import ByOptuna, History, run
 from simulated_studies import EPOCHS, LOSSES, NOISES, RANGE, SPACE
 
@@ -41,8 +42,6 @@ from hpo.analysis.values import Answer
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import RatioSampler
 
-NEAR_DECADES = 0.2
-"""A zone's end may be off by so much."""
 LEVELS = ("low", "middle")
 DEFAULT = simulated.Setting()
 AXES = ("lr", "backbone_lr", "ratio")
@@ -208,7 +207,7 @@ def score(world: Any, history: History) -> Score:
         identified,
         identified and _misses(truth, low, high),
         high - low,
-        **_zones(truth, found),
+        **zones_of(truth, found),
         matters=" ".join(str(found.matters[name].standing.value) for name in AXES if name in found.matters),
         matters_wrong=sum(_is_false(truth, found, name) for name in found.matters),
         fits=str(found.fit.fits) if found.fit else "",
@@ -223,32 +222,10 @@ def _misses(truth: Any, low: float, high: float) -> bool:
     return bool(best.min() < low - NEAR_DECADES or best.max() > high + NEAR_DECADES)
 
 
-def _zones(truth: Any, found: Answer) -> dict[str, float]:
-    """Return how wrong the zones are; NaN where the answer has none."""
-    zones = found.zones
-    if zones is None:
-        names = ("zone_wrong", "resolved", "resolved_wrong", "as_good", "worth")
-        return dict.fromkeys(names, math.nan)
-    ratio, excess = truth.excess("ratio")
-    said = np.array([str(zones.at(place).value) for place in ratio])
-    is_good = excess <= zones.worth
-    wrong = ((said == "as_good") & ~is_good) | ((said == "worse") & is_good)
-    far = max(
-        (_distance(ratio, ratio[is_good != is_good[at]], at) for at in np.flatnonzero(wrong)), default=0.0
-    )
-    return {
-        "zone_wrong": far,
-        "resolved": float(np.mean(said != "open")),
-        "resolved_wrong": float(np.mean(wrong)),
-        "as_good": float(np.mean(is_good)),
-        "worth": zones.worth / truth.noise,
-    }
-
-
-def _distance(ratio: Floats, others: Floats, at: int) -> float:
-    """Return decades from a ratio to the nearest for which what was said of it would be true."""
-    nearest = np.abs(others - ratio[at]).min() if len(others) else ratio[-1] - ratio[0]
-    return float(nearest - STEP / 2)
+def zones_of(truth: Any, found: Answer) -> dict[str, float]:
+    """Return how the zones stand to the truth, their worth in seed standard deviations."""
+    zones = judged(*truth.excess("ratio"), found.zones)
+    return {**zones, "worth": zones["worth"] / truth.noise}
 
 
 def _is_false(truth: Any, found: Answer, name: str) -> bool:

@@ -34,6 +34,8 @@ import numpy as np
 import optuna
 import pandas as pd
 import simulated_studies as simulated
+from foreign_families import STEP
+from judged_zones import NEAR_DECADES, judged
 from numpy.typing import NDArray
 from record_grid import file_of, plan_of
 from search_peers import BySmac, BySyneTune
@@ -41,6 +43,7 @@ from search_peers import BySmac, BySyneTune
 from hpo.allocator import keep_freed_memory
 from hpo.analysis import answer
 from hpo.analysis.leaders import leaders
+from hpo.analysis.values import Answer
 from hpo.search import PastTrial, suggest
 from hpo.search.prospects import learned_from
 from hpo.search.pruner import ImprovementPruner
@@ -51,6 +54,8 @@ from hpo.study import Configuration, Sampler, load_spec
 Floats = NDArray[np.float64]
 RECORDED = ("bidmc_hr", "bidmc_rr", "ptb-xl")
 NEAR = 0.5
+JUDGED = ("off", "identified", "zone_wrong", "resolved", "resolved_wrong", "as_good", "worth")
+"""What `Recorded.judge` says of an answer."""
 WARM_FROM = {"bidmc_hr": "bidmc_rr", "bidmc_rr": "bidmc_hr"}
 """The other task whose search of WARM_EPOCHS ours_warm begins with."""
 WARM_EPOCHS = 240
@@ -212,6 +217,22 @@ def best_ratio_of(grid: Grid) -> float:
     return lr - backbone_lr
 
 
+@cache
+def ratio_excess_of(grid: Grid) -> tuple[Floats, Floats]:
+    """Return log10 ratios (n,) STEP apart, and what each costs at its best lr and loss, beside the best."""
+    low, high = grid.lr[0] - grid.backbone_lr[-1], grid.lr[-1] - grid.backbone_lr[0]
+    ratio = np.arange(round((high - low) / STEP) + 1) * STEP + low
+    lowest = np.full(len(ratio), np.inf)
+    for lr in np.linspace(*grid.lr[[0, -1]], round(float(np.ptp(grid.lr)) / (2 * STEP)) + 1):
+        for place in np.flatnonzero(
+            (lr - ratio >= grid.backbone_lr[0]) & (lr - ratio <= grid.backbone_lr[-1])
+        ):
+            here = min(grid.expected(lr, lr - ratio[place], loss) for loss in range(len(grid.losses)))
+            lowest[place] = min(lowest[place], here)
+    known = np.isfinite(lowest)
+    return ratio[known], lowest[known] - lowest.min()
+
+
 class Recorded:
     """Runs of the emulator of one task; each repetition draws others."""
 
@@ -243,6 +264,17 @@ class Recorded:
         lr, backbone_lr = float(np.log10(lr)), float(np.log10(backbone_lr))
         expected = self._grid.expected(lr, backbone_lr, self._grid.losses.index(loss))
         return expected, abs(lr - backbone_lr - self._best)
+
+    def judge(self, found: Answer) -> dict[str, float]:
+        """Return how the zones stand to the truth, and by how many errors the choice's loss is too low."""
+        choice = found.choice
+        said = choice and choice.expected_validation_loss
+        if choice is None or said is None or not choice.standard_error:
+            off = np.nan
+        else:
+            off = (self.truth(choice.lr, choice.backbone_lr, choice.loss)[0] - said) / choice.standard_error
+        identified = bool(found.curve and found.curve.identified)
+        return {"off": off, "identified": identified, **judged(*ratio_excess_of(self._grid), found.zones)}
 
 
 # --- searches
@@ -526,13 +558,16 @@ def checkpoints(
             continue
         best = picked(min(complete, key=lambda row: row["value"]))
         ways = {"own" if peer else "naive": history.incumbents[trials - 1] or best}
+        judgements: dict[str, dict[str, float]] = {}
         if with_answer or not peer:
-            found = answer(*history.frames(trials), world.space, None, world.trivial).choice
-            choice = best if found is None else (found.lr, found.backbone_lr, found.loss)
-            ways["+answer" if peer else "own"] = choice
+            found = answer(*history.frames(trials), world.space, None, world.trivial)
+            choice, way = found.choice, "+answer" if peer else "own"
+            ways[way] = best if choice is None else (choice.lr, choice.backbone_lr, choice.loss)
+            judgements[way] = world.judge(found) if isinstance(world, Recorded) else {}
         for way, chosen in ways.items():
             loss, error = world.truth(*chosen)
-            yield {"epochs": mark, "trials": trials, "way": way, "loss": loss, "ratio_error": error}
+            row = {"epochs": mark, "trials": trials, "way": way, "loss": loss, "ratio_error": error}
+            yield row | dict.fromkeys(JUDGED) | judgements.get(way, {})
 
 
 def picked(row: Mapping[str, Any]) -> Picked:
@@ -580,6 +615,9 @@ def summary(file: Path) -> None:
                 f"\n{world}: share of choices within {NEAR} seed standard deviations of the best ({bar:.4f})"
             )
             print(is_near.mean().unstack().round(2).to_string())
+        if "resolved" in rows and rows["resolved"].notna().any():
+            print(f"\n{world}: zones of the last answers; their share of wrong ones, and of errors over 4")
+            print(zones_of(rows).round(3).to_string())
         print(grouped["repeat"].nunique().unstack().max(axis=1).rename("n").to_string())
         tpe = rows[rows["way"] == "tpe_median"].groupby("epochs")["trials"].median()
         if (tpe >= 100).any():
@@ -588,6 +626,17 @@ def summary(file: Path) -> None:
                 f"TPE + median: 100 trials in about {mark} epochs; as good as that, in epochs of its {mark}:"
             )
             print(as_good_as(rows, mark).to_string())
+
+
+def zones_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each way and checkpoint, how wrong and how useful its answers' zones are."""
+    told = rows[rows["resolved"].notna()]
+    marked = told.assign(
+        wrong=told["zone_wrong"] > NEAR_DECADES, far_off=told["off"].abs() > 4, n=1.0
+    ).astype({"identified": float})
+    grouped = marked.groupby(["way", "epochs"])
+    means = grouped[["resolved", "resolved_wrong", "wrong", "identified", "off", "far_off"]].mean()
+    return means.join(grouped["n"].sum())
 
 
 def as_good_as(rows: pd.DataFrame, mark: int, resamples: int = 1000) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Validation and test metrics of a task: numpy and scikit-learn, once an epoch, in float64.
+"""Validation and test metrics of a task: plain numpy, once an epoch, in float64.
 
 Averages follow the reference (CM-SSL, which uses torchmetrics): macro one-vs-rest for ``auroc`` and
 ``auc_pr``, support-weighted for ``f1_weighted``, the mean over all outputs for multi-label ``accuracy``
@@ -9,6 +9,7 @@ torchmetrics counts its AUROC as 0; :func:`note_on_areas` says which.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -78,57 +79,96 @@ def _regression(predictions: Floats, labels: Floats) -> dict[str, float]:
 
 
 def _multiclass(logits: Floats, labels: NDArray[np.int64]) -> dict[str, float]:
-    from sklearn.metrics import cohen_kappa_score, f1_score, recall_score
-
     log_p = log_softmax(logits)
     chosen = logits.argmax(axis=1)
-    present = np.unique(labels)
     one_hot = labels[:, None] == np.arange(logits.shape[1])
     auroc, auc_pr, skipped = _areas(one_hot, np.exp(log_p))
-    agree_on_one = len(np.union1d(labels, chosen)) == 1
+    hits = _Hits.of(one_hot, chosen[:, None] == np.arange(logits.shape[1]))
+    is_there = hits.true > 0
     return {
         "cross_entropy": float(-log_p[np.arange(len(labels)), labels].mean()),
         "auroc": auroc,
         "auc_pr": auc_pr,
-        "balanced_accuracy": float(recall_score(labels, chosen, labels=present, average="macro")),
+        "balanced_accuracy": float((hits.both[is_there] / hits.true[is_there]).mean()),
         "accuracy": float((labels == chosen).mean()),
-        "kappa": 0.0 if agree_on_one else float(cohen_kappa_score(labels, chosen)),
-        "f1_weighted": float(f1_score(labels, chosen, average="weighted", zero_division=0)),
-        "f1_macro": float(f1_score(labels, chosen, average="macro", zero_division=0)),
+        "kappa": hits.kappa(),
+        "f1_weighted": hits.f1_weighted(),
+        "f1_macro": float(hits.f1()[is_there | (hits.said > 0)].mean()),
         "classes_skipped": float(skipped),
     }
 
 
 def _multilabel(logits: Floats, labels: Floats) -> dict[str, float]:
-    from sklearn.metrics import f1_score
-
     is_positive, is_chosen = labels > 0.5, logits > 0
     auroc, auc_pr, skipped = _areas(is_positive, logits)  # the areas hang on the order of the scores alone
+    hits = _Hits.of(is_positive, is_chosen)
     return {
         "bce": float(binary_cross_entropy(logits, labels).mean()),
         "auroc": auroc,
         "auc_pr": auc_pr,
         "accuracy": float((is_positive == is_chosen).mean()),
-        "f1_weighted": float(f1_score(is_positive, is_chosen, average="weighted", zero_division=0)),
-        "f1_macro": float(f1_score(is_positive, is_chosen, average="macro", zero_division=0)),
+        "f1_weighted": hits.f1_weighted(),
+        "f1_macro": float(hits.f1().mean()),
         "classes_skipped": float(skipped),
     }
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Windows of each class (classes,): that are of it, that are said to be, and both."""
+
+    true: Floats
+    said: Floats
+    both: Floats
+
+    @classmethod
+    def of(cls, is_positive: NDArray[np.bool_], is_chosen: NDArray[np.bool_]) -> _Hits:
+        counts = (
+            one.sum(axis=0, dtype=np.float64) for one in (is_positive, is_chosen, is_positive & is_chosen)
+        )
+        return cls(*counts)
+
+    def f1(self) -> Floats:
+        """Return F1 of each class; 0 of one that is neither there nor said."""
+        return 2 * self.both / np.maximum(self.true + self.said, 1)
+
+    def f1_weighted(self) -> float:
+        """Return the mean of F1 weighted by how many windows are of each class; 0 where no class is there."""
+        return float(self.f1() @ self.true / max(self.true.sum(), 1))
+
+    def kappa(self) -> float:
+        """Return Cohen's kappa of windows of one class each (Cohen 1960)."""
+        windows = self.true.sum()
+        by_chance = float(self.true @ self.said) / windows**2
+        return 0.0 if by_chance == 1 else float((self.both.sum() / windows - by_chance) / (1 - by_chance))
 
 
 def _areas(is_positive: NDArray[np.bool_], scores: Floats) -> tuple[float, float, int]:
     """Return macro AUROC, macro average precision and the number of classes left out of both.
 
-    ``is_positive`` and ``scores`` are (N, classes).
+    ``is_positive`` and ``scores`` are (N, classes). NaN where a score is NaN.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     usable = _has_both(is_positive)
-    if not usable.any():
-        return float("nan"), float("nan"), len(usable)
-    truth, scores = is_positive[:, usable], scores[:, usable]
-    auroc = [roc_auc_score(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
-    precision = [average_precision_score(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
-    return float(np.mean(auroc)), float(np.mean(precision)), int((~usable).sum())
+    if not usable.any() or np.isnan(scores).any():
+        return float("nan"), float("nan"), int((~usable).sum())
+    found = np.array([_areas_of(is_positive[:, c], scores[:, c]) for c in np.flatnonzero(usable)])
+    auroc, precision = found.mean(axis=0)
+    return float(auroc), float(precision), int((~usable).sum())
+
+
+def _areas_of(is_positive: NDArray[np.bool_], scores: Floats) -> tuple[float, float]:
+    """Return AUROC (by trapezoids) and average precision (by steps) of one class, (N,) each.
+
+    Each distinct score is a threshold, so that tied windows are taken in together.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last_of_its_score = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    positives = np.append(0, is_positive[order].cumsum()[last_of_its_score])
+    taken = np.append(0, last_of_its_score + 1)
+    negatives = taken - positives
+    area = np.diff(negatives) @ (positives[1:] + positives[:-1]) / 2
+    precision = np.diff(positives) @ (positives[1:] / taken[1:])
+    return float(area / (positives[-1] * negatives[-1])), float(precision / positives[-1])
 
 
 def _has_both(is_positive: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ from finetune.api import Report, Run, RunResult, RunSpec, check_backbone, export
 from hpo.confirm.runs import ArmRun, ConfirmationRuns
 from hpo.errors import UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
+from hpo.numbers import quantity
 from hpo.reading.findings import Findings, find_out
 from hpo.report.answer import answer_lines
 from hpo.report.language import SPOKEN
@@ -126,7 +127,7 @@ class _OneRun:
         """Tell of each epoch; nothing is pruned."""
         for report in reports:
             self._console.print(
-                f"epoch {report.epoch}: validation loss {report.validation_loss:.4g}", highlight=False
+                f"epoch {report.epoch}: validation loss {quantity(report.validation_loss)}", highlight=False
             )
         return [True] * len(reports)
 
@@ -156,7 +157,7 @@ def _test_lines(engine: sa.Engine, findings: Findings, scored: StoredChoice, run
     """Return what the test split said of this very run, and how often it has been looked at."""
     found = ChoiceBook(engine).scores(findings.row.study_id, scored.choice.choice_hash)
     metrics = next(score.metrics for score in found.scores if (score.arm, score.seed) == (0, run.seed))
-    said = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    said = ", ".join(f"{name} {quantity(value)}" for name, value in metrics.items())
     units = len(set(found.groups.tolist()))
     return [
         f"This run on the test split ({units} {findings.task.unit_of_independence}s): {said}.",
@@ -167,7 +168,7 @@ def _test_lines(engine: sa.Engine, findings: Findings, scored: StoredChoice, run
 def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence[str]) -> str:
     """Return MODEL_CARD.md: what the model is, the answer it comes from, and its limits."""
     task, data, backbone = findings.task, findings.row.data, check_backbone(run.backbone, findings.task)
-    subjects = {split: len(names) for split, names in data["subjects"].items()}
+    subjects = {split: len(names) for split, names in data.get("subjects", {}).items()}
     units = f"{task.unit_of_independence}s"
     chosen = {name: getattr(run.recipe, name) for name in findings.spec.space.choices}
     loss = loss_words(run.loss, chosen, SPOKEN["en"])

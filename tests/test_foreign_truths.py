@@ -82,7 +82,7 @@ def test_a_zone_is_wrong_from_a_fifth_of_a_decade_on(foreign: Any, shift: float,
         claimed = good.min() <= place <= good.max() + shift
         return SimpleNamespace(value="as_good" if claimed else "worse")
 
-    found = foreign._zones(truth, SimpleNamespace(zones=SimpleNamespace(at=at, worth=NOISE)))
+    found = foreign.zones_of(truth, SimpleNamespace(zones=SimpleNamespace(at=at, worth=NOISE)))
 
     assert (found["zone_wrong"] > foreign.NEAR_DECADES) == is_wrong
     assert found["zone_wrong"] == pytest.approx(shift, abs=0.03)

@@ -199,13 +199,60 @@ def test_labels_may_come_as_a_column() -> None:
     assert evaluate(CLASSES, logits, labels.reshape(-1, 1)) == evaluate(CLASSES, logits, labels)
 
 
-def test_regression_needs_neither_scikit_learn_nor_torch() -> None:
+@pytest.mark.parametrize("name", ["bidmc_hr", "physionet2017", "ptb-xl"])
+def test_no_metric_needs_scikit_learn_or_torch(name: str) -> None:
     code = (
         "import sys, numpy as np\n"
         "from finetune.metrics import evaluate\n"
         "from finetune.tasks import find_task\n"
-        "evaluate(find_task('bidmc_hr'), np.zeros((3, 1)), np.ones((3, 1)))\n"
+        f"task = find_task({name!r})\n"
+        "labels = np.zeros(3) if task.kind == 'multiclass' else np.ones((3, task.outputs))\n"
+        "evaluate(task, np.zeros((3, task.outputs)), labels)\n"
         "sys.exit('sklearn' in sys.modules or 'torch' in sys.modules)"
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(seed=st.integers(0, 10_000), rows=st.integers(4, 60), decimals=st.integers(0, 2))
+@settings(max_examples=15, deadline=None)
+def test_areas_and_f1_agree_with_scikit_learn_where_scores_tie(seed: int, rows: int, decimals: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, is_positive = rng.normal(size=(rows, 5)).round(decimals), rng.random((rows, 5)) < 0.4
+    is_positive[:2] = [[True], [False]]
+
+    found = evaluate(LABELS, scores, is_positive.astype(np.float32))
+
+    chosen = scores > 0
+    assert found["auroc"] == pytest.approx(sk.roc_auc_score(is_positive, scores), abs=1e-12)
+    assert found["auc_pr"] == pytest.approx(sk.average_precision_score(is_positive, scores), abs=1e-12)
+    for average in ("weighted", "macro"):
+        expected = sk.f1_score(is_positive, chosen, average=average, zero_division=0)
+        assert found[f"f1_{average}"] == pytest.approx(expected, abs=1e-12)
+
+
+@given(seed=st.integers(0, 10_000), rows=st.integers(2, 40), classes=st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_agreement_of_classes_is_that_of_scikit_learn_whatever_classes_are_there(
+    seed: int, rows: int, classes: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(size=(rows, 4)), rng.integers(0, classes, rows)
+
+    found = evaluate(CLASSES, logits, labels)
+
+    chosen = logits.argmax(axis=1)
+    kappa = sk.cohen_kappa_score(labels, chosen) if len({*labels, *chosen}) > 1 else 0.0
+    assert found["kappa"] == pytest.approx(kappa, abs=1e-12)
+    for average in ("weighted", "macro"):
+        expected = sk.f1_score(labels, chosen, average=average, zero_division=0)
+        assert found[f"f1_{average}"] == pytest.approx(expected, abs=1e-12)
+    expected = sk.recall_score(labels, chosen, labels=np.unique(labels), average="macro")
+    assert found["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_areas_of_scores_that_are_no_numbers_are_none() -> None:
+    logits, labels = random_case("multilabel")
+    logits[3, 1] = np.nan
+
+    assert math.isnan(evaluate(LABELS, logits, labels)["auroc"])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpo.report.numbers import rate, ratio, rounded, with_error
+from hpo.numbers import quantity, rate, ratio, rounded, with_error
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,9 @@ from hpo.report.numbers import rate, ratio, rounded, with_error
         (16.92, 12.3, "17 ± 12"),
         (120.4, 0.5, "120.40 ± 0.50"),
         (0.418, 0.00012, "0.41800 ± 0.00012"),
-        (1234.5, 140.0, "1234 ± 1.4e+02"),
+        (1234.5, 140.0, "1234 ± 140"),
+        (25314.0, 120.0, "25310 ± 120"),
+        (25314.0, None, "25310"),
         (0.5, 3e-9, "0.5 ± 3e-09"),
         (2.349123, None, "2.349"),
         (2.349123, 0.0, "2.349"),
@@ -32,6 +34,22 @@ def test_a_value_has_the_digits_that_its_error_allows(value: float, error: float
 def test_unit_and_sign_are_shown_where_asked_for() -> None:
     assert with_error(0.2, 0.05, "bpm", sign="+") == "+0.200 ± 0.050 bpm"
     assert with_error(-0.2, None, "bpm", sign="+") == "-0.2 bpm"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2.5219, "2.522 bpm"),
+        (25314.0, "25310 bpm"),
+        (120.0, "120 bpm"),
+        (-31415.9, "-31420 bpm"),
+        (4e7, "4e+07 bpm"),
+    ],
+)
+def test_a_quantity_has_four_digits_and_no_exponent_where_it_is_of_ordinary_size(
+    value: float, text: str
+) -> None:
+    assert quantity(value, "bpm") == text
 
 
 @pytest.mark.parametrize(

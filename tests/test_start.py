@@ -46,7 +46,7 @@ def test_what_init_writes_is_checked_and_searched(start: Path, capsys: pytest.Ca
     assert (checked, ran) == (0, 0)
     assert "ready" in said.splitlines()[-1]
     assert "to beat: always" in said
-    assert "s an epoch of" in said
+    assert " s an epoch of" in said
 
 
 def test_init_replaces_nothing(start: Path, capsys: pytest.CaptureFixture[str]) -> None:

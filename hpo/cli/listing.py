@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetune.api import DataStatus
 from hpo.durations import duration
+from hpo.numbers import quantity, ratio
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.numbers import ratio
+
+if TYPE_CHECKING:
+    from finetune.api import DataStatus
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -41,7 +43,7 @@ def status_lines(studies: Sequence[Mapping[str, Any]], language: Language = "en"
 
 def _status_row(study: Mapping[str, Any], words: Words) -> tuple[str, ...]:
     best, left_s = study["best"], study["remaining_s"]
-    loss = f"{best['validation_loss']:.4g} {study['unit']}".strip() if best else "-"
+    loss = quantity(best["validation_loss"], study["unit"]) if best else "-"
     if best:
         loss = words.say("status.best", loss=loss, number=best["number"], ratio=ratio(best["ratio"]))
     return (
@@ -49,7 +51,7 @@ def _status_row(study: Mapping[str, Any], words: Words) -> tuple[str, ...]:
         words.say(f"status.state.{study['state']}"),
         f"{study['finished']}/{study['budget']}",
         *(str(study[key]) for key in ("complete", "pruned", "failed", "running")),
-        f"{study['trials_per_hour']:.3g}",
+        quantity(float(f"{study['trials_per_hour']:.3g}")),
         "-" if left_s is None or study["state"] != "open" else duration(left_s),
         loss,
         words.say("list.comma").join(_remarks(study, words)),

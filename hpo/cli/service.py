@@ -40,6 +40,7 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
+from hpo.numbers import quantity
 
 if TYPE_CHECKING:
     from hpo.ledger.values import StudyState
@@ -112,7 +113,7 @@ def _print_event(does: str, event: Event) -> None:
     if event.kind == "epoch":
         return
     where = "" if event.slot is None else f"trial {event.slot}"
-    value = "" if event.value is None else f", best {event.value:.4g}"
+    value = "" if event.value is None else f", best {quantity(event.value)}"
     what = {"attached": f"this worker, {event.worker}, {does}", "idle": "no run for this worker:"}
     words = [event.study, where, what.get(event.kind, event.kind) + value, event.text]
     with suppress(OSError):  # a log on a disk that is full: the work goes on

@@ -23,8 +23,8 @@ from hpo.cli.terminal import (
     url_of,
 )
 from hpo.durations import duration
+from hpo.numbers import quantity, ratio
 from hpo.report.language import SPOKEN, Language, Words
-from hpo.report.numbers import ratio
 
 Look = Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]
 """Gives the studies and the attached workers as they are now."""
@@ -110,7 +110,7 @@ def _study_lines(one: Mapping[str, Any], words: Words) -> list[str]:
     said, state = words.say("list.comma").join(counts), words.say(f"status.state.{one['state']}")
     lines = [words.say("watch.study", study=one["study"], state=state, counts=said)]
     if best:
-        loss = f"{best['validation_loss']:.4g} {one['unit']}".rstrip()
+        loss = quantity(best["validation_loss"], one["unit"])
         given = {"loss": loss, "number": best["number"], "ratio": ratio(best["ratio"])}
         lines.append(f"  {words.say('watch.best', **given)}")
     return lines

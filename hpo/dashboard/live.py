@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from hpo.analysis.zones import Zones
 from hpo.dashboard.kept import AnswerStore
 from hpo.ledger.ledger import Ledger
-from hpo.ledger.values import COMPLETE, StudyRow
+from hpo.ledger.values import COMPLETE, StudyRow, tried
+from hpo.numbers import percent, quantity, rate, ratio
 from hpo.reading.findings import Findings
 from hpo.reading.foreign import foreign_trials
 from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, known_task, pace
 from hpo.report.answer import answer_lines
 from hpo.report.language import Words
 from hpo.report.naming import loss_words
-from hpo.report.numbers import percent, rate, ratio
 from hpo.report.zones import good_words
 from hpo.storage import reading
 from hpo.storage.tables import curve, slots
@@ -102,7 +102,7 @@ def _left(seconds: float, words: Words) -> str:
 
 def _value(value: float, unit: str) -> str:
     """Return one run's loss: enough digits to tell it from its neighbours in a table."""
-    return f"{value:.4g} {unit}".rstrip()
+    return quantity(value, unit)
 
 
 def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Words) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
         "answer": answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")],
         "figure": store.mark(row.name),
         "trials": [_trial(one, unit, words) for one in shown.values()],
-        "losses": list(row.spec.get("space", {}).get("loss", [])),
+        "losses": list(_space(row).get("loss", [])),
         "choices": _choices(row),
         "curves": _curves(engine, row, shown),
         "workers": [_worker(one, words) for one in workers],
@@ -123,9 +123,14 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
     }
 
 
+def _space(row: StudyRow) -> Mapping[str, Any]:
+    """Return the space of a study as it is stored; nothing of one that is not known here."""
+    return row.spec["space"] if known_task(row) else {}
+
+
 def _choices(row: StudyRow) -> dict[str, list[str]]:
     """Return the values of each key that the study searches beside rates and loss, as they are written."""
-    space = row.spec.get("space", {})
+    space = _space(row)
     return {name: [value_words(one) for one in space[name]] for name in SEARCHABLE if space.get(name)}
 
 
@@ -145,7 +150,7 @@ def _shown(engine: sa.Engine, row: StudyRow) -> dict[int, Mapping[str, Any]]:
 
 
 def _trial(one: Mapping[str, Any], unit: str, words: Words) -> dict[str, Any]:
-    config = one["config"] or {}
+    config = tried(one["config"]) or {}
     lr, backbone_lr = float(config.get("lr", math.nan)), float(config.get("backbone_lr", math.nan))
     kind = str(one["end"] if one["state"] == "done" else one["state"])
     kind = "complete" if kind in COMPLETE else kind

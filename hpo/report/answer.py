@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hpo.analysis.evidence import MIN_MODEL
 from hpo.analysis.values import Choice, Expected, Note, NoteKind
+from hpo.numbers import rate, ratio, rounded, with_error
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import PUBLISHED, constant, full_name, loss_words, metric
-from hpo.report.numbers import rate, ratio, rounded, with_error
 from hpo.report.options import option_lines
 from hpo.report.zones import costs_lines, is_settled_note, zone_lines
 

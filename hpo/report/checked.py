@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune.api import Checked, CheckFault, DataSummary
+from hpo.durations import duration
+from hpo.numbers import about, quantity
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.study import StudySpec
 
@@ -73,10 +75,10 @@ def _trivial(spec: StudySpec, data: DataSummary, words: Words) -> str:
     if task.kind != "regression":
         guess = words.say("constant.prior")
     elif constant:
-        guess = words.say("constant.value", value=f"{constant[0]:.4g} {task.unit}".rstrip())
+        guess = words.say("constant.value", value=quantity(constant[0], task.unit))
     else:
         guess = words.say("constant.median")
-    value = f"{data.trivial['validation_loss']:.4g} {task.unit}".rstrip()
+    value = quantity(data.trivial["validation_loss"], task.unit)
     return words.say("check.trivial", guess=guess, metric=words.say(f"metric.{task.yardstick}"), value=value)
 
 
@@ -84,12 +86,16 @@ def _cost(spec: StudySpec, found: Checked, words: Words) -> str:
     epochs = spec.recipe.epochs
     return words.say(
         "check.cost",
-        epoch_s=f"{found.epoch_s:.2g}",
+        epoch=_time(found.epoch_s),
         n=found.windows[0],
-        trial_s=f"{epochs * found.epoch_s:.2g}",
+        trial=_time(epochs * found.epoch_s),
         epochs=epochs,
         memory=f"{found.memory_mib:.0f}",
     )
+
+
+def _time(seconds: float) -> str:
+    return about(seconds, "s") if seconds < 10 else duration(seconds)
 
 
 def is_ready(faults: Sequence[CheckFault]) -> bool:

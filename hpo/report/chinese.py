@@ -428,6 +428,7 @@ _BOARD = {
     "board.optuna": "Optuna 页面",
     "board.leave": "退出登录",
     "board.studies": "研究",
+    "board.no_database": "现在无法读取数据库。数据库恢复后，面板会继续工作。",
     "board.empty": "还没有研究。请输入：hpo run bidmc_hr",
     "board.state.open": "搜索中",
     "board.state.paused": "已暂停",
@@ -571,7 +572,7 @@ _TERMINAL = {
     "下训练的参数："
     "{trained}",
     "check.steps": "在少量窗口上训练 {steps} 步，训练损失从 {before} 变为 {after}",
-    "check.cost": "开销：每轮 {n} 个窗口约 {epoch_s} s，每次 {epochs} 轮的试验至多 {trial_s} s；{memory} MiB",
+    "check.cost": "开销：每轮 {n} 个窗口约 {epoch}，每次 {epochs} 轮的试验至多 {trial}；{memory} MiB",
     "check.note": "注意：{note}",
     "check.fatal": "错误：{note}",
     "check.ready": "检查用时 {time} s：可以开始",

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from hpo.confirm.confirmed import ArmResult, Confirmation
 from hpo.confirm.judging import Against
 from hpo.confirm.verdicts import Finding, Look
+from hpo.numbers import about, percent, quantity, rate, ratio
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import full_name, loss_words, metric
-from hpo.report.numbers import about, percent, rate, ratio
 
 _OURS = frozenset({"luckiest", "from_scratch", "linear_probing", "trivial"})
 """Roles of arms that no study file names."""
@@ -78,8 +78,8 @@ def _arm(found: Confirmation, place: int, words: Words) -> str:
         failed, seeds = result.failed, words.count("seeds", len(found.seeds))
         what = words.say("confirmed.arm.some_failed", arm=what, failed=failed, seeds=seeds)
     yardstick, measured = found.task.yardstick, result.metrics[found.task.yardstick]
-    others = [f"{name} {one.mean:.4g}" for name, one in result.metrics.items() if name != yardstick]
-    ends = {name: f"{getattr(measured, name):.4g}" for name in ("mean", "low", "high")}
+    others = [f"{name} {quantity(one.mean)}" for name, one in result.metrics.items() if name != yardstick]
+    ends = {name: quantity(getattr(measured, name)) for name in ("mean", "low", "high")}
     estimate = words.say(
         "confirmed.estimate", metric=metric(found.task, words), unit=found.task.unit, **ends
     ).rstrip()

@@ -459,6 +459,7 @@ _BOARD = {
     "board.optuna": "Optuna's pages",
     "board.leave": "Log out",
     "board.studies": "Studies",
+    "board.no_database": "The database cannot be read now. The dashboard goes on when it is there again.",
     "board.empty": "No study yet. Type: hpo run bidmc_hr",
     "board.state.open": "searching",
     "board.state.paused": "paused",
@@ -606,7 +607,7 @@ _TERMINAL = {
     "in {mode}: "
     "{trained}",
     "check.steps": "{steps} steps on a few windows take the training loss from {before} to {after}",
-    "check.cost": "cost: about {epoch_s} s an epoch of {n} windows, at most {trial_s} s a trial of "
+    "check.cost": "cost: about {epoch} an epoch of {n} windows, at most {trial} a trial of "
     "{epochs} epochs; "
     "{memory} MiB",
     "check.note": "note: {note}",

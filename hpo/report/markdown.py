@@ -10,13 +10,13 @@ import numpy as np
 
 from hpo.confirm.confirmed import Confirmation
 from hpo.ledger.choice import Arm
+from hpo.numbers import about, percent, quantity, ratio, with_error
 from hpo.reading.findings import Findings
 from hpo.reading.standing import budget
 from hpo.report.answer import answer_lines, run_command
 from hpo.report.confirmed import arm_name, basis_lines, gap_words, headline, verdict_words
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import constant, loss_words, metric_with_unit
-from hpo.report.numbers import about, percent, ratio, with_error
 from hpo.study import StudySpec
 from hpo.study.choices import value_words
 
@@ -105,11 +105,11 @@ def _arm(found: Confirmation, place: int, words: Words) -> list[str]:
     if not one.metrics:
         return [name, words.say("table.failed"), "", "", ""]
     measured = one.metrics[yardstick]
-    others = [f"{key} {m.mean:.4g}" for key, m in one.metrics.items() if key != yardstick]
+    others = [f"{key} {quantity(m.mean)}" for key, m in one.metrics.items() if key != yardstick]
     beside = ["", ""]
     if one.against_baseline is not None:
         beside = [gap_words(one.against_baseline, words), verdict_words(found, one, words)]
-    estimate = f"{measured.mean:.4g} [{measured.low:.4g}, {measured.high:.4g}]"
+    estimate = f"{quantity(measured.mean)} [{quantity(measured.low)}, {quantity(measured.high)}]"
     return [name, estimate, ", ".join(others), *beside]
 
 
@@ -127,7 +127,7 @@ def _comparison(findings: Findings, words: Words) -> str:
     for name, value in (
         (words.say("table.ours"), ours),
         (words.say("table.default", name=findings.spec.baseline.name), default),
-        (guess, f"{findings.trivial:.4g}"),
+        (guess, quantity(findings.trivial)),
     ):
         rows.append([name, words.say("split.validation"), value, ""])
     for published in findings.spec.published:
@@ -163,7 +163,9 @@ def _trials_lines(findings: Findings, words: Words, *, is_served: bool) -> list[
 def _method(findings: Findings, confirmation: Confirmation | None, words: Words) -> list[str]:
     """Return what a reader needs to judge and repeat the study: n, seeds, spread, hardware, versions."""
     spec, data, unknown = findings.spec, findings.row.data, words.say("table.unknown")
-    windows = ", ".join(f"{words.name('split', name)} {number}" for name, number in data["windows"].items())
+    windows = ", ".join(
+        f"{words.name('split', name)} {number}" for name, number in data.get("windows", {}).items()
+    )
     versions = ", ".join(f"{name} {version}" for name, version in findings.row.versions.items())
     run = f"`{run_command(findings, budget(findings.counts))}`"
     looks = 0 if confirmation is None else confirmation.test_looks
@@ -241,5 +243,5 @@ def _hardware(findings: Findings, words: Words) -> str:
         trials.assign(device=trials["device"].astype("object")).groupby("device")["elapsed_s"].sum() / 3600
     )
     return ", ".join(
-        words.say("page.hours", device=device, hours=f"{hour:.2g}") for device, hour in hours.items()
+        words.say("page.hours", device=device, hours=about(hour)) for device, hour in hours.items()
     )

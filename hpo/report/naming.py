@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from finetune.api import Task
+from hpo.numbers import quantity
 from hpo.reading.findings import Findings, Label
 from hpo.report.language import Words
 from hpo.study.choices import Value, value_words
@@ -54,5 +55,5 @@ def constant(findings: Findings, words: Words) -> str:
     elif known is None or findings.folds:
         guess = words.say("constant.median")
     else:
-        guess = words.say("constant.value", value=f"{known:.4g} {task.unit}".rstrip())
+        guess = words.say("constant.value", value=quantity(known, task.unit))
     return words.say("constant.folds", guess=guess) if findings.folds else guess

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hpo.analysis.matters import Mattering
 from hpo.analysis.options import Option, Options
 from hpo.analysis.zones import Standing
+from hpo.numbers import about
 from hpo.reading.findings import Findings
 from hpo.report.language import Words
 from hpo.report.naming import value_name
-from hpo.report.numbers import about
 
 
 def option_lines(findings: Findings, words: Words) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Any
 from hpo.analysis.values import Answer, Expected
 from hpo.analysis.zones import Standing
 from hpo.ledger.optuna_rows import plain
+from hpo.numbers import about, percent, quantity, rate, ratio, with_error
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import label_words, loss_words, metric_with_unit
-from hpo.report.numbers import about, percent, rate, ratio, with_error
 from hpo.report.told import answer_json
 from hpo.report.zones import spans
 from hpo.study import ABSENT
@@ -154,7 +154,7 @@ def _best_ratio(answer: Answer, words: Words) -> str:
 
 
 def _constant(found: Findings, words: Words) -> str:
-    value, against = f"{found.trivial:.4g}", found.answer.against_trivial
+    value, against = quantity(found.trivial), found.answer.against_trivial
     if found.answer.choice is None or against == "beats":
         return value
     return words.say(f"all.against.{against}", value=value)

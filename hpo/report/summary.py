@@ -17,11 +17,11 @@ from hpo.errors import UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
+from hpo.numbers import percent, quantity, ratio, with_error
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.standing import known_task
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import label_words, metric
-from hpo.report.numbers import percent, ratio, with_error
 
 _HEADS = ("study", "data", "trials", "zones", "ratio", "expected", "trivial", "ours", "published")
 
@@ -172,7 +172,7 @@ def cells(row: Row, language: Language = "en") -> tuple[str, ...]:
     words = SPOKEN[language]
     unknown = words.say("table.unknown")
     loss = unknown if row.expected is None else with_error(row.expected, row.standard_error, row.unit)
-    trivial = "-" if math.isnan(row.trivial) else f"{row.trivial:.4g}"
+    trivial = "-" if math.isnan(row.trivial) else quantity(row.trivial)
     if row.expected is not None and row.against_trivial != "beats":
         trivial = words.say(f"all.against.{row.against_trivial}", value=trivial)
     failed = words.say("all.failed", finished=row.finished, failed=row.failed)
@@ -211,7 +211,7 @@ def _ratio(row: Row, words: Words) -> str:
 
 
 def _metrics(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    return ", ".join(f"{name} {quantity(value)}" for name, value in metrics.items())
 
 
 def markdown(rows: Sequence[Row], language: Language = "en") -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hpo.analysis.matters import Cost, Mattering, Matters
 from hpo.analysis.values import Note, NoteKind
 from hpo.analysis.zones import Standing, Zone, Zones
+from hpo.numbers import about, percent, rate, ratio
 from hpo.reading.findings import Findings
 from hpo.report.language import Words
-from hpo.report.numbers import about, percent, rate, ratio
 
 
 def zone_lines(findings: Findings, words: Words) -> list[str]:

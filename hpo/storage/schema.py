@@ -12,12 +12,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from hpo.errors import MismatchError, StorageError
+from hpo.storage.revisions import OPTUNA_REVISION, REVISION, VERSION_TABLE
 
-REVISION = "0006"
-"""The newest of ``hpo/storage/migrations/versions``."""
-OPTUNA_REVISION = "v3.2.0.a"
-"""The schema of Optuna 5.0, on whose tables we write."""
-VERSION_TABLE = "hpo_alembic_version"
 _LOCK_KEY = zlib.crc32(b"hpo schema")
 
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.durations import number_and_unit
+from hpo.numbers import quantity
 
 if TYPE_CHECKING:
     from hpo.worker.session import Event
@@ -128,7 +129,7 @@ class Progress:
         if self.failed:
             parts.append(say("progress.failed", n=self.failed))
         if self.best is not None:
-            parts.append(say("progress.best", value=f"{self.best:.4g}", number=self.best_slot))
+            parts.append(say("progress.best", value=quantity(self.best), number=self.best_slot))
         left = self.seconds_left()
         if left is not None and self.finished < self.total:
             parts.append(say("progress.left", time=duration_range(*left, self.words)))
@@ -136,7 +137,7 @@ class Progress:
 
     def loss(self, value: float) -> str:
         """Return a validation loss with its unit."""
-        return f"{value:.4g} {self.unit}".rstrip()
+        return quantity(value, self.unit)
 
 
 def duration_range(low_s: float, high_s: float, words: Says) -> str:

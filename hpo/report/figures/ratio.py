@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpo.analysis.zones import Standing, Zones
+from hpo.numbers import about
 from hpo.reading.findings import Findings
 from hpo.report.figures.zones import ZONE_COLOURS
 from hpo.report.language import Words
 from hpo.report.naming import constant, label_words, metric_with_unit
-from hpo.report.numbers import about
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart with any colour vision (jfly.uni-koeln.de/color, 2008)."""

@@ -13,12 +13,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hpo.analysis.values import NoteKind, RateMap
 from hpo.confirm.confirmed import Confirmation
+from hpo.numbers import about, rate
 from hpo.reading.findings import Findings
 from hpo.report.confirmed import arm_name
 from hpo.report.figures.ratio import COLOURS
 from hpo.report.language import Words
 from hpo.report.naming import constant, label_words, loss_words, metric_with_unit
-from hpo.report.numbers import about, rate
 from hpo.study.choices import value_words
 
 MOST_CURVES = 300

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hpo.analysis.zones import Standing, Zones
+from hpo.numbers import about
 from hpo.reading.findings import Findings
 from hpo.report.language import Words
 from hpo.report.naming import label_words
-from hpo.report.numbers import about
 
 ZONE_COLOURS = {Standing.AS_GOOD: "#009E73", Standing.WORSE: "#D55E00", Standing.OPEN: "#BBBBBB"}
 """Of Okabe and Ito's palette, and grey for what is not known."""

@@ -10,6 +10,11 @@ def about(value: float, unit: str = "") -> str:
     return f"{_plain(value, 2)} {unit}".rstrip()
 
 
+def quantity(value: float, unit: str = "") -> str:
+    """Return a measured value with four digits and its unit: ``2.522 bpm``, ``25310 ms``."""
+    return f"{_plain(value, 4)} {unit}".rstrip()
+
+
 def rate(value: float) -> str:
     """Return a learning rate with two digits: ``6.3e-4``, ``1e-5``, ``0.05``."""
     if 0.01 <= value < 10:
@@ -41,10 +46,10 @@ def with_error(value: float, error: float | None, unit: str = "", *, sign: str =
     ``sign`` is ``+`` where a positive value shows its sign.
     """
     if error is None or not (math.isfinite(error) and error > 0):
-        return f"{value:{sign}.4g} {unit}".rstrip()
+        return f"{_plain(value, 4, sign)} {unit}".rstrip()
     places = _places(error)
     if places is None:
-        return f"{value:{sign}.4g} ± {error:.2g} {unit}".rstrip()
+        return f"{_plain(value, 4, sign)} ± {_plain(error, 2)} {unit}".rstrip()
     return f"{value:{sign}.{places}f} ± {error:.{places}f} {unit}".rstrip()
 
 
@@ -56,7 +61,7 @@ def _places(error: float | None) -> int | None:
     return places if 0 <= places <= 6 else None
 
 
-def _plain(value: float, digits: int) -> str:
+def _plain(value: float, digits: int, sign: str = "") -> str:
     """Return a value with so many digits and no exponent where it is of ordinary size."""
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e6 else text
+    text = f"{value:{sign}.{digits}g}"
+    return f"{float(text):{sign}.0f}" if "e+" in text and abs(value) < 1e6 else text
