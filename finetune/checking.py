@@ -74,10 +74,12 @@ def looked_at(mflop: float) -> int:
     return max(FEWEST, min(LOOKED_AT, int(LOOKED_AT * LIGHT_MFLOP / max(mflop, 1e-9))))
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, as in __init__
     """Counts as torch's FlopCounterMode does, without its import of torch's compiler (torch 2.13: 1.5 s)."""
 
-    flop = 0.0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.flop = 0.0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -93,7 +95,8 @@ class _Operations(TorchDispatchMode):
 @torch.no_grad()
 def _mflop(member: Member) -> float:
     """Return the MFLOP of a forward pass of one window: the same on every machine."""
-    with _Operations() as counted:
+    counted = _Operations()
+    with counted:
         member.model(member.data.train_x[:1], None)
     return counted.flop / 1e6
 
