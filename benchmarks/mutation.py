@@ -15,10 +15,13 @@ import argparse
 import ast
 import copy
 import hashlib
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +30,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+LIBRARIES = (
+    "numpy",
+    "pandas",
+    "scipy.stats",
+    "sqlalchemy.orm",
+    "alembic",
+    "optuna",
+    "pydantic",
+    "torch",
+    "numba",
+    "rich",
+    "typer",
+)
 TESTS = {
     "finetune/engine/optim.py": "test_optim test_engine",
     "finetune/losses.py": "test_losses",
@@ -51,7 +70,10 @@ TESTS = {
     "hpo/search/settled.py": "test_settled",
     "hpo/search/warm.py": "test_settled",
     "hpo/confirm/": "test_paired test_judging test_confirm",
-    "hpo/confirm/unit_intervals.py": "test_unit_intervals test_confirm",
+    "hpo/confirm/judging.py": "test_judging test_paired",
+    "hpo/confirm/paired.py": "test_paired test_judging test_unit_intervals",
+    "hpo/confirm/unit_intervals.py": "test_unit_intervals",
+    "hpo/confirm/verdicts.py": "test_judging test_paired",
     "hpo/analysis/": "test_analysis test_ratio_sampler",
     "hpo/analysis/choice.py": "test_zones test_analysis",
     "hpo/analysis/fitting.py": "test_zones test_analysis",
@@ -77,14 +99,18 @@ TURNED = {
 SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
 
 
-def mutants_of(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
-    """Yield line, what was changed, and the changed tree, for each change that could be made."""
+def changes_of(tree: ast.Module) -> Iterator[tuple[int, int, str]]:
+    """Yield the node's place in a walk, its line, and what, for each change that could be made."""
     for place, node in enumerate(ast.walk(tree)):
         for what in _changes(node):
-            changed = copy.deepcopy(tree)
-            twin = next(twin for at, twin in enumerate(ast.walk(changed)) if at == place)
-            _make(twin, what)
-            yield getattr(node, "lineno", 0), what, ast.fix_missing_locations(changed)
+            yield place, getattr(node, "lineno", 0), what
+
+
+def changed(tree: ast.Module, place: int, what: str) -> ast.Module:
+    """Return the tree with one change made."""
+    twin = copy.deepcopy(tree)
+    _make(next(node for at, node in enumerate(ast.walk(twin)) if at == place), what)
+    return ast.fix_missing_locations(twin)
 
 
 def _changes(node: ast.AST) -> list[str]:
@@ -136,10 +162,12 @@ def modules() -> dict[str, str]:
 def sampled(module: str, each: int) -> list[tuple[int, str, str]]:
     """Return line, change and changed source of ``each`` mutants, always the same ones of the same source."""
     source = (ROOT / module).read_text(encoding="utf-8")
-    found = list(mutants_of(ast.parse(source)))
+    tree = ast.parse(source)
+    found = list(changes_of(tree))
     seed = hashlib.sha256(f"{module}{source}".encode()).hexdigest()
     chosen = random.Random(seed).sample(found, min(each, len(found)))
-    return [(line, what, ast.unparse(tree)) for line, what, tree in sorted(chosen, key=lambda one: one[0])]
+    chosen.sort(key=lambda one: one[1])
+    return [(line, what, ast.unparse(changed(tree, place, what))) for place, line, what in chosen]
 
 
 def copy_tree(to: Path) -> None:
@@ -152,26 +180,42 @@ def copy_tree(to: Path) -> None:
 
 
 def run_tests(tree: Path, tests: str, limit_s: float, postgres: bool = False) -> str:
-    """Return ``passed``, ``failed`` or ``too long``."""
+    """Return ``passed``, ``failed`` or ``too long``.
+
+    The tests run in a fork of this process, which has loaded the libraries but nothing of ours: it saves each
+    mutant the seconds that importing them takes.
+    """
     files = [f"tests/{name}.py" for name in tests.split() if (tree / f"tests/{name}.py").exists()]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        f"not ({LEFT_OUT}{'' if postgres else ' or postgres'})",
-        *files,
-    ]
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=limit_s)
-    except subprocess.TimeoutExpired:
+    marks = f"not ({LEFT_OUT}{'' if postgres else ' or postgres'})"
+    process = multiprocessing.get_context("fork").Process(
+        target=pytest_in, args=(tree, [*files, "-m", marks])
+    )
+    process.start()
+    process.join(limit_s)
+    if process.is_alive():
+        os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
         return "too long"
-    return "passed" if done.returncode == 0 else "failed"
+    return "passed" if process.exitcode == 0 else "failed"
+
+
+def pytest_in(tree: Path, words: list[str]) -> None:
+    """Run pytest in a tree until the first test that fails, and exit as it does."""
+    os.setsid()
+    os.chdir(tree)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    sys.path[:] = [str(tree), *(entry for entry in sys.path if entry not in {str(ROOT), str(HERE)})]
+    os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *words]))
+
+
+def load_libraries() -> None:
+    """Import what our modules import of others."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    assert not {"hpo", "finetune"} & set(sys.modules)
 
 
 def main() -> None:
@@ -184,6 +228,11 @@ def main() -> None:
         "--limit", type=float, default=900, help="seconds after which a mutant counts as noticed"
     )
     parser.add_argument("--report", action="store_true")
+    parser.add_argument(
+        "--unchanged",
+        action="store_true",
+        help="run the tests of each module on the code as it is: they pass",
+    )
     options = parser.parse_args()
     known = (
         [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
@@ -200,9 +249,14 @@ def main() -> None:
         if (module, mutant[0], mutant[1], digest_of(mutant[2])) not in tried
     ]
     random.Random(0).shuffle(todo)  # what was tried by any moment is a sample of all
+    load_libraries()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_tree(tree)
+        if options.unchanged:
+            for tests in sorted({tests for _, tests, _ in todo}):
+                print(run_tests(tree, tests, options.limit), tests, flush=True)
+            return
         for module, tests, mutant in todo:
             try_mutant(module, tests, mutant, tree, options)
 

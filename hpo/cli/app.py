@@ -7,10 +7,14 @@ help is instant.
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -256,22 +260,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt, typer.Abort):
         return _complain(f"interrupted; to go on, type: hpo {shlex.join(words)}", 130)
     except Exception as error:
-        return _explain(error)
+        return explain(error)
     return ended if isinstance(ended, int) else 0
 
 
-def _explain(error: Exception) -> int:
+def explain(error: Exception) -> int:
     """Say what an error means to a person, and return the exit status."""
     from finetune.api import DeviceLostError, FinetuneError
 
     if isinstance(error, HpoError | FinetuneError):
         return _complain(str(error), 2)
+    if isinstance(error, BrokenPipeError):
+        return _unheard()
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return _complain(f"cannot write: {error.strerror}; expected room on the disk; free some first", 2)
     if isinstance(error, DeviceLostError):
         return _complain(f"{error}; what was under way has been given back; type the same command again", 3)
     if isinstance(error, _WRONG_WORDS):
         path = error.ctx.command_path if error.ctx else "hpo"
         return _complain(f"{error.format_message()} Type: {path} --help", 2)
     return _complain("".join(traceback.format_exception(error)), 1)
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _unheard() -> int:
+    """Return the exit status where nobody reads on (``hpo status | head -1``), without a word."""
+    # What is left in Python's buffer would be written at the end, and fail again.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def _complain(text: str, status: int) -> int:

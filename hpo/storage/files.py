@@ -13,9 +13,16 @@ from pathlib import Path
 from hpo.errors import StorageError
 from hpo.storage.mounts import refuse_network_folder
 
+_LONGEST_NAME = 255 - len("-journal")
+"""Bytes of a name on the usual file systems, with what SQLite makes of it."""
+
 
 def check_file(file: Path, *, create: bool) -> None:
     """Raise :class:`StorageError` for a file that cannot be the database; ``create``: or be made one."""
+    if "\0" in str(file) or max(map(len, map(os.fsencode, file.parts))) > _LONGEST_NAME:
+        raise StorageError(
+            "the name of the database is none that a file can have", "a shorter name, in letters"
+        )
     if not file.parent.is_dir():
         raise StorageError(
             f"the folder {str(file.parent)!r} does not exist",
