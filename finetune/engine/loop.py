@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,7 +193,7 @@ def epoch_order(spec: RunSpec, windows: int, epoch: int) -> Tensor:
 
 def precision(kind: Precision, device: torch.device) -> AbstractContextManager[None]:
     """Return the autocast context of a precision (none but for bf16)."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bf16")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if kind == "bf16" else nullcontext()
 
 
 @contextmanager
