@@ -255,10 +255,12 @@ class Checked:
     backbone_parameters: int
     head_parameters: int
     trained_parameters: int
+    steps: int
+    """Taken on a few windows: until the loss is lower, ten at most."""
     loss_before: float
     """Training loss of a few windows, without dropout."""
     loss_after: float
-    """The same after a few steps on them."""
+    """The same after the steps on them."""
     epoch_s: float
     memory_mib: float
     faults: tuple[CheckFault, ...]
