@@ -595,6 +595,11 @@ def test_a_whole_study_is_made_again_only_when_something_changed(
     assert "something new" in gzip.decompress(changed.raw).decode()
 
 
+@pytest.mark.parametrize("after", ["x", "", "%00", "1e3", "-1", "9" * 30])
+def test_after_something_that_is_no_number_is_the_askers_fault(after: str, private: WSGIApplication) -> None:
+    assert ask(private, f"/api/studies/1?after={after}").status == 400
+
+
 def test_a_running_trial_that_gets_on_is_something_new(own_place: Place) -> None:
     study = optuna.load_study(study_name=NAME, storage=optuna_storage(own_place.url))
     trial = study.ask()

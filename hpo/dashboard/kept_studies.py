@@ -42,6 +42,9 @@ class KeptStudies:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer with the study, with 304 to who has it already, or as the app does."""
+        if _ADDRESS.fullmatch(environ.get("PATH_INFO", "")) and not all(map(_is_number, _after(environ))):
+            start_response("400 Bad Request", [("Content-Type", "application/json")])
+            return [b'{"reason": "after is no number of trials"}']
         study_id = _whole_study(environ)
         if study_id is None:
             return self._app(environ, start_response)
@@ -84,8 +87,15 @@ def _whole_study(environ: WSGIEnvironment) -> int | None:
     """Return the study of which everything is asked for, by a browser that can unpack it; None otherwise."""
     found = _ADDRESS.fullmatch(environ.get("PATH_INFO", ""))
     is_asked = environ["REQUEST_METHOD"] == "GET" and "gzip" in environ.get("HTTP_ACCEPT_ENCODING", "")
-    after = parse_qs(environ.get("QUERY_STRING", "")).get("after", ["0"])
-    return int(found[1]) if found and is_asked and after == ["0"] else None
+    return int(found[1]) if found and is_asked and _after(environ) == ["0"] else None
+
+
+def _after(environ: WSGIEnvironment) -> list[str]:
+    return parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True).get("after", ["0"])
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.removeprefix("-").isdigit() and len(word) < 19
 
 
 def mark_of(trials: Iterable[Any], *attributes: Any) -> str:
