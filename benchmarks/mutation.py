@@ -49,7 +49,7 @@ LIBRARIES = (
 )
 TESTS = {
     "finetune/engine/optim.py": "test_optim test_engine",
-    "finetune/losses.py": "test_losses",
+    "finetune/losses.py": "test_losses test_recipe",
     "finetune/metrics.py": "test_metrics",
     "finetune/splits.py": "test_splits test_bidmc",
     "finetune/random.py": "test_random test_philox",
