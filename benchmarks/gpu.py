@@ -1,18 +1,25 @@
-"""A GPU's figures: the plain loop against populations of K, for the tiny and a 256-wide encoder.
+"""A GPU's figures: a user's plain loop against ours, populations of K, processes, and a whole search.
 
-    python benchmarks/gpu.py [--out gpu.json] [--batch 64] [--precision fp32 tf32 bf16] [--slots 2 4 8 16 32]
+    python benchmarks/gpu.py [--out gpu.json] [--seconds 10] [--minutes 8]
     bash benchmarks/gpu_kit.sh FOLDER    # a folder that does so where there is no network
 
-The file is written anew after each cell, and no cell begins after --minutes. First of an encoder: a step of
-what a user would write (torch's own layers, a DataLoader with two workers and pinned memory, `loss.item()`
-each step), and the plain loop's training loss of the first steps beside the CPU's, as --cpu-losses has it
-from `--write-cpu-losses FILE` on another machine: a GPU's Python need not have numba. Then, for each encoder,
-precision and K: milliseconds a member and step (minimum of two epochs of a few steps, after one to warm up),
-trials an hour of 12 epochs of 155 steps, the device's utilisation and memory as nvidia-smi samples them in
-that time, and torch's peak memory. Data are random windows of 1250 samples on the device. K = 1 is the
-plain loop; `--slots auto` takes the smallest K within 10 % of the best.
+The file is written anew after each cell; no cell begins after --minutes, and the cells come by importance, so
+that an early end leaves the best part. A cell that fails leaves its error in the file, and the next begins.
 
-Not measured yet: no GPU figure is stated anywhere in this project until this has been run.
+    equality   the first steps' losses alone and in a population of 8, beside the CPU's of --cpu-losses
+    user       torch's layers, a DataLoader with two workers and pinned memory, `item()` each step
+    ours       K slots of our engine; 1 is the plain loop
+    compiled   the plain loop with torch.compile around the model
+    launches   kernels a step, by torch's profiler
+    processes  1 to 8 processes on one device, with NVIDIA's MPS and without
+    search     `hpo run` of two workers on one device against SQLite
+
+Trials an hour are of 12 epochs of 155 steps at batch 64, with validation and checkpoints, counted over at
+least --seconds after the first epoch. `busy_percent` is the median of nvidia-smi's samples in a cell,
+`peak_mib` torch's peak. Data are random windows of 1250 samples. On a machine with the CPU engine's
+dependencies `--write-cpu-losses FILE` writes what equality needs: a GPU's Python need not have numba.
+
+No figure of a GPU is stated anywhere in this project until this has been run on one.
 """
 
 from __future__ import annotations
@@ -27,28 +34,54 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
+from gpu_cells import ENCODERS, EQUAL_STEPS, Cell, Place, measure, random_data, spec_of
 
-from finetune.api import BackboneSpec, InputSpec, Precision, Recipe, Run, RunSpec
-from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder
-from finetune.backbones.cmssl_files import save_cmssl
-from finetune.engine.device_data import DeviceData
+from finetune.api import Run
 from finetune.engine.loop import open_member, train_epoch
-from finetune.engine.population import CALIBRATION_STEPS, smallest_near_best, step_costs
-from finetune.random import Purpose, torch_generator
-from finetune.tasks import find_task
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
-ENCODERS = {
-    "tiny": TINY,
-    "small": CmsslArchitecture(embedding=256, layers=4, heads=4),
-    "large": CmsslArchitecture(embedding=1024, layers=12, heads=16),
-}
-EPOCHS, STEPS = 12, 155
-"""A trial of the study bidmc_rr without pruning."""
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def cells() -> list[Cell]:
+    """Return all cells, the most important first, each once."""
+    first = [
+        Cell("equality"),
+        Cell("user"),
+        Cell("ours"),
+        *(Cell("ours", slots=slots) for slots in (8, 32)),
+        Cell("user", precision="bf16"),
+        Cell("user", precision="tf32"),
+        *(Cell("launches", slots=slots) for slots in (1, 8)),
+        *(Cell("user", "small", one) for one in ("tf32", "bf16")),
+        *(Cell("ours", "small", "tf32", slots) for slots in (1, 4, 8)),
+        Cell("user", "large", "tf32"),
+        Cell("ours", "large", "tf32"),
+        Cell("search", processes=2),
+        *(Cell("processes", processes=count) for count in (2, 4, 8)),
+        Cell("user", batch=512),
+        *(Cell("ours", batch=512, slots=slots) for slots in (1, 8)),
+        Cell("processes", processes=4, is_shared=True),
+        Cell("compiled"),
+        Cell("user", "large", "bf16"),
+        Cell("ours", "large", "bf16"),
+        *(Cell("ours", slots=slots) for slots in (16, 64, 4, 2)),
+        *(Cell("equality", name) for name in ("small", "large")),
+        *(Cell("ours", precision=one, slots=slots) for one in ("bf16", "tf32") for slots in (1, 32)),
+    ]
+    rest = [
+        Cell(kind, name, precision, slots, batch)
+        for batch in (64, 512)
+        for name in ENCODERS
+        for precision in PRECISIONS
+        for kind, slots in [("user", 1), *(("ours", slots) for slots in (1, 2, 4, 8, 16, 32, 64))]
+        if not (name == "large" and slots > 4)
+    ]
+    more = [Cell("processes", processes=1), Cell("processes", processes=8, is_shared=True)]
+    return list(dict.fromkeys([*first, *more, *rest]))
 
 
 class Utilisation:
@@ -80,172 +113,82 @@ class Utilisation:
                 self.memory_mib.append(float(memory))
 
 
-def random_data(batch: int, device: torch.device) -> DeviceData:
-    """Return a few batches of random windows."""
-    generator = torch.Generator().manual_seed(0)
-    windows = torch.randn(CALIBRATION_STEPS * batch, 1250, generator=generator).to(device)
-    labels = torch.randn(len(windows), 1, generator=generator).to(device)
-    return DeviceData(
-        find_task("bidmc_rr"), windows, labels, windows, np.zeros((len(windows), 1), np.float32), None, None
-    )
-
-
-def spec_of(weights: Path, batch: int, precision: Precision) -> RunSpec:
-    recipe = Recipe(EPOCHS, batch, EPOCHS, precision=precision)
-    backbone = BackboneSpec("cmssl_tiny_ppg", str(weights))
-    return RunSpec(InputSpec("bidmc_rr"), backbone, "full_finetuning", recipe, 1e-4, 1e-5, "mse", 0)
-
-
-def first_loss(spec: RunSpec, batch: int, device: torch.device) -> float:
-    """Return the mean training loss of the first steps of the plain loop."""
-    return train_epoch(open_member(Run("equal", spec), random_data(batch, device), device))
-
-
-def encoder_file(name: str, folder: Path) -> Path:
-    """Write random weights of an encoder, the same everywhere, and return their file."""
-    weights = folder / f"{name}.safetensors"
-    encoder = CmsslEncoder(ENCODERS[name]).initialise(torch_generator(0, Purpose.INIT))
-    save_cmssl(weights, encoder, {"licence": "none"})
-    return weights
+def row_of(cell: Cell, place: Place) -> dict[str, object]:
+    """Return a cell with its figures, or with the error that it ended in."""
+    is_cuda = place.device.type == "cuda"
+    if is_cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(place.device)
+    watch, began = Utilisation(), time.monotonic()
+    with watch.sampled():
+        try:
+            found = measure(cell, place)
+        except Exception as error:  # of whatever kind: the other cells are still to be had
+            found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+    return {
+        **asdict(cell),
+        **found,
+        "busy_percent": statistics.median(watch.busy) if watch.busy else None,
+        "memory_mib": max(watch.memory_mib, default=None),
+        "peak_mib": torch.cuda.max_memory_allocated(place.device) / 2**20 if is_cuda else None,
+        "took_s": round(time.monotonic() - began, 1),
+    }
 
 
 def write_cpu_losses(options: argparse.Namespace, folder: Path) -> None:
     """Write what the CPU has for the first steps of each encoder."""
-    cpu = torch.device("cpu")
-    losses = {
-        name: first_loss(spec_of(encoder_file(name, folder), options.batch, "fp32"), options.batch, cpu)
-        for name in options.encoders
-    }
-    options.write_cpu_losses.write_text(json.dumps({"batch": options.batch, "losses": losses}))
-
-
-def cpu_loss(options: argparse.Namespace, name: str) -> float | None:
-    """Return the CPU's loss of an encoder at this batch size, where the file has it."""
-    if options.cpu_losses is None:
-        return None
-    told = json.loads(options.cpu_losses.read_text())
-    found: float | None = told["losses"].get(name) if told["batch"] == options.batch else None
-    return found
-
-
-def user_step_ms(
-    architecture: CmsslArchitecture, data: DeviceData, batch: int, device: torch.device
-) -> float:
-    """Return milliseconds a step of a plain program on the same windows: least of two epochs after one."""
-    width = architecture.embedding
-    layer = torch.nn.TransformerEncoderLayer(
-        width, architecture.heads, 4 * width, architecture.dropout, "gelu", batch_first=True
-    )
-    encoder = torch.nn.TransformerEncoder(layer, architecture.layers, enable_nested_tensor=False).to(device)
-    entry = torch.nn.Linear(architecture.patch, width).to(device)
-    head = torch.nn.Linear(width, 1).to(device)
-    parameters = [p for part in (entry, encoder, head) for p in part.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-    rows = torch.utils.data.TensorDataset(data.train_x.cpu(), data.train_y.cpu())
-    loader = torch.utils.data.DataLoader(
-        rows, batch, shuffle=True, num_workers=2, persistent_workers=True, pin_memory=device.type == "cuda"
-    )
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        for x, y in loader:
-            patches = x.to(device, non_blocking=True).view(len(x), -1, architecture.patch)
-            outputs = head(encoder(entry(patches)).mean(dim=1))
-            value = torch.nn.functional.mse_loss(outputs, y.to(device, non_blocking=True))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            value.item()
-        seconds.append(time.perf_counter() - began)
-    return 1000 * min(seconds[1:]) / len(loader)
-
-
-def measure(options: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[dict[str, object]]:
-    """Yield one record an encoder, and one an encoder, precision and K, until the time is over."""
-    data, end = random_data(options.batch, device), time.monotonic() + 60 * options.minutes
+    cpu, losses = torch.device("cpu"), {}
     for name in options.encoders:
-        architecture = ENCODERS[name]
-        weights = encoder_file(name, folder)
-        if time.monotonic() > end:
-            return
-        yield {
-            "encoder": name,
-            "user_step_ms": round(user_step_ms(architecture, data, options.batch, device), 3),
-            "loss": first_loss(spec_of(weights, options.batch, "fp32"), options.batch, device),
-            "cpu_loss": cpu_loss(options, name),
-        }
-        for precision in options.precision:
-            spec = spec_of(weights, options.batch, precision)
-            costs: dict[int, float] = {}
-            for slots in options.slots:
-                if time.monotonic() > end:
-                    return
-                if device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(device)
-                watch = Utilisation()
-                with watch.sampled():
-                    found = step_costs(spec, data, device, (slots,))
-                costs.update(found)
-                if slots not in found:
-                    break  # out of memory
-                yield record(name, precision, slots, found, watch) | {"peak_mib": peak_mib(device)}
-            print(json.dumps({"encoder": name, "precision": precision, "auto": smallest_near_best(costs)}))
-
-
-def peak_mib(device: torch.device) -> float | None:
-    """Return the most memory that torch had in use at a time."""
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+        cell = Cell("equality", name)
+        data = random_data(EQUAL_STEPS * cell.batch, cpu)
+        losses[name] = train_epoch(open_member(Run("equal", spec_of(cell, folder)), data, cpu))
+    options.write_cpu_losses.write_text(json.dumps(losses))
 
 
 def write(out: Path, device: torch.device, found: list[dict[str, object]]) -> None:
-    """Write all records so far, whole or not at all."""
+    """Write all rows so far, whole or not at all."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     temporary = out.with_suffix(".part")
-    temporary.write_text(
-        json.dumps({"device": hardware, "torch": torch.__version__, "rows": found}, indent=1)
-    )
+    told = {"device": hardware, "torch": torch.__version__, "cuda": torch.version.cuda, "rows": found}
+    temporary.write_text(json.dumps(told, indent=1))
     temporary.replace(out)
 
 
-def record(
-    name: str, precision: str, slots: int, found: dict[int, float], watch: Utilisation
-) -> dict[str, object]:
-    member_ms = {key: 1000 * value / CALIBRATION_STEPS for key, value in found.items()}
-    return {
-        "encoder": name,
-        "precision": precision,
-        "slots": slots,
-        "plain_step_ms": round(member_ms[1], 3),
-        "member_step_ms": round(member_ms[slots], 3),
-        "speedup": round(member_ms[1] / member_ms[slots], 2),
-        "trials_an_hour": round(3.6e6 / (member_ms[slots] * EPOCHS * STEPS), 1),
-        "busy_percent": statistics.median(watch.busy) if watch.busy else None,
-        "memory_mib": max(watch.memory_mib, default=None),
-    }
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a cell, after its first epoch")
+    parser.add_argument("--windows", type=int, default=155 * 64, help="of an epoch")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no cell begins after them")
+    parser.add_argument("--most-slots", type=int, default=64, help="leave larger populations out")
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 512])
+    parser.add_argument("--cpu-losses", type=Path)
+    parser.add_argument("--write-cpu-losses", type=Path)
+    parser.add_argument("--cell", help="measure this one alone, and print it")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
-    parser.add_argument("--slots", nargs="+", type=int, default=[2, 4, 8, 16, 32, 64])
-    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
-    parser.add_argument("--cpu-losses", type=Path)
-    parser.add_argument("--write-cpu-losses", type=Path)
-    parser.add_argument("--minutes", type=float, default=8.0, help="no cell begins after them")
-    options = parser.parse_args()
+    options = parsed()
     device = torch.device(options.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    found = []
+    torch.set_num_threads(1 if device.type == "cpu" else torch.get_num_threads())
+    cpu = json.loads(options.cpu_losses.read_text()) if options.cpu_losses else {}
+    found: list[dict[str, object]] = []
+    end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         if options.write_cpu_losses:
             return write_cpu_losses(options, Path(folder))
-        for one in measure(options, device, Path(folder)):
-            found.append(one)
-            print(json.dumps(one), flush=True)
+        place = Place(device, Path(folder), options.seconds, options.windows, cpu)
+        if options.cell:
+            return print(json.dumps(measure(Cell(**json.loads(options.cell)), place)))
+        for cell in cells():
+            is_left_out = cell.encoder not in options.encoders or cell.slots > options.most_slots
+            if time.monotonic() > end or is_left_out or cell.batch not in options.batches:
+                continue
+            found.append(row_of(cell, place))
+            print(json.dumps(found[-1]), flush=True)
             if options.out:
                 write(options.out, device, found)
 

@@ -15,10 +15,13 @@ import argparse
 import ast
 import copy
 import hashlib
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,17 +30,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+LIBRARIES = (
+    "numpy",
+    "pandas",
+    "scipy.stats",
+    "sqlalchemy.orm",
+    "alembic",
+    "optuna",
+    "pydantic",
+    "torch",
+    "numba",
+    "rich",
+    "typer",
+)
 TESTS = {
     "finetune/engine/optim.py": "test_optim test_engine",
-    "finetune/losses.py": "test_losses",
+    "finetune/losses.py": "test_losses test_recipe",
     "finetune/metrics.py": "test_metrics",
     "finetune/splits.py": "test_splits test_bidmc",
     "finetune/random.py": "test_random test_philox",
-    "hpo/ledger/": "test_ledger test_storage test_worker test_service",
-    "hpo/worker/": "test_worker test_ledger test_stop test_service test_fleet",
-    "hpo/search/": "test_search test_ratio_sampler test_replication test_settled test_history test_worker",
-    "hpo/confirm/": "test_paired test_confirm",
+    "hpo/ledger/": "test_ledger test_foreign_trials test_race test_storage test_worker",
+    "hpo/ledger/choice.py": "test_race test_ledger test_judging",
+    "hpo/ledger/choice_book.py": "test_confirm",
+    "hpo/ledger/imported.py": "test_diary",
+    "hpo/ledger/on_postgresql.py": "test_ledger",
+    "hpo/ledger/outbox.py": "test_alerts",
+    "hpo/ledger/whole_studies.py": "test_storage test_keep",
+    "hpo/worker/": "test_worker test_stop test_service test_fleet",
+    "hpo/worker/alive.py": "test_kubernetes test_worker",
+    "hpo/worker/progress.py": "test_display test_watch",
+    "hpo/search/": "test_search test_ratio_sampler test_history test_worker",
+    "hpo/search/acquisition.py": "test_acquisition test_ratio_sampler",
+    "hpo/search/mirror.py": "test_ratio_sampler test_search",
+    "hpo/search/race.py": "test_race",
+    "hpo/search/settled.py": "test_settled",
+    "hpo/search/warm.py": "test_settled",
+    "hpo/confirm/": "test_paired test_judging test_confirm",
+    "hpo/confirm/judging.py": "test_judging test_paired",
+    "hpo/confirm/paired.py": "test_paired test_judging test_unit_intervals",
+    "hpo/confirm/unit_intervals.py": "test_unit_intervals",
+    "hpo/confirm/verdicts.py": "test_judging test_paired",
     "hpo/analysis/": "test_analysis test_ratio_sampler",
     "hpo/analysis/choice.py": "test_zones test_analysis",
     "hpo/analysis/fitting.py": "test_zones test_analysis",
@@ -46,6 +82,8 @@ TESTS = {
     "hpo/analysis/zones.py": "test_zones test_analysis",
 }
 """By module, or by a folder of them (the later counts): the tests that should notice, the likeliest first."""
+LEFT_OUT = "real_data or slow or browser"
+"""Tests that cost more than they would tell of one small change; PostgreSQL's where a module is its own."""
 TURNED = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -61,14 +99,18 @@ TURNED = {
 SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
 
 
-def mutants_of(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
-    """Yield line, what was changed, and the changed tree, for each change that could be made."""
+def changes_of(tree: ast.Module) -> Iterator[tuple[int, int, str]]:
+    """Yield the node's place in a walk, its line, and what, for each change that could be made."""
     for place, node in enumerate(ast.walk(tree)):
         for what in _changes(node):
-            changed = copy.deepcopy(tree)
-            twin = next(twin for at, twin in enumerate(ast.walk(changed)) if at == place)
-            _make(twin, what)
-            yield getattr(node, "lineno", 0), what, ast.fix_missing_locations(changed)
+            yield place, getattr(node, "lineno", 0), what
+
+
+def changed(tree: ast.Module, place: int, what: str) -> ast.Module:
+    """Return the tree with one change made."""
+    twin = copy.deepcopy(tree)
+    _make(next(node for at, node in enumerate(ast.walk(twin)) if at == place), what)
+    return ast.fix_missing_locations(twin)
 
 
 def _changes(node: ast.AST) -> list[str]:
@@ -120,10 +162,12 @@ def modules() -> dict[str, str]:
 def sampled(module: str, each: int) -> list[tuple[int, str, str]]:
     """Return line, change and changed source of ``each`` mutants, always the same ones of the same source."""
     source = (ROOT / module).read_text(encoding="utf-8")
-    found = list(mutants_of(ast.parse(source)))
+    tree = ast.parse(source)
+    found = list(changes_of(tree))
     seed = hashlib.sha256(f"{module}{source}".encode()).hexdigest()
     chosen = random.Random(seed).sample(found, min(each, len(found)))
-    return [(line, what, ast.unparse(tree)) for line, what, tree in sorted(chosen, key=lambda one: one[0])]
+    chosen.sort(key=lambda one: one[1])
+    return [(line, what, ast.unparse(changed(tree, place, what))) for place, line, what in chosen]
 
 
 def copy_tree(to: Path) -> None:
@@ -135,27 +179,43 @@ def copy_tree(to: Path) -> None:
             shutil.copy(ROOT / name, to / name)
 
 
-def run_tests(tree: Path, tests: str, limit_s: float) -> str:
-    """Return ``passed``, ``failed`` or ``too long``."""
+def run_tests(tree: Path, tests: str, limit_s: float, postgres: bool = False) -> str:
+    """Return ``passed``, ``failed`` or ``too long``.
+
+    The tests run in a fork of this process, which has loaded the libraries but nothing of ours: it saves each
+    mutant the seconds that importing them takes.
+    """
     files = [f"tests/{name}.py" for name in tests.split() if (tree / f"tests/{name}.py").exists()]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not real_data",
-        *files,
-    ]
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=limit_s)
-    except subprocess.TimeoutExpired:
+    marks = f"not ({LEFT_OUT}{'' if postgres else ' or postgres'})"
+    process = multiprocessing.get_context("fork").Process(
+        target=pytest_in, args=(tree, [*files, "-m", marks])
+    )
+    process.start()
+    process.join(limit_s)
+    if process.is_alive():
+        os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
         return "too long"
-    return "passed" if done.returncode == 0 else "failed"
+    return "passed" if process.exitcode == 0 else "failed"
+
+
+def pytest_in(tree: Path, words: list[str]) -> None:
+    """Run pytest in a tree until the first test that fails, and exit as it does."""
+    os.setsid()
+    os.chdir(tree)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    sys.path[:] = [str(tree), *(entry for entry in sys.path if entry not in {str(ROOT), str(HERE)})]
+    os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *words]))
+
+
+def load_libraries() -> None:
+    """Import what our modules import of others."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    assert not {"hpo", "finetune"} & set(sys.modules)
 
 
 def main() -> None:
@@ -168,6 +228,11 @@ def main() -> None:
         "--limit", type=float, default=900, help="seconds after which a mutant counts as noticed"
     )
     parser.add_argument("--report", action="store_true")
+    parser.add_argument(
+        "--unchanged",
+        action="store_true",
+        help="run the tests of each module on the code as it is: they pass",
+    )
     options = parser.parse_args()
     known = (
         [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
@@ -176,31 +241,45 @@ def main() -> None:
         report(known)
         return
     tried = {(one["module"], one["line"], one["what"], one["digest"]) for one in known}
+    todo = [
+        (module, tests, mutant)
+        for module, tests in modules().items()
+        if options.only in module
+        for mutant in sampled(module, options.each)
+        if (module, mutant[0], mutant[1], digest_of(mutant[2])) not in tried
+    ]
+    random.Random(0).shuffle(todo)  # what was tried by any moment is a sample of all
+    load_libraries()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_tree(tree)
-        for module, tests in modules().items():
-            if options.only in module:
-                try_module(module, tests, tree, tried, options)
+        if options.unchanged:
+            for tests in sorted({tests for _, tests, _ in todo}):
+                print(run_tests(tree, tests, options.limit), tests, flush=True)
+            return
+        for module, tests, mutant in todo:
+            try_mutant(module, tests, mutant, tree, options)
 
 
-def try_module(module: str, tests: str, tree: Path, tried: set[Any], options: Any) -> None:
-    """Try the mutants of one module and write a line for each."""
+def digest_of(source: str) -> str:
+    """Return what tells one changed source from another."""
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
+
+
+def try_mutant(module: str, tests: str, mutant: tuple[int, str, str], tree: Path, options: Any) -> None:
+    """Try one mutant and write a line of what came of it."""
+    line, what, source = mutant
     original = (tree / module).read_text(encoding="utf-8")
-    for line, what, source in sampled(module, options.each):
-        digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-        if (module, line, what, digest) in tried:
-            continue
-        (tree / module).write_text(source, encoding="utf-8")
-        begun = time.monotonic()
-        outcome = run_tests(tree, tests, options.limit)
-        (tree / module).write_text(original, encoding="utf-8")
-        text = original.splitlines()[line - 1].strip()
-        row = {"module": module, "line": line, "what": what, "digest": digest, "outcome": outcome}
-        row |= {"text": text, "seconds": round(time.monotonic() - begun, 1)}
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{outcome:8} {module}:{line} {what}: {text}", flush=True)
+    (tree / module).write_text(source, encoding="utf-8")
+    begun = time.monotonic()
+    outcome = run_tests(tree, tests, options.limit, "postgresql" in module)
+    (tree / module).write_text(original, encoding="utf-8")
+    text = original.splitlines()[line - 1].strip()
+    row = {"module": module, "line": line, "what": what, "digest": digest_of(source), "outcome": outcome}
+    row |= {"text": text, "seconds": round(time.monotonic() - begun, 1)}
+    with options.out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{outcome:8} {module}:{line} {what}: {text}", flush=True)
 
 
 def report(rows: list[dict[str, Any]]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import asdict
 
 import optuna
 from optuna.trial import TrialState
 
+from finetune.api import DataSummary
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import ledger_on
 from hpo.ledger.values import Claim, Outcome, Point, StudyRow
@@ -37,8 +39,11 @@ def spec(epochs: int = 50, *, sampler: str = "random", pruner: str = "median") -
     )
 
 
+DATA = DataSummary("bidmc_rr", "0", {}, {}, {"validation_loss": 1.0}, "constant 1")
+
+
 def open_study(ledger: Ledger, slots: int) -> StudyRow:
-    study = ledger.create_study(spec(), kind="search", data={"data_hash": "0"}, versions={})
+    study = ledger.create_study(spec(), kind="search", data=asdict(DATA), versions={})
     ledger.add_slots(study.study_id, slots)
     return study
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finetune.backbones import BACKBONES, BackboneCard, check_backbone
-from finetune.data.download import DataStatus, data_status, get_data
 from finetune.data.seal import sealed_test_split
 from finetune.errors import (
     CheckpointError,
@@ -30,6 +29,7 @@ from finetune.spec import (
     BackboneSpec,
     Checked,
     CheckFault,
+    DataStatus,
     DataSummary,
     EndReason,
     Factory,
@@ -268,6 +268,26 @@ def settle_own_data(own: OwnData, data_dir: Path) -> OwnData:
     from finetune.datasets.own import settle
 
     return settle(own, data_dir)
+
+
+def data_status(data_dir: Path) -> list[DataStatus]:
+    """Return the state of every data set; looks at names and sizes only, and needs no network."""
+    from finetune.data.download import data_status
+
+    return data_status(data_dir)
+
+
+def get_data(
+    name: str, data_dir: Path, *, base_url: str | None = None, notify: Callable[[str], None] | None = None
+) -> DataStatus:
+    """Fetch what is missing of a data set (or of a task's) into ``data_dir`` and return what is there then.
+
+    Raises :class:`DataError` for what its publisher (or ``base_url`` instead) does not send,
+    :class:`SettingError` for a folder that cannot be written; the same call again goes on.
+    """
+    from finetune.data.download import get_data
+
+    return get_data(name, data_dir, base_url=base_url, notify=notify)
 
 
 def describe_data(

@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from finetune.data.prepared import prepare
 from finetune.engine.device_data import DeviceData, place
@@ -24,10 +26,11 @@ LOOKED_AT = 32
 """Windows of the steps that look for gradients and for a lower loss; of a large encoder fewer."""
 FEWEST = 2
 LIGHT_MFLOP = 68.0
-"""Of a forward pass of one window, up to which all of them are looked at: the check passes about 590 windows
-forward and backward, in 4 s at the 30 GFLOP/s that one thread of a CPU does."""
-TIMED_STEPS = 4
-DESCENT_STEPS = 10
+"""Of a forward pass of one window, up to which all of them are looked at: the check passes about 200 windows
+forward and backward, in 2 s at the 30 GFLOP/s that one thread of a CPU does."""
+TIMED_STEPS = 2
+LOOKS = (3, 10)
+"""Steps after which a loss that is lower has shown enough."""
 SAME = 1e-4
 """Relative difference up to which two outputs are the same."""
 
@@ -40,15 +43,12 @@ def check(spec: RunSpec, data_dir: Path, cache_dir: Path, device: torch.device) 
     task = find_task(spec.inputs.task, spec.inputs.own)
     prepared = prepare(spec.inputs, data_dir, cache_dir, fold=spec.fold)
     data = place(prepared, task, device)
-    first = open_member(Run("check", spec), _rows(data, FEWEST), device)
-    count = looked_at(_mflop(first))
-    member = first if count == FEWEST else open_member(Run("check", spec), _rows(data, count), device)
+    opened = open_member(Run("check", spec), _rows(data, LOOKED_AT), device)
+    count = looked_at(_mflop(opened))
+    member = replace(opened, data=_rows(data, count))
     faults = [*_mode_faults(member), *_gradient_faults(member)]
     before = _loss(member)
-    for _ in range(DESCENT_STEPS):
-        train_epoch(member)
-        member.progress.epoch += 1
-    after = _loss(member)
+    after, window_s = _descend(member, before)
     if not np.isfinite([before, after]).all():
         faults.append("not_finite")
     elif not after < before:
@@ -60,9 +60,10 @@ def check(spec: RunSpec, data_dir: Path, cache_dir: Path, device: torch.device) 
         backbone_parameters=_count(member.model.backbone),
         head_parameters=_count(member.model.head),
         trained_parameters=sum(p.numel() for p in member.model.parameters() if p.requires_grad),
+        steps=member.progress.epoch,
         loss_before=before,
         loss_after=after,
-        epoch_s=steps * _step_s(spec, data, device, count),
+        epoch_s=steps * (window_s * spec.recipe.batch_size if count < LOOKED_AT else _step_s(member, data)),
         memory_mib=_memory_mib(device),
         faults=tuple(faults),
     )
@@ -73,12 +74,31 @@ def looked_at(mflop: float) -> int:
     return max(FEWEST, min(LOOKED_AT, int(LOOKED_AT * LIGHT_MFLOP / max(mflop, 1e-9))))
 
 
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, as in __init__
+    """Counts as torch's FlopCounterMode does, without its import of torch's compiler (torch 2.13: 1.5 s)."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.flop = 0.0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found, count = func(*args, **(kwargs or {})), flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flop += float(count(*args, **(kwargs or {}), out_val=found))
+        return found
+
+
 @torch.no_grad()
 def _mflop(member: Member) -> float:
     """Return the MFLOP of a forward pass of one window: the same on every machine."""
-    with FlopCounterMode(display=False) as counter:
-        member.model(member.data.train_x, None)
-    return float(counter.get_total_flops()) / 1e6 / len(member.data.train_x)
+    counted = _Operations()
+    with counted:
+        member.model(member.data.train_x[:1], None)
+    return counted.flop / 1e6
 
 
 def _rows(data: DeviceData, count: int) -> DeviceData:
@@ -95,8 +115,8 @@ def _mode_faults(member: Member) -> list[CheckFault]:
     """Look for outputs that are not repeatable, hang on other windows of the batch, or are all the same."""
     model, x = member.model, member.data.train_x
     with torch.no_grad():
-        first, again, alone = model(x, None), model(x, None), model(x[:1], None)
         features = model.backbone(x, None)
+        first, again, alone = model.head(features), model(x, None), model(x[:1], None)
     faults: list[CheckFault] = []
     if not _is_close(first, again):
         faults.append("not_repeatable")
@@ -134,6 +154,19 @@ def _has_gradient(parameters: Sequence[Tensor]) -> bool:
     return any(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in parameters)
 
 
+def _descend(member: Member, before: float) -> tuple[float, float]:
+    """Take some steps; return the loss after them, and the seconds that the last took for each window."""
+    after, took = before, 0.0
+    while member.progress.epoch < LOOKS[-1] and not after < before:
+        began = time.perf_counter()
+        train_epoch(member)
+        took = time.perf_counter() - began
+        member.progress.epoch += 1
+        if member.progress.epoch in LOOKS:
+            after = _loss(member)
+    return after, took / len(member.data.train_x)
+
+
 @torch.no_grad()
 def _loss(member: Member) -> float:
     """Return the training loss of the looked-at windows, without dropout."""
@@ -141,21 +174,14 @@ def _loss(member: Member) -> float:
     return float(member.loss(model(member.data.train_x, None).float(), member.data.train_y).mean())
 
 
-def _step_s(spec: RunSpec, data: DeviceData, device: torch.device, count: int) -> float:
-    """Return the seconds of a step, by a few at the recipe's batch size; of a large encoder by less."""
-    batch = spec.recipe.batch_size
-    if count < LOOKED_AT:
-        part = open_member(Run("check", spec), _rows(data, count), device)
-        train_epoch(part)
-        began = time.perf_counter()
-        train_epoch(part)
-        return (time.perf_counter() - began) * batch / len(part.data.train_x)
+def _step_s(member: Member, data: DeviceData) -> float:
+    """Return the seconds of a step, by a few at the recipe's batch size."""
+    batch = member.run.spec.recipe.batch_size
     few = _rows(data, TIMED_STEPS * batch)
-    member = open_member(Run("check", spec), few, device)
     one = _rows(few, min(batch, len(few.train_x)))
     train_epoch(replace(member, data=one))  # warms up: compiled loops, memory
     began = time.perf_counter()
-    train_epoch(member)
+    train_epoch(replace(member, data=few))
     return (time.perf_counter() - began) / -(-len(few.train_x) // batch)
 
 

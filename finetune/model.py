@@ -41,11 +41,14 @@ class FineTunedModel(nn.Module):
         return self.head(self.backbone(windows, noise))  # type: ignore[no-any-return]  # nn.Module.__call__
 
 
-def build_model(spec: RunSpec, task: Task) -> FineTunedModel:
+def build_model(spec: RunSpec, task: Task, frozen: nn.Module | None = None) -> FineTunedModel:
     """Build the run's model on the CPU; every random draw comes from ``spec.seed``.
 
-    Raises :class:`finetune.errors.CheckpointError` when the weights do not fit.
+    ``frozen`` is the backbone of another run with the same weights, which neither changes: it stays where it
+    is, and is both runs'. Raises :class:`finetune.errors.CheckpointError` when the weights do not fit.
     """
+    if frozen is not None:
+        return FineTunedModel(frozen, _head(spec, task, frozen))
     backbone = build_backbone(
         spec.backbone,
         task,
@@ -56,7 +59,12 @@ def build_model(spec: RunSpec, task: Task) -> FineTunedModel:
     )
     if spec.recipe.checkpoint_activations:
         backbone.recompute_layers()
-    head = Head(backbone.embedding, task.outputs, torch_generator(spec.seed, Purpose.HEAD))
     if spec.mode != "full_finetuning":
         backbone.requires_grad_(False)
-    return FineTunedModel(backbone, head)
+    return FineTunedModel(backbone, _head(spec, task, backbone))
+
+
+def _head(spec: RunSpec, task: Task, backbone: nn.Module) -> Head:
+    width = backbone.embedding
+    assert isinstance(width, int)
+    return Head(width, task.outputs, torch_generator(spec.seed, Purpose.HEAD))

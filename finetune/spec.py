@@ -149,10 +149,11 @@ class Run:
     run_id: str
     spec: RunSpec
     checkpoint: Path | None = None
-    """Folder of this run's checkpoints: ``last.pt`` after every epoch (a run whose folder has one goes
-    on from it, with the numbers of an uninterrupted run) and ``best.safetensors``. None: keep none."""
+    """Folder of this run's checkpoints: ``last.pt`` of an epoch, now and then (a run whose folder has
+    one goes on from it, with the numbers of an uninterrupted run) and ``best.safetensors``. None: none."""
     on_kept: Callable[[Path], None] | None = None
-    """Called with each of those files as soon as it is whole."""
+    """Called with each of those files as soon as it is whole, ``best.safetensors`` before the ``last.pt``
+    that needs it; mostly by a thread of the engine's."""
 
 
 @dataclass(frozen=True)
@@ -254,10 +255,12 @@ class Checked:
     backbone_parameters: int
     head_parameters: int
     trained_parameters: int
+    steps: int
+    """Taken on a few windows: until the loss is lower, ten at most."""
     loss_before: float
     """Training loss of a few windows, without dropout."""
     loss_after: float
-    """The same after a few steps on them."""
+    """The same after the steps on them."""
     epoch_s: float
     memory_mib: float
     faults: tuple[CheckFault, ...]
@@ -291,3 +294,22 @@ class Predictions:
     """(N,) where each window begins in the signal."""
     values: Sequence[Sequence[float]] = field(repr=False)
     """(N, outputs): label units (regression) or probabilities; NaN for a window with missing samples."""
+
+
+@dataclass(frozen=True)
+class DataStatus:
+    """What is in the data folder of one data set."""
+
+    name: str
+    tasks: tuple[str, ...]
+    state: Literal["complete", "partial", "missing"]
+    found: int
+    """Records (subjects, recordings or files, as the publisher counts) of which all files are there."""
+    expected: int
+    bytes: int
+    licence: str
+    citation: str
+    lacks: tuple[str, ...] = ()
+    """Tables, such as labels, that are not there and without which no record can be used."""
+    whole_bytes: int | None = None
+    """What the publisher serves of the complete set; None where it does not say."""

@@ -1,21 +1,27 @@
 """The process of the command line: ``hpo`` and ``python -m hpo``."""
 
 import atexit
+import io
 import os
 import sys
 
 from hpo.allocator import keep_freed_memory
-from hpo.cli.app import main
+from hpo.cli.app import explain, main
 
 
 def run() -> None:
     """Run the command and leave; does not return."""
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no Chinese shows its numbers
+            stream.reconfigure(errors="backslashreplace")
     leave(main())
 
 
 def leave(status: int) -> None:
     """End the process; does not return."""
+    if status == 0:
+        status = _flushed()
     if "torch" not in sys.modules and status != 130:
         sys.exit(status)
     # Python would now take torch apart piece by piece, for longer than a container may be given to end. And
@@ -24,6 +30,15 @@ def leave(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _flushed() -> int:
+    """Write out what is left to say, and return the exit status: it may not reach anybody."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return explain(error)
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ All :class:`HpoError` are the user's to mend (exit status 2); anything else that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 
 class HpoError(Exception):
     """A fault that the user can mend, told in three parts on one line.
@@ -49,6 +52,12 @@ class LostDatabaseError(StorageError):
 
 class UnknownStudyError(HpoError):
     """No study of that name is shipped, is a file, or is in the database."""
+
+    @classmethod
+    def among(cls, name: str, names: Sequence[str]) -> Self:
+        """Return the error of a database that holds the studies of these ``names``."""
+        there = ", ".join(names) or "none"
+        return cls(f"the database has no study {name!r}", f"one of its studies: {there}", "type: hpo studies")
 
 
 class UsageError(HpoError):

@@ -168,7 +168,7 @@ def _test_lines(engine: sa.Engine, findings: Findings, scored: StoredChoice, run
 def model_card(findings: Findings, run: RunSpec, said: str, test_lines: Sequence[str]) -> str:
     """Return MODEL_CARD.md: what the model is, the answer it comes from, and its limits."""
     task, data, backbone = findings.task, findings.row.data, check_backbone(run.backbone, findings.task)
-    subjects = {split: len(names) for split, names in data["subjects"].items()}
+    subjects = {split: len(names) for split, names in data.get("subjects", {}).items()}
     units = f"{task.unit_of_independence}s"
     chosen = {name: getattr(run.recipe, name) for name in findings.spec.space.choices}
     loss = loss_words(run.loss, chosen, SPOKEN["en"])

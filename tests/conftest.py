@@ -31,19 +31,32 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any machine")
 
 
+def draw_little(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(look, "PARTICLES", 32)
+    patch.setattr(modes, "GUESSES", 0)
+    patch.setattr(modes, "BEST", 1)
+    for name, count in {"MOVES": 1, "LAST_MOVES": 2, "BASIN_MOVES": 1}.items():
+        patch.setattr(posterior, name, count)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _posterior_of_few_draws(request: pytest.FixtureRequest) -> Iterator[None]:
     """An answer in a third of its time where a test needs one and does not judge how well it is calibrated.
 
-    A file that judges the model says ``pytestmark = pytest.mark.whole_posterior``.
+    A file that judges the model says ``pytestmark = pytest.mark.whole_posterior``, and marks its tests that
+    do not with ``few_draws``.
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("whole_posterior") is None:
-            patch.setattr(look, "PARTICLES", 32)
-            patch.setattr(modes, "GUESSES", 0)
-            patch.setattr(modes, "BEST", 1)
-            for name, count in {"MOVES": 1, "LAST_MOVES": 2, "BASIN_MOVES": 1}.items():
-                patch.setattr(posterior, name, count)
+            draw_little(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("few_draws") is not None:
+            draw_little(patch)
         yield
 
 

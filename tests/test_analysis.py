@@ -343,6 +343,7 @@ def test_the_seed_is_noise_and_never_a_knob() -> None:
     }
 
 
+@pytest.mark.few_draws
 def test_the_answer_moves_with_the_unit_of_the_loss() -> None:
     trials = table(40, 0.03)
     scaled = trials.assign(value=100 + 50 * trials["value"])
@@ -356,6 +357,7 @@ def test_the_answer_moves_with_the_unit_of_the_loss() -> None:
     assert other["noise"]["seed_sd"] == pytest.approx(50 * one["noise"]["seed_sd"], rel=0.03)
 
 
+@pytest.mark.few_draws
 @pytest.mark.parametrize(
     ("trivial", "words"), [(1.2, "beats"), (0.93, "does not beat"), (1.0, "cannot be told")]
 )
@@ -373,6 +375,7 @@ def test_the_baseline_stands_beside_the_choice(clear: Answer) -> None:
     assert clear.against_baseline == "beats"
 
 
+@pytest.mark.few_draws
 def test_the_baselines_own_complete_runs_are_kept_beside_what_the_model_expects() -> None:
     trials = table(40, 0.03)
     trials.loc[:2, ["lr", "backbone_lr", "loss"]] = [DEFAULT.lr, DEFAULT.backbone_lr, DEFAULT.loss]
@@ -585,6 +588,7 @@ def test_two_or_three_curves_say_something_of_a_pruned_trial() -> None:
     assert 0 < some.extra[4] < nothing.extra[4]
 
 
+@pytest.mark.few_draws
 def test_with_few_complete_trials_only_a_tried_place_is_chosen() -> None:
     few, enough = table(9, 0.02), table(40, 0.02)
 
@@ -596,6 +600,7 @@ def test_with_few_complete_trials_only_a_tried_place_is_chosen() -> None:
     assert not np.isclose(enough["lr"], chosen[1].lr).any()
 
 
+@pytest.mark.few_draws
 def test_a_diverged_trial_is_one_of_the_worst_and_keeps_the_choice_away() -> None:
     trials = table(60, 0.02)
     over = trials["lr"] > 10**-3.5
@@ -684,6 +689,7 @@ def test_of_many_trials_those_near_the_best_are_kept_with_some_of_the_others() -
     assert kept.x[:, 0].max() == expected.max()
 
 
+@pytest.mark.few_draws
 def test_the_same_tables_give_the_same_answer() -> None:
     assert ask(table(20, 0.03)).to_json() == ask(table(20, 0.03)).to_json()
 
@@ -704,6 +710,7 @@ ODD = {
 }
 
 
+@pytest.mark.few_draws
 @pytest.mark.parametrize("case", ODD)
 def test_what_cannot_be_said_is_said(case: str) -> None:
     trials, note = ODD[case]
@@ -717,6 +724,7 @@ def test_what_cannot_be_said_is_said(case: str) -> None:
     assert '"identified"' in text
 
 
+@pytest.mark.few_draws
 @pytest.mark.parametrize(("complete", "is_enough"), [(9, False), (10, True)])
 def test_below_ten_complete_trials_there_is_no_interval_no_zone_no_map_and_no_share(
     complete: int, is_enough: bool
@@ -741,6 +749,7 @@ def test_without_a_model_the_baselines_own_run_is_its_evidence() -> None:
     assert ask(queued).baseline is None
 
 
+@pytest.mark.few_draws
 def test_the_worth_is_a_seeds_deviation_or_the_studys_own() -> None:
     trials = table(40, 0.03)
 
@@ -753,6 +762,7 @@ def test_the_worth_is_a_seeds_deviation_or_the_studys_own() -> None:
     assert generous.zones.decades(Standing.AS_GOOD) > usual.zones.decades(Standing.AS_GOOD)
 
 
+@pytest.mark.few_draws
 def test_where_the_model_does_not_fit_only_tried_configurations_are_spoken_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -790,6 +800,7 @@ def test_a_place_without_support_is_worth_trying_and_never_the_answer() -> None:
     assert better < found.choice.expected_validation_loss
 
 
+@pytest.mark.few_draws
 def test_without_a_baseline_the_rest_is_answered() -> None:
     found = answer(table(20, 0.02), NO_CURVES, SPACE, None, TRIVIAL)
 
@@ -799,6 +810,7 @@ def test_without_a_baseline_the_rest_is_answered() -> None:
     assert found.choice is not None
 
 
+@pytest.mark.few_draws
 def test_running_and_failed_trials_are_no_evidence() -> None:
     trials = table(24, 0.02)
     more = table(4, 0.02, seed=9, state=["running", "failed", "waiting", "running"], value=0.0, end="error")

@@ -12,7 +12,17 @@ import pytest
 import torch
 
 from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
-from finetune.engine.checkpoint import BEST, LAST, Progress, load_best, load_last, save_best, save_last
+from finetune.engine.checkpoint import (
+    BEST,
+    LAST,
+    Kept,
+    Progress,
+    State,
+    load_best,
+    load_last,
+    save_best,
+    save_state,
+)
 from finetune.engine.optim import AdamW, make_optimizer
 from finetune.errors import CheckpointError
 from finetune.model import FineTunedModel, Head
@@ -47,8 +57,8 @@ def saved_in(folder: Path) -> Path:
     """Return the folder with both checkpoints of one run in it."""
     model, optimizer = fresh(1)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    save_last(folder, SPEC, Progress(4, 3, 1.5, {"mae": 1.5}, weights, 9.0), model, optimizer)
-    save_best(folder, Progress(4, 3, 1.5, {}, weights))
+    state = State(Progress(4, 3, 1.5, {"mae": 1.5}, 9.0), weights, optimizer.state_dict())
+    save_state(folder, SPEC, state, Kept(0, ""), weights)
     return folder
 
 
@@ -69,6 +79,7 @@ def test_a_checkpoint_comes_back_whole(saved: Path) -> None:
 def test_a_flipped_bit_anywhere_is_the_same_state_or_none(saved: Path, tmp_path: Path) -> None:
     content, stored, untouched = (saved / LAST).read_bytes(), whole(*fresh(1)), whole(*fresh(2))
     taken = 0
+    (tmp_path / BEST).write_bytes((saved / BEST).read_bytes())
     for place in np.random.default_rng(0).integers(8 * len(content), size=150):
         damaged = bytearray(content)
         damaged[place // 8] ^= 1 << (place % 8)
@@ -106,9 +117,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "no progress": lambda state: state.update(progress=None),
     "a field less": lambda state: state["progress"].pop("best_epoch"),
     "a best epoch to come": lambda state: state["progress"].update(best_epoch=5),
-    "best weights of another model": lambda state: state["progress"].update(
-        best_weights={"a": torch.ones(1)}
-    ),
+    "other best weights": lambda state: state["progress"].update(best_checksum="0"),
     "a loss that is none": lambda state: state["progress"].update(best_validation_loss=float("nan")),
     "a group less": lambda state: state["optimizer"]["param_groups"].pop(),
     "moments of another shape": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.ones(7)),
@@ -123,7 +132,23 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_a_sound_file_that_does_not_fit_is_nothing_and_changes_nothing(
     edit: str, saved: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / BEST).write_bytes((saved / BEST).read_bytes())
     edited(saved, tmp_path, EDITS[edit])
+    model, optimizer = fresh(2)
+
+    assert load_last(tmp_path, SPEC, model, optimizer) == Progress()
+    assert whole(model, optimizer) == whole(*fresh(2))
+
+
+@pytest.mark.parametrize("found", ["nothing", "damaged", "of another epoch"])
+def test_a_state_without_the_best_weights_that_it_names_is_nothing(
+    found: str, saved: Path, tmp_path: Path
+) -> None:
+    (tmp_path / LAST).write_bytes((saved / LAST).read_bytes())
+    if found == "damaged":
+        (tmp_path / BEST).write_bytes((saved / BEST).read_bytes()[:-1])
+    if found == "of another epoch":
+        save_best(tmp_path, fresh(5)[0].state_dict())
     model, optimizer = fresh(2)
 
     assert load_last(tmp_path, SPEC, model, optimizer) == Progress()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,9 +46,18 @@ def search(place: Place, trials: int = 12, **parts: object) -> sa.Engine:
     return open_engine(place.url)
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that has ended, to be copied."""
+    place = Place(tmp_path_factory.mktemp("searched"))
+    search(place).dispose()
+    return place.folder
+
+
 @pytest.fixture
-def engine(place: Place) -> Iterator[sa.Engine]:
-    engine = search(place)
+def engine(place: Place, searched: Path) -> Iterator[sa.Engine]:
+    shutil.copytree(searched, place.folder, dirs_exist_ok=True)
+    engine = open_engine(place.url)
     yield engine
     engine.dispose()
 

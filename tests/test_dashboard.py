@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import http.client
 import json
@@ -19,6 +20,7 @@ from typing import Any
 from wsgiref.types import WSGIApplication
 
 import optuna
+import optuna_dashboard
 import pytest
 import sqlalchemy as sa
 from bottle import Bottle
@@ -34,6 +36,7 @@ from web import TOKEN, Answer, ask, finished_study, running, served
 from hpo.dashboard import Access, PageKeeper, build, check_token, listening, make_access, make_door
 from hpo.dashboard.door import WriteCheck
 from hpo.dashboard.kept import AnswerStore
+from hpo.dashboard.kept_studies import mark_of
 from hpo.dashboard.listening import listen
 from hpo.dashboard.login import IDLE_S, Sessions
 from hpo.dashboard.study_page import figure, note, write_study_page
@@ -565,6 +568,48 @@ def test_a_growing_study_is_followed(own_place: Place) -> None:
 
     assert (before, len(storage.get_all_trials(1))) == (5, 8)
     assert repr(storage.get_all_trials(1)) == repr(RDBStorage(own_place.url).get_all_trials(1))
+
+
+def test_a_whole_study_is_made_again_only_when_something_changed(
+    own_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    plain = optuna_dashboard._app.serialize_study_detail
+    monkeypatch.setattr(
+        "optuna_dashboard._app.serialize_study_detail", lambda *given: made.append(0) or plain(*given)
+    )
+    storage = optuna_storage(own_place.url)
+    app = build(own_place.url, open_engine(own_place.url, create=False), Access())
+    whole = "/api/studies/1?after=0"
+    first, again = (ask(app, whole, accept_encoding="gzip") for _ in range(2))
+    unchanged = ask(app, whole, accept_encoding="gzip", if_none_match=first.headers["etag"])
+
+    assert (len(made), first.raw, unchanged.status, unchanged.raw) == (1, again.raw, 304, b"")
+    assert json.loads(gzip.decompress(first.raw)) == ask(app, whole).json
+    assert ask(app, "/api/studies/77?after=0", accept_encoding="gzip").status == 404
+
+    save_note(optuna.load_study(study_name=NAME, storage=storage), "something new")
+    changed = ask(app, whole, accept_encoding="gzip", if_none_match=first.headers["etag"])
+
+    assert changed.status == 200
+    assert "something new" in gzip.decompress(changed.raw).decode()
+
+
+@pytest.mark.parametrize("after", ["x", "", "%00", "1e3", "-1", "9" * 30])
+def test_after_something_that_is_no_number_is_the_askers_fault(after: str, private: WSGIApplication) -> None:
+    assert ask(private, f"/api/studies/1?after={after}").status == 400
+
+
+def test_a_running_trial_that_gets_on_is_something_new(own_place: Place) -> None:
+    study = optuna.load_study(study_name=NAME, storage=optuna_storage(own_place.url))
+    trial = study.ask()
+    marks = [mark_of(study.get_trials(deepcopy=False))]
+    trial.report(1.0, 1)
+    marks.append(mark_of(study.get_trials(deepcopy=False)))
+    study.tell(trial, 1.0)
+    marks.append(mark_of(study.get_trials(deepcopy=False)))
+
+    assert len(set(marks)) == 3
 
 
 def test_the_study_page_has_what_the_plain_dashboard_has(private: WSGIApplication, place: Place) -> None:

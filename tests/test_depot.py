@@ -229,12 +229,15 @@ def test_a_confirmation_keeps_its_weights_and_a_search_nothing(tmp_path: Path) -
 
 def test_another_attempt_takes_the_store_s_not_what_lies_on_its_machine(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path / "a", Depot("memory://bucket/study"))
+    kept.keep(0, file(kept.of(0), "best of 4", "best.safetensors"))
     kept.keep(0, file(kept.of(0), "epoch 4"))
-    file(kept.of(0), "epoch 2, of a worker that was here before")
+    for name in ("last.pt", "best.safetensors"):
+        file(kept.of(0), "epoch 2, of a worker that was here before", name)
 
     kept.prepare(0, is_first=False)
 
     assert (kept.of(0) / "last.pt").read_text() == "epoch 4"
+    assert (kept.of(0) / "best.safetensors").read_text() == "best of 4"
 
 
 # --- a worker

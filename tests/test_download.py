@@ -24,9 +24,10 @@ from bidmc_files import write_subject
 from makers import physionet2017, ptbxl
 
 from finetune.data import transfer
-from finetune.data.download import DataStatus, data_status, get_data
+from finetune.data.download import data_status, get_data
 from finetune.data.publishers import SOURCES
 from finetune.errors import DataError, SettingError, UnknownNameError
+from finetune.spec import DataStatus
 from finetune.tasks import TASKS
 from hpo.cli.datasets import fetch
 from hpo.cli.listing import data_lines

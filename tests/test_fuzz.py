@@ -182,6 +182,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(data=st.data())
 def test_a_damaged_checkpoint_is_whole_or_nothing(data: st.DataObject, saved: Path, tmp_path: Path) -> None:
     (tmp_path / LAST).write_bytes(data.draw(mangled((saved / LAST).read_bytes())))
+    (tmp_path / BEST).write_bytes((saved / BEST).read_bytes())
     model, optimizer = fresh(2)
     progress = load_last(tmp_path, SPEC, model, optimizer)
 

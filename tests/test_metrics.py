@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from finetune.metrics import evaluate, evaluate_predictions, note_on_areas
-from finetune.tasks import TASKS, find_task
+from finetune.metrics import evaluate, evaluate_predictions, note_on_areas, window_losses
+from finetune.tasks import TASKS, Task, find_task
 
 REGRESSION, CLASSES, LABELS = find_task("bidmc_hr"), find_task("physionet2017"), find_task("ptb-xl")
 
@@ -67,6 +67,21 @@ def test_what_a_model_says_scores_as_the_logits_behind_it() -> None:
     )
     assert evaluate_predictions(LABELS, odds, cases["l"][1]) == pytest.approx(evaluate(LABELS, *cases["l"]))
     assert evaluate_predictions(REGRESSION, *cases["r"]) == evaluate(REGRESSION, *cases["r"])
+
+
+@pytest.mark.parametrize("task", [REGRESSION, CLASSES, LABELS], ids=["regression", "classes", "labels"])
+def test_the_windows_losses_have_the_yardstick_as_their_mean(task: Task) -> None:
+    outputs, labels = random_case(task.kind)
+    said = outputs.astype(np.float64)
+    if task.kind == "multiclass":
+        said = np.exp(said) / np.exp(said).sum(axis=1, keepdims=True)
+    elif task.kind == "multilabel":
+        said = 1 / (1 + np.exp(-said))
+
+    losses = window_losses(task, said, labels.reshape(len(labels), -1))
+
+    assert losses.shape == (200,)
+    assert losses.mean() == pytest.approx(evaluate_predictions(task, said, labels)[task.yardstick])
 
 
 def test_a_class_that_is_neither_there_nor_said_counts_as_nothing() -> None:

@@ -12,10 +12,13 @@ import pytest
 import torch
 from engine_runs import SPEC, ListSource
 
-from finetune.api import InputSpec, Recipe, Run, SettingError, train
+from finetune.api import BackboneSpec, InputSpec, Recipe, Run, SettingError, train
 from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
+from finetune.engine import loop, population
+from finetune.engine.loop import Member
 from finetune.engine.population import smallest_near_best
 from finetune.engine.stacked import Layout, StackedNoise, forward
+from finetune.engine.stacked_epoch import _frozen
 from finetune.model import FineTunedModel, Head
 from finetune.random import Noise, Purpose, torch_generator
 
@@ -190,3 +193,43 @@ def test_a_search_of_cached_heads_takes_many_at_a_time(run_all, tmp_path):
     assert max(len(batch) for batch in source.batches) > 8
     assert all(math.isfinite(result.best_validation_loss) for result in source.results)
     assert len(source.results) == 20
+
+
+@pytest.mark.parametrize("mode", ["linear_probing", "linear_probing_cached"])
+def test_members_with_the_same_frozen_weights_hold_them_once_and_have_the_same_numbers(
+    run_all, monkeypatch, mode
+):
+    backbone = BackboneSpec("cmssl_tiny_ppg")
+    runs = [
+        replace(run, spec=replace(run.spec, mode=mode, backbone=backbone)) for run in [*FOUR[:2], FOUR[3]]
+    ]
+    held: list[int] = []
+    real = population.train_epoch_stacked
+
+    def counted(members: list[Member], slots: int) -> list[float]:
+        backbones = [value for member in members for value in member.model.backbone.parameters()]
+        packed = _frozen(members, slots).values() if mode == "linear_probing" else []
+        held.append(len({id(value) for value in backbones}) * len(members) - len(backbones))
+        held.extend({view.stride(0) for view in packed} - {0})
+        return real(members, slots)
+
+    monkeypatch.setattr(population, "train_epoch_stacked", counted)
+    shared = run_all(ListSource(*runs, prune_after={"a": 1}), slots=2)  # the third joins the second
+    assert set(held) == {0}
+    monkeypatch.setattr(loop, "shares_backbone", lambda spec, other: False)
+    monkeypatch.setattr(population, "train_epoch_stacked", real)
+    apart = run_all(ListSource(*runs, prune_after={"a": 1}), slots=2)
+
+    assert len(shared.results) == 3
+    for run in runs:
+        assert shared.curve(run.run_id) == apart.curve(run.run_id)
+
+
+def test_backbones_that_differ_or_change_are_nobody_elses():
+    frozen = replace(SPEC, mode="linear_probing", backbone=BackboneSpec("cmssl_tiny_ppg"))
+
+    assert loop.shares_backbone(frozen, replace(frozen, seed=8, lr=1.0))
+    for change in ({"mode": "full_finetuning"}, {"backbone": SPEC.backbone}):
+        assert not loop.shares_backbone(replace(frozen, **change), frozen)
+        both = replace(frozen, **change)
+        assert not loop.shares_backbone(both, replace(both, seed=8))  # random weights are the seed's

@@ -11,7 +11,7 @@ import pytest
 from small_study import NAME, Place
 from test_checkpoint import SPEC, fresh
 
-from finetune.engine.checkpoint import Progress, save_best, save_last
+from finetune.engine.checkpoint import Kept, Progress, State, save_state
 from hpo.cli.app import main
 from hpo.storage import open_engine, writing
 from hpo.worker import work
@@ -54,8 +54,8 @@ def test_a_database_that_is_there_keeps_the_mode_that_somebody_gave_it(tmp_path:
 def test_checkpoints_and_the_folders_made_for_them_are_their_owners(tmp_path: Path) -> None:
     model, optimizer = fresh(1)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    save_last(tmp_path / "all" / "slot", SPEC, Progress(1, 1, 1.0, {}, weights, 1.0), model, optimizer)
-    save_best(tmp_path / "all" / "slot", Progress(1, 1, 1.0, {}, weights))
+    state = State(Progress(1, 1, 1.0, {}, 1.0), weights, optimizer.state_dict())
+    save_state(tmp_path / "all" / "slot", SPEC, state, Kept(0, ""), weights)
 
     assert modes_below(tmp_path) == {
         "all": 0o700,

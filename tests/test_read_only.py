@@ -64,6 +64,8 @@ READING = {
     "status": ["status"],
     "one": ["status", NAME, "--json"],
     "studies": ["studies"],
+    "watch": ["watch"],
+    "watch_one": ["watch", NAME, "--json"],
     "report": ["report", NAME, "--out", "OUT"],
     "summary": ["report", "--all", "--out", "OUT"],
     "export": ["export", NAME, "--to", "csv", "--out", "OUT"],
@@ -78,6 +80,8 @@ WRITING = {
     "stop": ["stop", NAME],
     "delete": ["delete", "--study", NAME, "--yes"],
     "rename": ["rename", "--study", NAME, "--to", "other"],
+    "alert": ["alert", "--once", "--alert", "exec:true"],
+    "pause": ["pause", NAME],
 }
 
 

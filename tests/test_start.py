@@ -91,6 +91,38 @@ def test_a_large_encoder_is_checked_on_few_windows(start: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["epoch_s"] > 0
 
 
+@pytest.mark.parametrize(("losses", "steps"), [("lower", 3), ("not lower", 10)])
+def test_a_large_encoder_is_built_once_and_takes_few_steps(
+    losses: str, steps: int, start: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, built = "return self.dropout(", "def build(weights, width=32):"
+    large = (
+        "torch.ones(1000, 1000) @ torch.ones(1000, 1000); print('pass', len(x), self.training, file=err); "
+    )
+    code = "import torch\nfrom sys import stderr as err\n" + ENCODER.replace(good, large + good)
+    code = code if losses == "lower" else code.replace(".mean(dim=-1)", ".mean(dim=-1) * float('nan')")
+    code = code.replace(built, f"{built}\n    print('built', file=err)")
+    (start / "code" / "my_encoder.py").write_text(code)
+    capsys.readouterr()
+
+    main(["check", str(start / "study.yaml"), "--json"])
+    said, told = capsys.readouterr()
+    assert json.loads(said)["steps"] == steps
+    assert told.count("built\n") == 1
+    assert told.count("pass 2 True\n") == 1 + steps
+
+
+def test_a_check_imports_no_compiler(start: Path) -> None:
+    study, code = str(start / "study.yaml"), str(start / "code")
+    script = f"import sys; from hpo.cli.app import main; main(['check', {study!r}, '--code', {code!r}]); "
+    heavy = "print([name for name in ('torch._dynamo', 'sympy', 'triton') if name in sys.modules])"
+
+    found = subprocess.run(
+        [sys.executable, "-c", script + heavy], capture_output=True, text=True, check=True
+    ).stdout
+    assert found.splitlines()[-1] == "[]"
+
+
 def test_a_shipped_study_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "synthetic_hr", "--data", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 0
 

@@ -457,7 +457,7 @@ def test_a_connection_cut_in_the_middle_of_a_transaction_is_waited_out(
 def test_a_connection_cut_while_it_lay_idle_is_replaced_unnoticed(
     ready_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpo.storage._PING_AFTER_S", 0.0)  # 5 s otherwise
+    monkeypatch.setattr("hpo.storage.engine._PING_AFTER_S", 0.0)  # 5 s otherwise
     engine = open_engine(ready_postgres_url)
     ledger = Ledger(engine)
     study = make_study(ledger, 1)

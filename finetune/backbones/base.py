@@ -60,9 +60,19 @@ def call_layer(
     return again
 
 
+class EmptyLinear(nn.Linear):
+    """A linear layer with memory but no values: torch's own draws from the global stream.
+
+    Not made on the meta device, as :func:`torch.nn.utils.skip_init` does: that imports sympy, a second.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 def empty_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with memory but no values: torch's own draws from the global stream."""
-    return nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    """Return a linear layer without values."""
+    return EmptyLinear(inputs, outputs, bias=bias)
 
 
 @torch.no_grad()

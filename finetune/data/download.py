@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +21,7 @@ from finetune.data.publishers import SOURCES, Archive, Source, find_source
 from finetune.datasets.base import data_files, is_hidden
 from finetune.errors import DataError, SettingError
 from finetune.file_kinds import why_unreadable
+from finetune.spec import DataStatus
 
 if TYPE_CHECKING:
     from finetune.data.transfer import Transfer
@@ -30,25 +30,6 @@ SUMS = "SHA256SUMS.txt"
 CONNECTIONS = 4
 
 Notify = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DataStatus:
-    """What is in the data folder of one data set."""
-
-    name: str
-    tasks: tuple[str, ...]
-    state: Literal["complete", "partial", "missing"]
-    found: int
-    """Records (subjects, recordings or files, as the publisher counts) of which all files are there."""
-    expected: int
-    bytes: int
-    licence: str
-    citation: str
-    lacks: tuple[str, ...] = ()
-    """Tables, such as labels, that are not there and without which no record can be used."""
-    whole_bytes: int | None = None
-    """What the publisher serves of the complete set; None where it does not say."""
 
 
 def data_status(data_dir: Path) -> list[DataStatus]:

@@ -2,7 +2,8 @@
 
 Because all randomness is a pure function of (seed, purpose, step), weights, optimiser moments and the
 epoch number are the whole state of a run. Both files carry checksums: what is not as it was written, or does
-not fit to the last tensor, counts as not there.
+not fit to the last tensor, counts as not there. ``last.pt`` names the checksum of the best weights that
+belong to it, which lie beside it and are written only when they change.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,27 @@ class Progress:
     best_epoch: int = 0
     best_validation_loss: float = float("inf")
     best_metrics: dict[str, float] = field(default_factory=dict)
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
     elapsed_s: float = 0.0
+    best_checksum: str = ""
+    """Of the best weights that lie beside the checkpoint that this was read from."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A run at the end of an epoch: copies on the host, that nothing changes any more."""
+
+    progress: Progress
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    """Its ``state_dict``."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The best weights that lie in a folder."""
+
+    epoch: int
+    checksum: str
 
 
 def spec_hash(spec: RunSpec) -> str:
@@ -50,21 +70,31 @@ def spec_hash(spec: RunSpec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def save_last(
-    folder: Path, spec: RunSpec, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> Path:
-    """Write ``last.pt`` into ``folder``, whole or not at all, and return its path."""
+def save_state(
+    folder: Path, spec: RunSpec, state: State, kept: Kept, best: Mapping[str, Tensor] | None
+) -> Kept:
+    """Write ``last.pt``, and ``best.safetensors`` where there is another ``best``; return what lies there.
+
+    Each is whole or not at all. Both are written before either takes its place: a process that dies between
+    the two leaves a ``last.pt`` that names other best weights, and so counts as not there.
+    """
     private.make_folder(folder)
-    state = {
+    renames = []
+    if best is not None:
+        temporary, checksum = _write_best(folder, best)
+        kept = Kept(state.progress.best_epoch, checksum)
+        renames.append((temporary, folder / BEST))
+    content = {
         "spec": spec_hash(spec),
-        "progress": vars(progress),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "progress": vars(replace(state.progress, best_checksum=kept.checksum)),
+        "model": dict(state.weights),
+        "optimizer": state.optimizer,
     }
     temporary = folder / f"{LAST}.{os.getpid()}"
-    torch.save(state, private.make_file(temporary))
-    temporary.replace(folder / LAST)
-    return folder / LAST
+    torch.save(content, private.make_file(temporary))
+    for written, name in [*renames, (temporary, folder / LAST)]:
+        written.replace(name)
+    return kept
 
 
 def load_last(
@@ -80,6 +110,8 @@ def load_last(
         return Progress()
     state = _read_last(folder / LAST)
     if state is None or not _fits(state, spec, model, optimizer):
+        return Progress()
+    if not _has_best(folder, state["progress"], model):
         return Progress()
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -107,14 +139,23 @@ def _fits(
     progress, weights = state["progress"], model.state_dict()
     if not isinstance(progress, dict) or progress.keys() != {part.name for part in fields(Progress)}:
         return False
-    best = progress["best_weights"]
     return (
         _are_alike(state["model"], weights)
-        and (best == {} or _are_alike(best, weights))
         and 0 <= progress["best_epoch"] <= progress["epoch"]
         and not math.isnan(progress["best_validation_loss"])
         and _fits_optimizer(state["optimizer"], optimizer)
     )
+
+
+def _has_best(folder: Path, progress: Mapping[str, Any], model: torch.nn.Module) -> bool:
+    """Return whether the best weights that a state names lie beside it, as they were written."""
+    if not progress["best_epoch"]:
+        return True
+    try:
+        weights, _ = read_best(folder / BEST)
+    except CheckpointError:
+        return False
+    return _are_alike(weights, model.state_dict()) and _checksum(weights) == progress["best_checksum"]
 
 
 def _are_alike(given: object, wanted: Mapping[str, Tensor]) -> bool:
@@ -144,14 +185,19 @@ def _fits_optimizer(given: object, optimizer: torch.optim.Optimizer) -> bool:
     )
 
 
-def save_best(folder: Path, progress: Progress) -> Path:
-    """Write the weights of the best epoch as ``best.safetensors`` and return its path."""
+def save_best(folder: Path, weights: Mapping[str, Tensor]) -> str:
+    """Write the weights of the best epoch as ``best.safetensors`` and return their checksum."""
     private.make_folder(folder)
-    temporary = folder / f"{BEST}.{os.getpid()}"
-    weights = {name: weight.contiguous() for name, weight in progress.best_weights.items()}
-    save_file(weights, private.make_file(temporary), {CHECKSUM: _checksum(weights)})
+    temporary, checksum = _write_best(folder, weights)
     temporary.replace(folder / BEST)
-    return folder / BEST
+    return checksum
+
+
+def _write_best(folder: Path, weights: Mapping[str, Tensor]) -> tuple[Path, str]:
+    temporary, checksum = folder / f"{BEST}.{os.getpid()}", _checksum(weights)
+    alone = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}
+    save_file(alone, private.make_file(temporary), {CHECKSUM: checksum})
+    return temporary, checksum
 
 
 def load_best(path: Path, model: torch.nn.Module) -> None:

@@ -11,17 +11,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.engine.checkpoint import Progress, load_last, save_best, save_last
+from finetune.engine.checkpoint import BEST, Progress, load_last
 from finetune.engine.device_data import DeviceData
+from finetune.engine.keeper import Keeper
 from finetune.engine.optim import AdamW, check_contiguous, make_optimizer
 from finetune.engine.recipe import has_constant_rates, rate_factor, trained_layers, wake_layers
 from finetune.fast.sheet import epoch_noise
@@ -50,6 +50,7 @@ class Member:
     data: DeviceData
     device: torch.device
     progress: Progress
+    keeper: Keeper
     began: float
     """On the monotonic clock, as if all its epochs had been run in one go."""
     layers: list[list[torch.nn.Parameter]]
@@ -61,41 +62,70 @@ class Member:
         return _end(self.progress, self.run.spec.recipe) is not None
 
 
-def fine_tune(run: Run, data: DeviceData, device: torch.device, report: ReportCall) -> RunResult:
-    """Run one fine-tuning to its end, reporting every epoch; ``report`` decides whether it goes on."""
+def fine_tune(
+    run: Run, data: DeviceData, device: torch.device, report: ReportCall, admit: Callable[[Member], None]
+) -> RunResult:
+    """Run one fine-tuning to its end, reporting every epoch; ``report`` decides whether it goes on.
+
+    ``admit`` raises before the first step of one that has no room.
+    """
     member = open_member(run, data, device)
+    admit(member)
     result = result_of(member) if member.is_over else None
-    while result is None:
-        train_loss = train_epoch(member)
-        epoch_report = end_epoch(member, train_loss)
-        (goes_on,) = report([epoch_report])
-        result = settle(member, epoch_report, goes_on)
+    with kept_if_stopped([member]):
+        while result is None:
+            train_loss = train_epoch(member)
+            epoch_report = end_epoch(member, train_loss)
+            (goes_on,) = report([epoch_report])
+            result = settle(member, epoch_report, goes_on)
     return result
 
 
-def open_member(run: Run, data: DeviceData, device: torch.device) -> Member:
+def shares_backbone(spec: RunSpec, other: RunSpec) -> bool:
+    """Return whether two runs have the same backbone, and neither changes it."""
+    is_frozen = spec.mode == other.mode != "full_finetuning"
+    return is_frozen and spec.backbone == other.backbone and spec.backbone.weights != "none"
+
+
+@contextmanager
+def kept_if_stopped(members: Sequence[Member]) -> Iterator[None]:
+    """Write the last whole epoch of each member if anything is raised inside: a signal, a fault."""
+    try:
+        yield
+    except BaseException:
+        for member in members:
+            member.keeper.leave()
+        raise
+
+
+def open_member(run: Run, data: DeviceData, device: torch.device, mate: Member | None = None) -> Member:
     """Build the model of a run, or restore it from its checkpoint.
 
-    For ``linear_probing_cached`` ``data`` are the features (:mod:`finetune.engine.features`).
+    For ``linear_probing_cached`` ``data`` are the features (:mod:`finetune.engine.features`). Of a ``mate``
+    with the same frozen weights it takes the backbone: K members hold one.
     """
     spec = run.spec
-    model = build_model(spec, data.task).to(device)
+    is_shared = mate is not None and shares_backbone(spec, mate.run.spec)
+    model = build_model(spec, data.task, mate.model.backbone if mate and is_shared else None).to(device)
     optimizer = make_optimizer(model, spec)
     layers = trained_layers(model)
     smoothing = spec.recipe.label_smoothing
     loss = make_loss(spec.loss, data.train_y, "none", smoothing, data.task.outputs)
     progress = load_last(run.checkpoint, spec, model, optimizer)
-    if spec.mode == "linear_probing_cached":
+    if spec.mode == "linear_probing_cached" and not is_shared:
         model.backbone = Identity(model.backbone)
     began = time.monotonic() - progress.elapsed_s
-    return Member(run, model, optimizer, loss, data, device, progress, began, layers)
+    keeper = Keeper(run, progress, epochs=keeps_epochs(run))
+    return Member(run, model, optimizer, loss, data, device, progress, keeper, began, layers)
 
 
 def end_epoch(member: Member, train_loss: float) -> Report:
     """Validate after an epoch's training and count it; returns what to report."""
     progress, yardstick = member.progress, member.data.task.yardstick
     metrics = validate(member.model, member.data)
-    _advance(progress, member.model, metrics, yardstick)
+    _advance(progress, metrics, yardstick)
+    if progress.best_epoch == progress.epoch:
+        member.keeper.take_best(progress.epoch, member.model)
     progress.elapsed_s = time.monotonic() - member.began
     return _report(member.run.run_id, progress, train_loss, metrics, yardstick)
 
@@ -110,12 +140,11 @@ def keeps_epochs(run: Run) -> bool:
 
 def settle(member: Member, report: Report, goes_on: bool) -> RunResult | None:
     """Return the result if the run ends after this epoch; otherwise keep its checkpoint and return None."""
-    spec, folder = member.run.spec, member.run.checkpoint
-    end = _end(member.progress, spec.recipe, is_finite=report.is_finite, goes_on=goes_on)
+    recipe = member.run.spec.recipe
+    end = _end(member.progress, recipe, is_finite=report.is_finite, goes_on=goes_on)
     if end is not None:
         return result_of(member, end)
-    if folder is not None and keeps_epochs(member.run):
-        _tell_kept(member.run, save_last(folder, spec, member.progress, member.model, member.optimizer))
+    member.keeper.take(member.progress, member.model, member.optimizer)
     return None
 
 
@@ -164,7 +193,7 @@ def epoch_order(spec: RunSpec, windows: int, epoch: int) -> Tensor:
 
 def precision(kind: Precision, device: torch.device) -> AbstractContextManager[None]:
     """Return the autocast context of a precision (none but for bf16)."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bf16")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if kind == "bf16" else nullcontext()
 
 
 @contextmanager
@@ -183,6 +212,7 @@ class Identity(torch.nn.Module):
 
     def __init__(self, backbone: torch.nn.Module) -> None:
         super().__init__()
+        self.embedding = backbone.embedding
         for name, child in backbone.named_children():
             self.add_module(name, child)
         for name, parameter in backbone.named_parameters(recurse=False):
@@ -215,13 +245,12 @@ def validate(model: FineTunedModel, data: DeviceData) -> dict[str, float]:
     return evaluate(data.task, outputs, data.validation_labels)
 
 
-def _advance(progress: Progress, model: FineTunedModel, metrics: dict[str, float], yardstick: str) -> None:
+def _advance(progress: Progress, metrics: dict[str, float], yardstick: str) -> None:
     progress.epoch += 1
     if metrics[yardstick] < progress.best_validation_loss:
         progress.best_epoch = progress.epoch
         progress.best_validation_loss = metrics[yardstick]
         progress.best_metrics = metrics
-        progress.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _report(
@@ -250,10 +279,9 @@ def result_of(member: Member, reason: EndReason | None = None) -> RunResult:
     run, progress = member.run, member.progress
     reason = reason or _end(progress, run.spec.recipe)
     assert reason is not None
+    member.keeper.finish()
     keeps = run.checkpoint is not None and progress.best_epoch > 0
-    checkpoint = save_best(run.checkpoint, progress) if keeps and run.checkpoint else None
-    if checkpoint is not None:
-        _tell_kept(run, checkpoint)
+    checkpoint = run.checkpoint / BEST if keeps and run.checkpoint else None
     return RunResult(
         run.run_id,
         reason,
@@ -265,11 +293,6 @@ def result_of(member: Member, reason: EndReason | None = None) -> RunResult:
         device_name(member.device),
         checkpoint,
     )
-
-
-def _tell_kept(run: Run, file: Path) -> None:
-    if run.on_kept is not None:
-        run.on_kept(file)
 
 
 def device_name(device: torch.device) -> str:

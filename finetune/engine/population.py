@@ -22,12 +22,14 @@ from finetune.engine.loop import (
     end_epoch,
     fine_tune,
     keeps_epochs,
+    kept_if_stopped,
     open_member,
     result_of,
     settle,
     train_epoch,
 )
 from finetune.engine.recipe import is_plain
+from finetune.engine.room import admit
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
@@ -63,8 +65,13 @@ def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Sl
 def _run_one_by_one(source: RunSource, load: LoadInputs, device: torch.device, first: Run) -> None:
     run: Run | None = first
     while run is not None:
-        source.finish(fine_tune(run, load(run.spec), device, source.report))
+        source.finish(fine_tune(run, load(run.spec), device, source.report, admit_alone))
         run = source.next_run()
+
+
+def admit_alone(member: Member) -> None:
+    """Raise :class:`SettingError` where a run has no room by itself."""
+    admit(member, 1)
 
 
 class Population:
@@ -83,12 +90,13 @@ class Population:
         self._next = self._first = first
         self._fill()
         while self._members:
-            reports = self._train_one_epoch()
-            if reports is None:
-                self._halve()
-            else:
-                self._settle(reports)
-            self._fill()
+            with kept_if_stopped(self._members):
+                reports = self._train_one_epoch()
+                if reports is None:
+                    self._halve()
+                else:
+                    self._settle(reports)
+                self._fill()
 
     def _train_one_epoch(self) -> list[Report] | None:
         """Return what to report; None when several members did not fit into the memory together."""
@@ -109,6 +117,8 @@ class Population:
 
     def _halve(self) -> None:
         """Take all members out, to go on from their last epoch in half as many slots."""
+        for member in self._members:
+            member.keeper.flush()
         self._waiting = [member.run for member in self._members] + self._waiting
         self._members = []
         self._slots = max(1, self._slots // 2)
@@ -135,7 +145,8 @@ class Population:
                 return
             if self._goes_alone(self._next):
                 data = self._load(self._next.spec)
-                self._source.finish(fine_tune(self._next, data, self._device, self._source.report))
+                report = self._source.report
+                self._source.finish(fine_tune(self._next, data, self._device, report, admit_alone))
                 self._next = None
                 continue
             member = self._open(self._next)
@@ -148,13 +159,16 @@ class Population:
             check_stackable(member, self._slots)
             if member.is_over:
                 self._source.finish(result_of(member))
-            else:
-                self._members.append(member)
+                continue
+            if not self._members:
+                self._slots = admit(member, self._slots)
+            self._members.append(member)
 
     def _open(self, run: Run) -> Member | None:
         """Return the run's member; None when there is no memory for it beside the others."""
         try:
-            return open_member(run, self._load(run.spec), self._device)
+            mate = self._members[0] if self._members else None
+            return open_member(run, self._load(run.spec), self._device, mate)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self._members:
                 raise

@@ -191,19 +191,14 @@ class Stack:
         trained, frozen = _parameters(first)
         layout = Layout.of(trained)
         rates = torch.zeros((slots, layout.offsets[-1]), device=first.device)
-        held = Layout.of(frozen)
-        rows = torch.zeros((slots, held.offsets[-1]), device=first.device)
-        stack = cls(
-            layout, slots, first.run.spec.recipe.weight_decay, held.views(rows) if frozen else {}, rates
-        )
+        held = _frozen(members, slots) if frozen else {}
+        stack = cls(layout, slots, first.run.spec.recipe.weight_decay, held, rates)
         for slot in range(slots):
             member = members[slot if slot < len(members) else 0]
             stack._take(slot, member)
             for name, view in layout.views(rates[slot][None]).items():
                 spec = member.run.spec
                 view.fill_(spec.lr if name.startswith("head.") else spec.backbone_lr)
-            if frozen:
-                held.pack(rows[slot], [value for _, value in _parameters(member)[1]])
         stack._shrink = 1 - rates * stack._decay
         return stack
 
@@ -264,6 +259,20 @@ class Stack:
                 self._layout.unpack(
                     matrix[slot], [member.optimizer.state[parameter][key] for parameter in parameters]
                 )
+
+
+def _frozen(members: Sequence[Member], slots: int) -> Weights:
+    """Return the weights that are not trained, (K, ...) each: of one copy where all members share it."""
+    first = members[0]
+    layout = Layout.of(_parameters(first)[1])
+    if all(member.model.backbone is first.model.backbone for member in members):
+        sources = [first]
+    else:
+        sources = [members[slot if slot < len(members) else 0] for slot in range(slots)]
+    rows = torch.empty((len(sources), layout.offsets[-1]), device=first.device)
+    for row, member in zip(rows, sources, strict=True):
+        layout.pack(row, [value for _, value in _parameters(member)[1]])
+    return {name: view.expand(slots, *view.shape[1:]) for name, view in layout.views(rows).items()}
 
 
 def _parameters(member: Member) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:

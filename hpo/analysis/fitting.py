@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc  # scipy.stats takes a second of CPU to load
 
 from hpo.analysis.box import Floats
 
@@ -34,7 +34,8 @@ class ModelFit:
     def fits(self) -> bool:
         """Whether the model may speak of places that were not tried."""
         outside = round(self.trials * (1 - self.within_95))
-        too_many = float(binom.sf(outside - 1, self.trials, 0.05)) < RARE
+        # The binomial probability of so many or more; of none or more it is 1.
+        too_many = outside > 0 and float(bdtrc(outside - 1, self.trials, 0.05)) < RARE
         agrees = self.agreement_decades is None or self.agreement_decades <= AGREE_DECADES + 1e-9
         return not too_many and self.standardised_rms <= MOST_RMS and agrees
 

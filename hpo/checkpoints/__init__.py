@@ -18,7 +18,7 @@ from hpo.errors import UsageError
 __all__ = ["Checkpoints", "Depot", "DepotAwayError", "is_depot", "parse_depot", "plain_folder"]
 
 LAST, BEST = "last.pt", "best.safetensors"
-"""What a run keeps: its last epoch, to go on from, and the weights of its best one."""
+"""What a run keeps: its last epoch and the weights of its best one. It needs both to go on."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Checkpoints:
         if is_first or self.depot is not None:
             shutil.rmtree(self.of(slot), ignore_errors=True)
         if self.depot is not None and not is_first:
-            (self.depot / str(slot)).fetch(LAST, self.of(slot))
+            for name in (BEST, LAST):
+                (self.depot / str(slot)).fetch(name, self.of(slot))
 
     def keep(self, slot: int, file: Path) -> None:
         """Take a file that a run has written whole."""

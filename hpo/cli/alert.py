@@ -13,6 +13,7 @@ from hpo.cli.terminal import (
     Json,
     Storage,
     check_file_is_there,
+    check_file_may_change,
     language_of,
     print_json,
     print_lines,
@@ -68,6 +69,7 @@ def alert(
         _send_tests(watched, as_json)
         return
     check_file_is_there(url)
+    check_file_may_change(url)
     alerter = Alerter(watched, lambda text: print_lines([shown(text)], is_result=False))
     if once:
         unsent = alerter.look()

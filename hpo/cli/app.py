@@ -7,16 +7,19 @@ help is instant.
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from finetune.api import DeviceLostError, FinetuneError
 from hpo import __version__
 from hpo.cli.alert import alert
 from hpo.cli.bench import bench
@@ -24,6 +27,7 @@ from hpo.cli.confirm import confirm, import_diary
 from hpo.cli.figure import figure
 from hpo.cli.keep import copy, delete, rename
 from hpo.cli.model import export, predict
+from hpo.cli.quick import status_words
 from hpo.cli.report import compare, report
 from hpo.cli.run import run
 from hpo.cli.service import fleet_app, pause, resume, stop, submit, worker
@@ -35,7 +39,7 @@ from hpo.cli.terminal import (
     Lang,
     Named,
     Storage,
-    database,
+    glance,
     language_of,
     options_again,
     print_json,
@@ -106,8 +110,8 @@ def status(
 
     url, language = url_of(storage), language_of(lang)
     study = the_study(given, study, "status") if given or study else None
-    with database(url) as engine:
-        found, workers = overview(engine, url, study), attached_workers(engine, study)
+    with glance(url) as there:
+        found, workers = overview(there, url, study), attached_workers(there, study)
     if as_json:
         storage_and_studies = {"storage": shown(url), "studies": found}
         print_json((found[0] if study else storage_and_studies) | {"workers": workers})
@@ -149,8 +153,8 @@ def studies(storage: Storage = None, as_json: Json = False) -> None:
     ]
     stored: list[dict[str, Any]] = []
     if is_there(url):
-        with database(url) as engine:
-            stored = overview(engine, url)
+        with glance(url) as there:
+            stored = overview(there, url)
     if as_json:
         print_json({"storage": shown(url), "shipped": shipped, "studies": stored})
     else:
@@ -251,19 +255,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        status = app(words, prog_name="hpo", standalone_mode=False)
-    except (HpoError, FinetuneError) as error:
-        return _complain(str(error), 2)
-    except DeviceLostError as error:
-        return _complain(f"{error}; what was under way has been given back; type the same command again", 3)
+        plain = status_words(words)
+        ended = app(words, prog_name="hpo", standalone_mode=False) if plain is None else status(**plain)
     except (Interrupted, KeyboardInterrupt, typer.Abort):
         return _complain(f"interrupted; to go on, type: hpo {shlex.join(words)}", 130)
     except Exception as error:
-        if isinstance(error, _WRONG_WORDS):
-            path = error.ctx.command_path if error.ctx else "hpo"
-            return _complain(f"{error.format_message()} Type: {path} --help", 2)
-        return _complain(traceback.format_exc(), 1)
-    return status if isinstance(status, int) else 0
+        return explain(error)
+    return ended if isinstance(ended, int) else 0
+
+
+def explain(error: Exception) -> int:
+    """Say what an error means to a person, and return the exit status."""
+    from finetune.api import DeviceLostError, FinetuneError
+
+    if isinstance(error, HpoError | FinetuneError):
+        return _complain(str(error), 2)
+    if isinstance(error, BrokenPipeError):
+        return _unheard()
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return _complain(f"cannot write: {error.strerror}; expected room on the disk; free some first", 2)
+    if isinstance(error, DeviceLostError):
+        return _complain(f"{error}; what was under way has been given back; type the same command again", 3)
+    if isinstance(error, _WRONG_WORDS):
+        path = error.ctx.command_path if error.ctx else "hpo"
+        return _complain(f"{error.format_message()} Type: {path} --help", 2)
+    return _complain("".join(traceback.format_exception(error)), 1)
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _unheard() -> int:
+    """Return the exit status where nobody reads on (``hpo status | head -1``), without a word."""
+    # What is left in Python's buffer would be written at the end, and fail again.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def _complain(text: str, status: int) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetune.api import DataStatus
 from hpo.durations import duration
 from hpo.numbers import quantity, ratio
 from hpo.report.language import SPOKEN, Language, Words
+
+if TYPE_CHECKING:
+    from finetune.api import DataStatus
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.api import FinetuneError
 from hpo.cli.alert import STUCK_AFTER, AlertTo, StuckAfter, alerts_while
 from hpo.cli.terminal import (
     AllowPartial,
@@ -160,6 +159,8 @@ def _search_all(specs: Sequence[StudySpec], search: Any, as_json: bool) -> None:
 
 def _each(specs: Sequence[StudySpec], search: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Search every study; one that cannot be searched (no data, say) does not stop the others."""
+    from finetune.api import FinetuneError
+
     studies, failed = [], {}
     for spec in specs:
         try:

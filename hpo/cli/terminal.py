@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from hpo.report.language import Language
+    from hpo.storage.glance import Database
 
 
 def shipped(incomplete: str) -> list[str]:
@@ -237,6 +238,13 @@ def database(url: str) -> Iterator[sa.Engine]:
         engine.dispose()
 
 
+def glance(url: str) -> AbstractContextManager[Database]:
+    """Open a database that must be there already, to look at it only: costs next to nothing."""
+    from hpo.storage.glance import glance_at
+
+    return glance_at(url)
+
+
 def check_file_is_there(url: str) -> None:
     """Raise :class:`hpo.errors.StorageError` for an SQLite file that is not there: a name typed wrongly."""
     from hpo.errors import StorageError
@@ -245,6 +253,16 @@ def check_file_is_there(url: str) -> None:
     if not is_there(url):
         next_step = "type: hpo submit --study NAME, or name another with --storage"
         raise StorageError(f"there is no database {shown(url)}", "one that holds a study", next_step)
+
+
+def check_file_may_change(url: str) -> None:
+    """Raise :class:`hpo.errors.StorageError` for an SQLite file that may only be read here."""
+    from hpo.storage import plain_file
+    from hpo.storage.files import refuse_read_only
+
+    file = plain_file(url)
+    if file is not None:
+        refuse_read_only(file)
 
 
 def doing(text: str) -> AbstractContextManager[None]:

@@ -20,7 +20,7 @@ from hpo.errors import MismatchError, UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
-from hpo.study import keep_defaults, load_spec, stored_spec
+from hpo.study import keep_defaults, load_spec
 from hpo.worker import Settings, check_fits, settled
 from hpo.worker.progress import Says, said_if_slow
 
@@ -73,7 +73,7 @@ def refuse_another_spec(ledger: Ledger, name_or_file: str, settings: Settings) -
     row = ledger.study(spec.name)
     spec = keep_defaults(spec, row.spec)
     if row.fingerprint != spec.fingerprint():
-        changes = "; ".join(map(str, spec.differences(stored_spec(row.name, row.spec))))
+        changes = "; ".join(map(str, spec.differences(row.known_spec())))
         raise MismatchError(
             f"the study {spec.name!r} was searched with another spec ({changes})",
             "the spec of the search",

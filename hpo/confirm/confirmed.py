@@ -18,7 +18,7 @@ from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.optuna_rows import plain
 from hpo.reading.findings import Label, labels_of
-from hpo.study import PublishedResult, stored_spec
+from hpo.study import PublishedResult
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
             f"{choice.study}: not confirmed yet", "", f"type: hpo confirm --study {choice.study}"
         )
     row = ledger.study(choice.study)
-    spec = stored_spec(row.name, row.spec)
+    spec = row.known_spec()
     task = spec.what
     found = ChoiceBook(engine).scores(row.study_id, choice.choice_hash)
     look = Look(ledger.look_number(choice.fingerprint, choice.data_hash, choice.choice_hash))

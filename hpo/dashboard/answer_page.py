@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from finetune.api import FinetuneError
 from hpo.confirm.confirmed import newest_confirmation
 from hpo.dashboard.glance import glance
 from hpo.dashboard.reader import language_of
-from hpo.errors import UnknownStudyError
+from hpo.errors import MismatchError, UnknownStudyError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
@@ -49,7 +50,7 @@ class AnswerPages:
         status, language = "200 OK", language_of(environ)
         try:
             body = self._page(name, language) if name else self._list(language)
-        except UnknownStudyError as error:
+        except (UnknownStudyError, MismatchError, FinetuneError) as error:
             why = html.escape(str(error))
             status, body = "404 Not Found", page("no such study", f"<h1>404</h1><p>{why}</p>", language)
         headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from hpo.dashboard.kept import AnswerStore
 from hpo.dashboard.live import cards, study_state
 from hpo.dashboard.optunas import OptunasPages, hiding_style
 from hpo.dashboard.reader import language_of
-from hpo.errors import UnknownStudyError
+from hpo.errors import StorageError, UnknownStudyError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
 from hpo.report.language import SPOKEN, Words
@@ -36,6 +37,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_HTML = "text/html; charset=utf-8"
+_log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
 _FIGURES = frozenset({"ratio", "rates"})
 _OWN = {"hpo.js": "text/javascript; charset=utf-8", "hpo.css": "text/css; charset=utf-8"}
@@ -68,10 +71,15 @@ class FrontPages:
         words = SPOKEN[language_of(environ)]
         try:
             found = self._found(path, words)
+            if found is None:
+                return self._app(environ, start_response)
         except UnknownStudyError as error:
-            found = _Found("404 Not Found", "text/html; charset=utf-8", self._missing(str(error), words))
-        if found is None:
-            return self._app(environ, start_response)
+            found = _Found("404 Not Found", _HTML, self._missing(str(error), words))
+        except (StorageError, sa.exc.DBAPIError) as error:  # gone, locked, or its server restarts
+            _log.warning("no page for %r: %s", path, error)
+            found = _Found(
+                "503 Service Unavailable", _HTML, self._missing(words.say("board.no_database"), words)
+            )
         return found.answer(environ, start_response)
 
     def _found(self, path: str, words: Words) -> _Found | None:
@@ -178,7 +186,7 @@ class _Found:
 
 
 def _html(body: bytes) -> _Found:
-    return _Found("200 OK", "text/html; charset=utf-8", body)
+    return _Found("200 OK", _HTML, body)
 
 
 def _json(value: Any) -> _Found:

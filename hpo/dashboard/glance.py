@@ -9,7 +9,6 @@ from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
 from hpo.reading.foreign import foreign_trials
 from hpo.reading.frames import trials_frame
-from hpo.study import stored_spec
 
 MOST_TRIALS = 1000
 """The answer's model takes memory with the square of the trials and time with the cube: 6 GB at 10,000."""
@@ -22,6 +21,7 @@ def glance(engine: sa.Engine, study: str) -> Findings:
     """
     ledger = Ledger(engine)
     row = ledger.study(study)
+    spec = row.known_spec()
     counts = ledger.counts(row.study_id)
     if counts.finished <= MOST_TRIALS:
         return find_out(engine, study)
@@ -31,4 +31,4 @@ def glance(engine: sa.Engine, study: str) -> Findings:
     states = {str(state): int(number) for state, number in trials["state"].value_counts().items()}
     bare = Answer(states, None, trivial, notes=(why,))
     foreign = foreign_trials(engine, row.study_id)
-    return Findings(row, stored_spec(row.name, row.spec), counts, trials, trials.iloc[:0], bare, foreign)
+    return Findings(row, spec, counts, trials, trials.iloc[:0], bare, foreign)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hpo.analysis.zones import Zones
 from hpo.dashboard.kept import AnswerStore
 from hpo.ledger.ledger import Ledger
-from hpo.ledger.values import COMPLETE, StudyRow
+from hpo.ledger.values import COMPLETE, StudyRow, tried
 from hpo.numbers import percent, quantity, rate, ratio
 from hpo.reading.findings import Findings
 from hpo.reading.foreign import foreign_trials
@@ -115,7 +115,7 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
         "answer": answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")],
         "figure": store.mark(row.name),
         "trials": [_trial(one, unit, words) for one in shown.values()],
-        "losses": list(row.spec.get("space", {}).get("loss", [])),
+        "losses": list(_space(row).get("loss", [])),
         "choices": _choices(row),
         "curves": _curves(engine, row, shown),
         "workers": [_worker(one, words) for one in workers],
@@ -123,9 +123,14 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
     }
 
 
+def _space(row: StudyRow) -> Mapping[str, Any]:
+    """Return the space of a study as it is stored; nothing of one that is not known here."""
+    return row.spec["space"] if known_task(row) else {}
+
+
 def _choices(row: StudyRow) -> dict[str, list[str]]:
     """Return the values of each key that the study searches beside rates and loss, as they are written."""
-    space = row.spec.get("space", {})
+    space = _space(row)
     return {name: [value_words(one) for one in space[name]] for name in SEARCHABLE if space.get(name)}
 
 
@@ -145,7 +150,7 @@ def _shown(engine: sa.Engine, row: StudyRow) -> dict[int, Mapping[str, Any]]:
 
 
 def _trial(one: Mapping[str, Any], unit: str, words: Words) -> dict[str, Any]:
-    config = one["config"] or {}
+    config = tried(one["config"]) or {}
     lr, backbone_lr = float(config.get("lr", math.nan)), float(config.get("backbone_lr", math.nan))
     kind = str(one["end"] if one["state"] == "done" else one["state"])
     kind = "complete" if kind in COMPLETE else kind

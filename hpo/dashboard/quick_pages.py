@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial
 from optuna_dashboard._app import create_app
 from optuna_dashboard._inmemory_cache import _CachedExtraStudyProperty
+from optuna_dashboard._storage import get_study, get_trials
+
+from hpo.dashboard.kept_studies import KeptStudies, mark_of
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -16,11 +19,18 @@ if TYPE_CHECKING:
 
 
 def quick_dashboard(storage: BaseStorage, artifacts: ArtifactStore | None) -> WSGIApplication:
-    """Return the Optuna dashboard on a storage; polls of a large study are cheap."""
+    """Return the Optuna dashboard on a storage; polls and reloads of a large study are cheap."""
     app = create_app(storage, artifact_store=artifacts)
     app._inmemory_cache._cached_extra_study_property_cache = _Properties()
-    found: WSGIApplication = app
-    return found
+
+    def mark(study_id: int) -> str:
+        trials = get_trials(app._inmemory_cache, storage, study_id)
+        study = get_study(storage, study_id)
+        if study is None:
+            raise KeyError(study_id)
+        return mark_of(trials, study.study_name, study.user_attrs, study.system_attrs)
+
+    return KeptStudies(app, mark)
 
 
 class _Properties(dict[int, "_Property"]):

@@ -20,7 +20,7 @@ from hpo.ledger.values import StudyRow
 from hpo.reading.frames import trials_frame
 from hpo.reading.standing import is_there
 from hpo.search import own_seed, tuning_seed
-from hpo.study import Configuration, StudySpec, load_spec, stored_spec
+from hpo.study import Configuration, StudySpec, load_spec
 from hpo.study.choices import Choices, choice_words
 from hpo.worker.opening import fixed_configurations, open_study
 from hpo.worker.session import Settings, open_ledger
@@ -69,7 +69,7 @@ def import_diary(engine: sa.Engine, study: str, file: Path, given: Habits = Habi
     :class:`hpo.errors.UnknownStudyError`.
     """
     row = Ledger(engine).study(study)
-    spec = stored_spec(row.name, row.spec)
+    spec = row.known_spec()
     diary = read_diary(file, spec, given)
     return Taken(_Import(engine, row, spec).take(diary.rows, file.name), diary)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from hpo.ledger import optuna_rows
-from hpo.ledger.values import COMPLETE, Claim, Counts, Lease, WorkerState
+from hpo.ledger.values import LEASE_S, Claim, Counts, Lease, WorkerState
 from hpo.storage.tables import NO_FOLD, attempts, curve, now_s, slots, studies, workers
 from hpo.study import Configuration
 
 Named = tuple[str, Configuration]
 """Origin and configuration of a slot whose configuration is fixed."""
 
-LEASE_S = 60.0
-"""Length of a lease that was given before lengths were noted."""
 _bind = sa.bindparam
 _length_s = sa.func.coalesce(slots.c.lease_s, LEASE_S)
 SEEMS_EXPIRED = sa.and_(
@@ -224,20 +222,7 @@ def count_slots(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> Co
     epochs = sa.func.sum(sa.case((slots.c.state == "done", slots.c.epochs), else_=epochs_reached(slots)))
     silent = sa.func.sum(sa.case((SEEMS_EXPIRED, 1), else_=0))
     query = sa.select(slots.c.state, slots.c.end, sa.func.count(), epochs, silent).where(chosen)
-    found = connection.execute(query.group_by(slots.c.state, slots.c.end)).all()
-
-    def total(state: str, is_counted: Callable[[str | None], bool] = lambda _: True) -> int:
-        return sum(n for slot_state, end, n, *_ in found if slot_state == state and is_counted(end))
-
-    return Counts(
-        complete=total("done", lambda end: end in COMPLETE),
-        pruned=total("done", lambda end: end not in COMPLETE),
-        failed=total("failed"),
-        running=total("running"),
-        free=total("free"),
-        epochs=sum(int(row[3]) for row in found),
-        silent=sum(int(row[4]) for row in found),
-    )
+    return Counts.of(connection.execute(query.group_by(slots.c.state, slots.c.end)).all())
 
 
 def seems_expired(connection: sa.Connection) -> bool:

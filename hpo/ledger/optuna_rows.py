@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -203,6 +204,15 @@ def system_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any
     table = _study_system_attributes
     query = sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id)
     return {row.key: json.loads(row.value_json) for row in connection.execute(query)}
+
+
+def system_attribute(connection: sa.Connection, study_id: int, key: str) -> Any:
+    """Return one system attribute of a study; None when it is not there, or no JSON."""
+    table = _study_system_attributes
+    query = sa.select(table.c.value_json).where(table.c.study_id == study_id, table.c.key == key)
+    with suppress(ValueError):
+        return json.loads(connection.execute(query).scalar_one_or_none() or "null")
+    return None
 
 
 def write_system_attributes(connection: sa.Connection, study_id: int, attributes: Mapping[str, Any]) -> None:

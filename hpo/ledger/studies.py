@@ -6,15 +6,16 @@ import itertools
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from finetune.api import FinetuneError
 from hpo.errors import MismatchError, UnknownStudyError
-from hpo.ledger import optuna_rows
+from hpo.ledger import gist, optuna_rows
 from hpo.ledger.claims import count_slots, note_worker
 from hpo.ledger.values import Kind, StudyRow, StudyState, TestLook
 from hpo.storage import reading, writing
@@ -74,7 +75,8 @@ class StudyLedger:
                 _refuse_plain_study(connection, spec.name)
                 _insert_study(connection, spec, kind, data, versions, priority)
                 row = _find(connection, spec.name)
-        assert row is not None
+            assert row is not None
+            _note_gist(connection, row)
         return row
 
     def find(self, name: str) -> StudyRow | None:
@@ -87,10 +89,7 @@ class StudyLedger:
         with self._read() as connection:
             row = _find(connection, name)
         if row is None:
-            names = ", ".join(study.name for study in self.studies()) or "none"
-            raise UnknownStudyError(
-                f"the database has no study {name!r}", f"one of its studies: {names}", "type: hpo studies"
-            )
+            raise UnknownStudyError.among(name, [study.name for study in self.studies()])
         return row
 
     def studies(self) -> list[StudyRow]:
@@ -98,7 +97,7 @@ class StudyLedger:
         order = (studies.c.priority.desc(), studies.c.created_at, studies.c.study_id)
         with self._read() as connection:
             rows = connection.execute(_STUDY.order_by(*order)).mappings().all()
-        return [StudyRow(**row) for row in rows]
+        return [StudyRow.read(dict(row)) for row in rows]
 
     def forget_deleted(self) -> None:
         """Drop what is left here of studies that were deleted with a tool of Optuna's."""
@@ -119,8 +118,12 @@ class StudyLedger:
         changed = {**study.spec, **given}
         if changed == study.spec:
             return study
-        self._set(study.study_id, spec=changed)
-        return replace(study, spec=changed)
+        grown = replace(study, spec=changed)
+        with self._write() as connection:
+            this = studies.c.study_id == study.study_id
+            connection.execute(sa.update(studies).where(this).values(spec=changed))
+            _note_gist(connection, grown)
+        return grown
 
     def _set(self, study_id: int, **values: Any) -> None:
         with self._write() as connection:
@@ -218,7 +221,7 @@ def _one_at_a_time(connection: sa.Connection) -> None:
 
 def _find(connection: sa.Connection, name: str) -> StudyRow | None:
     row = connection.execute(_STUDY.where(studies.c.name == name)).mappings().one_or_none()
-    return None if row is None else StudyRow(**row)
+    return None if row is None else StudyRow.read(dict(row))
 
 
 def _drop_orphans(connection: sa.Connection) -> None:
@@ -261,6 +264,16 @@ def _insert_study(
             created_at=now_s(),
         )
     )
+
+
+def _note_gist(connection: sa.Connection, row: StudyRow) -> None:
+    """Note for a glance what this version knows of the study, unless that is noted already."""
+    there = optuna_rows.system_attribute(connection, row.study_id, gist.KEY)
+    if gist.noted(there, row.spec) is not None:
+        return
+    with suppress(MismatchError, FinetuneError):  # a study not known here has none
+        note = gist.note_of(row.known_spec().what, row.spec)
+        optuna_rows.write_system_attributes(connection, row.study_id, {gist.KEY: note})
 
 
 def _is_barren(connection: sa.Connection, row: StudyRow) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hpo.study import Configuration
+from hpo.errors import MismatchError
+
+if TYPE_CHECKING:
+    from hpo.study import Configuration, StudySpec
+
 
 Kind = Literal["search", "confirm", "grid"]
 StudyState = Literal["open", "paused", "stopped"]
@@ -24,6 +29,9 @@ Fault = Literal["killed", "out_of_memory", "error"]
 COMPLETE: tuple[Result, ...] = ("finished", "patience")
 """Ends that are complete trials; the other results, pruned and diverged, count as pruned."""
 
+LEASE_S = 60.0
+"""Length of a lease that was given before lengths were noted."""
+
 
 @dataclass(frozen=True)
 class StudyRow:
@@ -39,6 +47,48 @@ class StudyRow:
     priority: int
     state: StudyState
     created_at: float
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> StudyRow:
+        """Return a row as the database gives it; where no object stands that should be one, an empty one."""
+        read = {key: row[key] if isinstance(row[key], dict) else {} for key in ("spec", "data", "versions")}
+        return cls(**{**row, **read})
+
+    def known_spec(self) -> StudySpec:
+        """Return the spec; raises :class:`MismatchError` for a study that is not known here.
+
+        Another version, or another program, made it, or only half of it is there.
+        """
+        from hpo.study import stored_spec
+
+        spec = stored_spec(self.name, self.spec)
+        if not self.is_whole:
+            raise MismatchError(
+                f"of study {self.name!r} the database does not hold what its data are",
+                "a study as this program writes it",
+                "copy it anew from where it was made",
+            )
+        return spec
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it says of its data what every look at a study needs."""
+        trivial = self.data.get("trivial")
+        loss = trivial.get("validation_loss") if isinstance(trivial, dict) else None
+        texts = (self.data.get("data_hash"), self.data.get("trivial_name"))
+        windows, notes = self.data.get("windows", {}), self.data.get("notes", [])
+        are_told = isinstance(windows, dict) and isinstance(notes, list | tuple)
+        return are_told and isinstance(loss, int | float) and all(isinstance(text, str) for text in texts)
+
+
+def tried(config: object) -> dict[str, Any] | None:
+    """Return the configuration that a slot holds as JSON; None where there is none, or no whole one."""
+    if not isinstance(config, dict):
+        return None
+    rates = (config.get("lr"), config.get("backbone_lr"))
+    are_rates = all(isinstance(one, int | float) and 0 < one < math.inf for one in rates)
+    is_whole = are_rates and isinstance(config.get("loss"), str) and isinstance(config.get("seed"), int)
+    return config if is_whole and isinstance(config.get("choices", {}), dict) else None
 
 
 @dataclass(frozen=True)
@@ -137,6 +187,23 @@ class Counts:
     """All epochs done, those of running trials too."""
     silent: int = 0
     """Of those that run, how many have a lease that ran out: the next worker takes them."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Sequence[Any]]) -> Counts:
+        """Return the sums of groups of slots: state, end, how many, their epochs, how many are silent."""
+
+        def total(state: str, is_counted: Callable[[str | None], bool] = lambda _: True) -> int:
+            return sum(n for slot_state, end, n, *_ in groups if slot_state == state and is_counted(end))
+
+        return cls(
+            complete=total("done", lambda end: end in COMPLETE),
+            pruned=total("done", lambda end: end not in COMPLETE),
+            failed=total("failed"),
+            running=total("running"),
+            free=total("free"),
+            epochs=sum(int(group[3] or 0) for group in groups),
+            silent=sum(int(group[4]) for group in groups),
+        )
 
     @property
     def finished(self) -> int:

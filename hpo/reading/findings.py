@@ -15,7 +15,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
 from hpo.reading.foreign import foreign_trials
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import Space, StudySpec, stored_spec
+from hpo.study import Space, StudySpec
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,13 @@ class Findings:
 
 
 def find_out(engine: sa.Engine, study: str) -> Findings:
-    """Read ``study`` and work out its answer; raises :class:`hpo.errors.UnknownStudyError`."""
+    """Read ``study`` and work out its answer.
+
+    Raises :class:`hpo.errors.UnknownStudyError`; :class:`hpo.errors.MismatchError` for one not known here.
+    """
     ledger = Ledger(engine)
     row = ledger.study(study)
-    spec = stored_spec(row.name, row.spec)
+    spec = row.known_spec()
     trials, curves = trials_frame(engine, row.study_id), curves_frame(engine, row.study_id)
     trivial = float(row.data["trivial"]["validation_loss"])
     found = answer(trials, curves, spec.space, spec.baseline, trivial, spec.worth)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from hpo.ledger.values import COMPLETE
+from hpo.ledger.values import COMPLETE, tried
 from hpo.storage.tables import NO_FOLD, attempts, curve, slots
 
 _WHOLE = ("seed", "fold", "best_epoch", "epochs")
@@ -42,7 +42,8 @@ def trials_frame(engine: sa.Engine, study_id: int) -> pd.DataFrame:
     What is not known (yet) is missing; lr and so on are, until a worker has begun the trial.
     """
     frame = _read(engine, _TRIALS.where(slots.c.study_id == study_id))
-    configs, metrics = (_expanded(frame.pop(name)) for name in ("config", "metrics"))
+    configs = _expanded(frame.pop("config").map(tried))
+    metrics = _expanded(frame.pop("metrics").map(_numbers))
     for place, (name, values) in enumerate(_configurations(configs).items(), start=3):
         frame.insert(place, str(name), values)
     frame["state"] = [_state(state, end) for state, end in zip(frame["state"], frame["end"], strict=True)]
@@ -76,7 +77,13 @@ def _read(engine: sa.Engine, query: sa.Select[Any]) -> pd.DataFrame:
 def _state(state: str, end: str | None) -> str:
     if state == "done":
         return "complete" if end in COMPLETE else "pruned"
-    return _STATES[state]
+    return _STATES.get(state, "waiting")  # a word of another program: nothing of ours
+
+
+def _numbers(metrics: object) -> dict[str, float]:
+    """Return the numbers of the metrics of a trial; whatever else stands there is none."""
+    named = metrics.items() if isinstance(metrics, dict) else ()
+    return {name: value for name, value in named if isinstance(value, int | float)}
 
 
 def _expanded(column: pd.Series) -> pd.DataFrame:

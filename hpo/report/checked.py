@@ -38,7 +38,12 @@ def checked_lines(
             mode=spec.mode,
             trained=found.trained_parameters,
         ),
-        words.say("check.steps", before=f"{found.loss_before:.3g}", after=f"{found.loss_after:.3g}"),
+        words.say(
+            "check.steps",
+            steps=found.steps,
+            before=f"{found.loss_before:.3g}",
+            after=f"{found.loss_after:.3g}",
+        ),
         _cost(spec, found, words),
         *(words.say("check.note", note=note) for note in data.notes),
         *(

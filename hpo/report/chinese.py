@@ -428,6 +428,7 @@ _BOARD = {
     "board.optuna": "Optuna 页面",
     "board.leave": "退出登录",
     "board.studies": "研究",
+    "board.no_database": "现在无法读取数据库。数据库恢复后，面板会继续工作。",
     "board.empty": "还没有研究。请输入：hpo run bidmc_hr",
     "board.state.open": "搜索中",
     "board.state.paused": "已暂停",
@@ -517,7 +518,7 @@ _TERMINAL = {
     "doing.answer": "{study}：正在计算答案",
     "doing.answers": "正在计算两个答案",
     "doing.figures": "{study}：正在绘图",
-    "doing.check": "{study}：正在准备窗口，然后训练十步和一轮",
+    "doing.check": "{study}：正在准备窗口，然后训练几步",
     "doing.test": "{study}：打开测试集，这是对该研究和数据的第 {look} 次查看；需评估 {n} 次训练",
     "run.nothing": "{study}：{total} 次试验中已结束 {finished} 次，无事可做；用更大的 --trials 继续",
     "run.known": "{study}：{known}：不再运行更多试验",
@@ -570,7 +571,7 @@ _TERMINAL = {
     "check.encoder": "编码器：{name}，{parameters} 个参数，{features} 个特征；头部 {head}；在 {mode} "
     "下训练的参数："
     "{trained}",
-    "check.steps": "在少量窗口上训练十步，训练损失从 {before} 变为 {after}",
+    "check.steps": "在少量窗口上训练 {steps} 步，训练损失从 {before} 变为 {after}",
     "check.cost": "开销：每轮 {n} 个窗口约 {epoch}，每次 {epochs} 轮的试验至多 {trial}；{memory} MiB",
     "check.note": "注意：{note}",
     "check.fatal": "错误：{note}",

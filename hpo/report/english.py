@@ -459,6 +459,7 @@ _BOARD = {
     "board.optuna": "Optuna's pages",
     "board.leave": "Log out",
     "board.studies": "Studies",
+    "board.no_database": "The database cannot be read now. The dashboard goes on when it is there again.",
     "board.empty": "No study yet. Type: hpo run bidmc_hr",
     "board.state.open": "searching",
     "board.state.paused": "paused",
@@ -550,7 +551,7 @@ _TERMINAL = {
     "doing.answer": "{study}: working out the answer",
     "doing.answers": "working out both answers",
     "doing.figures": "{study}: drawing the figures",
-    "doing.check": "{study}: preparing its windows, then ten steps and an epoch",
+    "doing.check": "{study}: preparing its windows, then a few steps",
     "doing.test": "{study}: opening the test split, look {look} of this study and data; {n} runs to score",
     "run.nothing": "{study}: {finished} of {total} trials are finished, nothing to do; a larger --trials "
     "goes on",
@@ -605,7 +606,7 @@ _TERMINAL = {
     "check.encoder": "encoder: {name}, {parameters} parameters, {features} features; head {head}; trained "
     "in {mode}: "
     "{trained}",
-    "check.steps": "ten steps on a few windows take the training loss from {before} to {after}",
+    "check.steps": "{steps} steps on a few windows take the training loss from {before} to {after}",
     "check.cost": "cost: about {epoch} an epoch of {n} windows, at most {trial} a trial of "
     "{epochs} epochs; "
     "{memory} MiB",

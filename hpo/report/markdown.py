@@ -163,7 +163,9 @@ def _trials_lines(findings: Findings, words: Words, *, is_served: bool) -> list[
 def _method(findings: Findings, confirmation: Confirmation | None, words: Words) -> list[str]:
     """Return what a reader needs to judge and repeat the study: n, seeds, spread, hardware, versions."""
     spec, data, unknown = findings.spec, findings.row.data, words.say("table.unknown")
-    windows = ", ".join(f"{words.name('split', name)} {number}" for name, number in data["windows"].items())
+    windows = ", ".join(
+        f"{words.name('split', name)} {number}" for name, number in data.get("windows", {}).items()
+    )
     versions = ", ".join(f"{name} {version}" for name, version in findings.row.versions.items())
     run = f"`{run_command(findings, budget(findings.counts))}`"
     looks = 0 if confirmation is None else confirmation.test_looks

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hpo.ledger.values import tried
 from hpo.storage import reading
 from hpo.storage.tables import NO_FOLD, curve, slots
 from hpo.study import Configuration
@@ -84,7 +85,7 @@ class Past:
         with reading(self._engine) as connection:
             rows = connection.execute(_FRESH, {"study_id": self._study_id, "first": self._first}).all()
             closed = {row.slot for row in rows if row.state != "running"}
-            trials = [_past_trial(row) for row in rows if row.config is not None and row.state != "failed"]
+            trials = [_past_trial(row) for row in rows if tried(row.config) and row.state != "failed"]
             new = {
                 trial.slot: trial for trial in trials if trial.slot in closed and trial.slot not in self.ended
             }

@@ -14,7 +14,7 @@ from hpo.analysis.leaders import leaders
 from hpo.errors import UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.reading.frames import curves_frame, trials_frame
-from hpo.study import Space, stored_spec
+from hpo.study import Space
 from hpo.study.choices import Choices, Value, value_words
 from hpo.study.setting import Setting
 
@@ -32,7 +32,7 @@ def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list
     found: list[Setting] = []
     for name in names:
         study = Ledger(engine).study(name)
-        spec = stored_spec(name, study.spec)
+        spec = study.known_spec()
         trials, curves = trials_frame(engine, study.study_id), curves_frame(engine, study.study_id)
         fixed = spec.recipe.model_dump()
         ranked = [

@@ -12,12 +12,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from hpo.errors import MismatchError, StorageError
+from hpo.storage.revisions import OPTUNA_REVISION, REVISION, VERSION_TABLE
 
-REVISION = "0006"
-"""The newest of ``hpo/storage/migrations/versions``."""
-OPTUNA_REVISION = "v3.2.0.a"
-"""The schema of Optuna 5.0, on whose tables we write."""
-VERSION_TABLE = "hpo_alembic_version"
 _LOCK_KEY = zlib.crc32(b"hpo schema")
 
 
@@ -41,8 +37,32 @@ def prepare(engine: sa.Engine, *, create: bool, may_change: bool = True) -> None
         )
     with _alone(engine):
         if not _is_ready(engine):
+            _refuse_foreign(engine)
             _make_optuna_tables(engine)
             _migrate(engine)
+
+
+def _refuse_foreign(engine: sa.Engine) -> None:
+    """Raise :class:`StorageError` for tables of another program: any in a file, elsewhere one in our way."""
+    from optuna.storages._rdb.models import BaseModel
+
+    seen = sa.inspect(engine)
+    tables = set(seen.get_table_names())
+    if VERSION_TABLE in tables:
+        return
+    optunas = {*BaseModel.metadata.tables, "alembic_version"}
+    theirs = tables - optunas if engine.dialect.name == "sqlite" and "version_info" not in tables else set()
+    for name in tables & set(BaseModel.metadata.tables):
+        there = {column["name"] for column in seen.get_columns(name)}
+        theirs |= (
+            set() if there >= set(BaseModel.metadata.tables[name].primary_key.columns.keys()) else {name}
+        )
+    if theirs:
+        raise StorageError(
+            f"the database has tables of another program ({', '.join(sorted(theirs)[:3])})",
+            "a new database, or one of this program or of Optuna",
+            "take another --storage",
+        )
 
 
 def _is_ready(engine: sa.Engine) -> bool:

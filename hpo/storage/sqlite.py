@@ -3,10 +3,6 @@
 A file that is deleted, or replaced by another, stays open in the processes that have it: all they write goes
 nowhere. So who opened a file here looks at every transaction whether its name still leads to it, and stops
 when it does not; a new connection never makes a file anew.
-
-A file that may only be read (its mode, its folder's, a read-only mount) can be looked at all the same: SQLite
-would make the log's index beside it, so it is told that there is nothing to wait for (``immutable``) where no
-log is there, and to take the index of who writes where one is.
 """
 
 from __future__ import annotations
@@ -23,8 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import Dialect
 
-from hpo.errors import LostDatabaseError, StorageError
+from hpo.errors import LostDatabaseError
 from hpo.storage import clock
+from hpo.storage.columns import parsed
+from hpo.storage.files import is_read_only, refuse_read_only, way_in
 
 WRITES = "hpo_writes"
 """Execution option of a connection whose transactions write."""
@@ -42,7 +40,9 @@ def sqlite_engine(url: URL, file: Path, busy_timeout_s: float, *, create: bool) 
     # A thread holds at most one connection; a connection held open costs no more than a file. Of a file that
     # may only be read each looks anew: one that was told that nobody writes would not see who does later.
     pool: dict[str, Any] = {"poolclass": sa.NullPool} if is_read_only(file) else {"pool_size": 5}
-    engine = sa.create_engine(url, connect_args={"timeout": busy_timeout_s}, **pool)
+    engine = sa.create_engine(
+        url, connect_args={"timeout": busy_timeout_s}, json_deserializer=parsed, **pool
+    )  # what is no JSON is nothing: it breaks the row that holds it, not all that are read with it
     if not create:
         _never_make(engine, file)
 
@@ -119,45 +119,8 @@ def _never_make(engine: sa.Engine, file: Path) -> None:
 
     @sa.event.listens_for(engine, "do_connect")
     def _open(_: Dialect, record: object, arguments: list[Any], options: dict[str, Any]) -> None:
-        arguments[0] = f"file:{quote(str(file))}?{_way_in(file)}"
+        arguments[0] = f"file:{quote(str(file))}?{way_in(file)}"
         options["uri"] = True
-
-
-def _way_in(file: Path) -> str:
-    """Return how SQLite is to open a file that is there."""
-    if not is_read_only(file):
-        return "mode=rw"
-    log, index = _beside(file)
-    if not log.exists() or not log.stat().st_size:
-        return "mode=ro&immutable=1"
-    if not index.exists():
-        what = f"the database {str(file)!r} has a log that was not closed, and can only be read here"
-        raise StorageError(what, _WRITABLE, f"type: cp {file}* FOLDER   (and name the copy)")
-    return "mode=ro"
-
-
-_WRITABLE = "a file and a folder that can be written"
-
-
-def is_read_only(file: Path) -> bool:
-    """Return whether this process may look at a database, but not write to it."""
-    if not file.exists():
-        return False
-    beside = _beside(file)
-    can_log = os.access(file.parent, os.W_OK) or all(os.access(one, os.W_OK) for one in beside)
-    return not (os.access(file, os.W_OK) and can_log)
-
-
-def refuse_read_only(file: Path) -> None:
-    """Raise :class:`StorageError` for a database that this process may only look at."""
-    if is_read_only(file):
-        what = f"the database {str(file)!r} can only be read here"
-        raise StorageError(what, _WRITABLE, "hpo status and hpo report read it")
-
-
-def _beside(file: Path) -> tuple[Path, Path]:
-    """Return SQLite's log and the index of it, which lie beside the file while it is in use."""
-    return file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")
 
 
 def _identity(file: Path) -> tuple[int, int]:

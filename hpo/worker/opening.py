@@ -106,7 +106,7 @@ def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:
     here = {**versions(settings.doorway), "spec": spec.fingerprint()}
     there = {**study.versions, "spec": study.fingerprint}
     here["data"] = _describe(spec, settings).data_hash
-    there["data"] = study.data["data_hash"]
+    there["data"] = str(study.data.get("data_hash", "unknown"))
     wrong = [
         f"{key} {here.get(key)} here, {there[key]} there" for key in there if here.get(key) != there[key]
     ]

@@ -8,7 +8,6 @@ from functools import partial
 from finetune.api import FinetuneError
 from hpo.errors import HpoError
 from hpo.ledger.values import Claim, Counts, StudyRow
-from hpo.study import stored_spec
 from hpo.worker.opening import check_fits
 from hpo.worker.session import Event, Session, Settings, checkpoints_of
 from hpo.worker.source import Source
@@ -150,7 +149,7 @@ class Roster:
         key = _key(study)
         if key not in self._sources:
             try:
-                spec = stored_spec(study.name, study.spec)
+                spec = study.known_spec()
                 check_fits(study, spec, self._settings)
             except (HpoError, FinetuneError) as error:
                 self._refuse(study, error)

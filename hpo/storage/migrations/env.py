@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from hpo.storage.schema import VERSION_TABLE
+from hpo.storage.revisions import VERSION_TABLE
 from hpo.storage.tables import metadata
 
 context.configure(
