@@ -148,6 +148,7 @@ MACHINES = {
     ("dashboard/login.py", "*"),
     ("dashboard/door.py", "*"),
     ("dashboard/front.py", "*"),
+    ("dashboard/kept_studies.py", "*"),  # addresses
     ("dashboard/optunas.py", "*"),
     ("dashboard/__init__.py", " "),
     ("dashboard/answer_page.py", "/answer"),

@@ -46,6 +46,7 @@ class Cloud:
         none = np.eye(len(problem.y))
         lowers = [none if lower is None else lower for lower in found]
         half_logs = np.array([np.log(np.diag(lower)).sum() for lower in lowers])
+        half_logs += [problem.lacking(problem.theta(row)).sum() for row in z]
         misfit = _misfit(problem, z, lowers)
         is_usable = np.array([lower is not None for lower in found])
         log_p = np.where(is_usable, -misfit - half_logs - 0.5 * np.sum(z**2, axis=1), -np.inf)

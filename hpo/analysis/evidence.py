@@ -68,7 +68,8 @@ class Scale:
         """Return on this scale what was foretold on another; errors by the slope at the mean."""
         loss = other.expand(foretold.mean)
         slope = self.slope(loss) / other.slope(loss)
-        return Foretold(self.compress(loss), slope**2 * foretold.own, slope[:, None] * foretold.common)
+        own, late = slope**2 * foretold.own, slope**2 * foretold.late
+        return Foretold(self.compress(loss), own, late, slope[:, None] * foretold.common)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Evidence:
     y: Floats
     extra: Floats
     """(n,) variance beyond the seed's that is a trial's own; 0 for complete trials only."""
+    late: Floats
+    """(n,) variance of the luck that the epochs would have brought which a trial was not given."""
     common: Floats
     """(n, COMMON) what one standard deviation of each common error does to each trial."""
     groups: NDArray[np.int64] | None
@@ -93,6 +96,7 @@ class Evidence:
             x=self.x[chosen],
             y=self.y[chosen],
             extra=self.extra[chosen],
+            late=self.late[chosen],
             common=self.common[chosen],
             groups=groups,
         )
@@ -184,6 +188,7 @@ class Seen:
             self.x[self.order],
             np.concatenate([y, censored.mean, np.full(len(diverged), worst)]),
             np.concatenate([np.zeros(len(y)), censored.own, doubt]),
+            np.pad(censored.late, (len(y), len(diverged))),
             np.pad(censored.common, ((len(y), len(diverged)), (0, 0))),
             None if self.blocks is None else self.blocks[self.order],
             scale,
@@ -195,32 +200,71 @@ class Seen:
     def _extrapolated(self, complete: NDArray[np.int64], pruned: NDArray[np.int64], scale: Scale) -> Foretold:
         """Return what is expected of each pruned trial, on the scale.
 
-        The common errors are the same at all epochs: the regressions of two epochs are of the same runs.
+        From the last epoch to the first, so that those stopped later, with what is foretold of them, are
+        among the runs that the earlier ones are compared with: what complete runs gained is what lucky ones
+        gained. The common errors are the same at all epochs: the regressions of two epochs are of the same
+        runs.
         """
         epochs = np.array([len(self.curves[row]) for row in pruned], dtype=np.int64)
-        mean, own, common = np.empty(len(pruned)), np.empty(len(pruned)), np.empty((len(pruned), COMMON))
-        for epoch in np.unique(epochs):
+        known = self._complete_ones(complete, scale)
+        mean, own, late = (np.empty(len(pruned)) for _ in range(3))
+        common = np.empty((len(pruned), COMMON))
+        for epoch in np.unique(epochs)[::-1]:
             here = epochs == epoch
-            part = self._foretold(complete, pruned[here], int(epoch), scale)
-            mean[here], own[here], common[here] = part.mean, part.own, part.common
-        return Foretold(mean, own, common)
+            part, known = self._foretold(complete, known, pruned[here], int(epoch), scale)
+            mean[here], own[here], late[here], common[here] = part.mean, part.own, part.late, part.common
+        return Foretold(mean, own, late, common)
+
+    def _complete_ones(self, complete: NDArray[np.int64], scale: Scale) -> Known:
+        """Return the complete trials as runs to learn gains from."""
+        final = scale.wider().compress(self.values[complete])
+        return Known(complete, final, np.zeros(len(complete)))
 
     def _foretold(
-        self, complete: NDArray[np.int64], pruned: NDArray[np.int64], epoch: int, scale: Scale
-    ) -> Foretold:
+        self, complete: NDArray[np.int64], known: Known, pruned: NDArray[np.int64], epoch: int, scale: Scale
+    ) -> tuple[Foretold, Known]:
         """Return what is expected, on the scale, of trials that were all pruned after the same epoch.
 
         Gains are learned on a wider one: above the knee of this one what a run gains would depend on how
         well it ends, its luck included, and all that was pruned for bad luck would be foretold too low.
+        Also return ``known`` with these trials.
         """
-        known = sum(len(self.curves[row]) >= epoch for row in complete) if epoch else 0
-        used = scale.wider() if known >= MIN_CURVES else scale
-        curves = [used.compress(self.curves[row]) for row in complete]
-        final = used.compress(self.values[complete])
-        outlook = Outlook.of(self.x[complete], curves, final, epoch, scale.width)
-        reached = np.stack([used.compress(self.curves[row]) for row in pruned])
-        now = used.compress(self.values[pruned])
-        return scale.moved(outlook.foretell(self.x[pruned], reached, now), used)
+        far_enough = sum(len(self.curves[row]) >= epoch for row in complete) if epoch else 0
+        now, reached = self.values[pruned], [self.curves[row] for row in pruned]
+        if far_enough < MIN_CURVES:
+            curves = [scale.compress(self.curves[row]) for row in complete]
+            final = scale.compress(self.values[complete])
+            outlook = Outlook.of(self.x[complete], curves, final, epoch, scale.width)
+            so_far = np.stack([scale.compress(curve) for curve in reached])
+            return outlook.foretell(self.x[pruned], so_far, scale.compress(now)), known
+        wide = scale.wider()
+        curves = [wide.compress(self.curves[row]) for row in known.rows]
+        outlook = Outlook.of(
+            self.x[known.rows], curves, known.final, epoch, scale.width, unseen=known.variance
+        )
+        so_far = np.stack([wide.compress(curve) for curve in reached])
+        found = outlook.foretell(self.x[pruned], so_far, wide.compress(now))
+        return scale.moved(found, wide), known.and_those(pruned, found)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Runs to learn gains from: complete ones, and pruned ones of which the end is foretold."""
+
+    rows: NDArray[np.int64]
+    """(n,) among those seen."""
+    final: Floats
+    """(n,) final losses, on the scale of gains."""
+    variance: Floats
+    """(n,) of final losses that are foretold."""
+
+    def and_those(self, rows: NDArray[np.int64], found: Foretold) -> Known:
+        """Return these and the trials at ``rows``."""
+        return Known(
+            np.concatenate([self.rows, rows]),
+            np.concatenate([self.final, found.mean]),
+            np.concatenate([self.variance, found.own + found.late]),
+        )
 
 
 def classify(trials: pd.DataFrame) -> NDArray[np.str_]:

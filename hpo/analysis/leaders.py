@@ -39,7 +39,13 @@ def leaders(
         kept = trials["number"].isin(complete["number"]) if len(complete) == MAX_MODEL else slice(None)
         evidence = gather(trials[kept], curves, box)
         (surrogate,) = fit_surrogates(
-            evidence.x, evidence.y, box, evidence.extra, evidence.common, evidence.groups
+            evidence.x,
+            evidence.y,
+            box,
+            evidence.extra,
+            evidence.common,
+            evidence.groups,
+            late=evidence.late,
         )
         expected = surrogate.expected(points(complete, box))
     ranked = complete.assign(expected=expected).sort_values(["expected", "number"], kind="stable")

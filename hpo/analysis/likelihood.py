@@ -196,6 +196,8 @@ class Problem:
     x: Floats
     y: Floats
     extra: Floats
+    late: Floats
+    """(n,) variance of the luck that a trial was not given: its loss is an expected one."""
     common: Floats
     common_variance: Floats
     """(n, n): common @ common.T."""
@@ -226,6 +228,7 @@ class Problem:
             self.x[chosen],
             self.y[chosen],
             self.extra[chosen],
+            self.late[chosen],
             self.common[chosen],
             self.common_variance[square],
             self.badness[chosen],
@@ -267,6 +270,15 @@ class Problem:
         grown = np.exp(theta[6] + self.growth(theta))
         return np.asarray(grown[self.half.rows] * self.half.same_group * grown[self.half.columns])
 
+    def lacking(self, theta: Floats) -> Floats:
+        """Return what the log density of each observation (n,) lacks for the luck that was not seen.
+
+        A stopped trial stands for runs that end around its expected loss with the variance ``late``; the log
+        density is the mean of theirs, or the noise would be judged by what was foretold, which varies less.
+        """
+        variance = self.seed_variance(theta) + self.extra + JITTER
+        return np.asarray(0.5 * self.late / variance)
+
     def objective(self, z: Floats) -> tuple[float, Floats]:
         """Return minus the log density, and its gradient (P,)."""
         theta = self.theta(z)
@@ -279,7 +291,7 @@ class Problem:
         weight[half.rows != half.columns] *= 2
         kernel, choices = self._kernel_slopes(theta, weight)
         gradient = np.concatenate([0.5 * kernel, slopes @ alpha, 0.5 * choices])
-        value = -0.5 * residual @ alpha - np.log(np.diag(lower)).sum()
+        value = -0.5 * residual @ alpha - np.log(np.diag(lower)).sum() - self.lacking(theta).sum()
         return float(0.5 * z @ z - value), z - self.prior.sd * gradient
 
     def _kernel_slopes(self, theta: Floats, weight: Floats) -> tuple[Floats, Floats]:
@@ -296,7 +308,9 @@ class Problem:
             decay = decay * mix_choices(theta, same).prod(axis=-1)
         mixed = decay * mix(theta, half.pairs.same_loss)
         whole = decay * near_lr * near_ratio
-        by_size, shared = 2 * noise, 0.0
+        seeds = self.seed_variance(theta)
+        by_seed = 2 * (noise + 2 * self.lacking(theta) * seeds / (seeds + self.extra + JITTER))
+        by_size, shared = by_seed.copy(), 0.0
         if half.same_group is not None:
             each = weight * self._shared_variance(theta)
             shared = 2 * float(each.sum())
@@ -309,7 +323,7 @@ class Problem:
                 bump * np.vdot(mixed, far_lr * far_lr * (1 + far_lr) / 3 * near_ratio),
                 bump * np.vdot(mixed, far_ratio * far_ratio * (1 + far_ratio) / 3 * near_lr),
                 bump * rho * (1 - rho) * (whole.sum() - np.vdot(whole, half.pairs.same_loss)),
-                2 * noise.sum(),
+                by_seed.sum(),
                 shared,
                 by_size @ self.badness,
                 *(by_size @ self.from_middle),
@@ -340,9 +354,16 @@ def _choice_slopes(theta: Floats, weight: Floats, bumps: Floats, pairs: Pairs) -
 
 
 def problem_of(
-    x: Floats, y: Floats, extra: Floats, common: Floats, groups: NDArray[np.int64] | None, box: Box
+    x: Floats,
+    y: Floats,
+    extra: Floats,
+    common: Floats,
+    groups: NDArray[np.int64] | None,
+    box: Box,
+    late: Floats | None = None,
 ) -> tuple[Problem, float, float]:
     """Return the standardised problem, and the centre and scale that turn its values back into losses."""
+    late = np.zeros(len(y)) if late is None else late
     centre, scale = float(np.median(y)), float(np.std(y)) or 1.0
     same = np.zeros((len(y), len(y)))
     if groups is not None and len(np.unique(groups)) > 1:
@@ -357,6 +378,7 @@ def problem_of(
         x,
         standard,
         extra / scale**2,
+        late / scale**2,
         common,
         common @ common.T,
         badness,

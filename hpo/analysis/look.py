@@ -103,9 +103,17 @@ def _landscapes(surrogate: Surrogate, lattice: Lattice) -> tuple[Floats, Floats,
 
 
 def _fitted(evidence: Evidence, box: Box, *, draws: int, seed: int = 0, runs: int = 2) -> list[Surrogate]:
-    x, y, extra = evidence.x, evidence.y, evidence.extra
     return fit_surrogates(
-        x, y, box, extra, evidence.common, evidence.groups, draws=draws, seed=seed, runs=runs
+        evidence.x,
+        evidence.y,
+        box,
+        evidence.extra,
+        evidence.common,
+        evidence.groups,
+        late=evidence.late,
+        draws=draws,
+        seed=seed,
+        runs=runs,
     )
 
 

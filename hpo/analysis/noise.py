@@ -9,15 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from hpo.analysis.box import Floats
 from hpo.analysis.evidence import classify
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FACTORS = ("lr", "backbone_lr", "loss")
 
@@ -26,11 +23,15 @@ def replicate_sd(trials: pd.DataFrame, choices: Sequence[str] = ()) -> tuple[flo
     """Return the pooled standard deviation between seeds within configurations, and its degrees of freedom.
 
     None when no configuration has two complete trials. ``choices`` are names of columns, beside the loss.
+    A configuration with a trial that was stopped does not count: what is left of it is the lucky ones.
     """
-    complete = trials[classify(trials) == "complete"]
-    keys = [complete["lr"].astype(float), complete["backbone_lr"].astype(float)]
-    keys += [complete[name].astype(str) for name in ("loss", *choices)]
-    groups = complete["value"].astype(float).groupby(keys)
+    kinds = classify(trials)
+    ended = trials[kinds != "other"]
+    keys = [ended["lr"].astype(float), ended["backbone_lr"].astype(float)]
+    keys += [ended[name].astype(str) for name in ("loss", *choices)]
+    is_whole = pd.Series(kinds[kinds != "other"] == "complete", index=ended.index)
+    kept = is_whole.groupby(keys).transform("all").astype(bool)
+    groups = ended["value"][kept].astype(float).groupby([key[kept] for key in keys])
     squares, degrees = float((groups.var() * (groups.size() - 1)).sum()), int((groups.size() - 1).sum())
     return (math.sqrt(squares / degrees), degrees) if degrees else (None, 0)
 

@@ -17,6 +17,10 @@ from hpo.analysis.box import Floats
 MISFIT = 0.4
 """Share of an extrapolated gain's distance from the mean gain that is doubted: what was pruned is not like
 what was not (chosen by us: docs/answer.md)."""
+OWN = 0.3
+"""Share of the scatter of gains by which a stopped run errs about the expected loss (docs/answer.md).
+
+The rest is luck that its last epochs would have brought: what was seen of it has less than a seed's luck."""
 MIN_CURVES = 4
 """Complete trials that must have reached an epoch before their curves extrapolate a pruned one."""
 FEATURES = 3
@@ -33,13 +37,15 @@ class Foretold:
     """(m,)"""
     own: Floats
     """(m,) variance of the error that is a run's own."""
+    late: Floats
+    """(m,) variance of the luck that the epochs to come would have brought."""
     common: Floats
     """(m, COMMON) what one standard deviation of each common error does to each run."""
 
     @property
     def variance(self) -> Floats:
         """Of the whole error of each, (m,)."""
-        return np.asarray(self.own + np.sum(self.common**2, axis=1))
+        return np.asarray(self.own + self.late + np.sum(self.common**2, axis=1))
 
     def below(self, top: Floats) -> Foretold:
         """Return what is expected of runs that end below ``top`` (m,): normals, truncated.
@@ -48,7 +54,7 @@ class Foretold:
         """
         mean, variance = _truncated(self.mean, np.sqrt(self.variance), top)
         left = variance / self.variance
-        return Foretold(mean, left * self.own, np.sqrt(left)[:, None] * self.common)
+        return Foretold(mean, left * self.own, left * self.late, np.sqrt(left)[:, None] * self.common)
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,26 @@ class Outlook:
     """None with fewer than ``MIN_CURVES`` curves."""
 
     @classmethod
-    def of(cls, x: Floats, curves: Sequence[Floats], final: Floats, epoch: int, width: float) -> Outlook:
-        """Learn from complete runs: points (n, 3), lowest losses up to each epoch, and final losses (n,)."""
+    def of(
+        cls,
+        x: Floats,
+        curves: Sequence[Floats],
+        final: Floats,
+        epoch: int,
+        width: float,
+        unseen: Floats | None = None,
+    ) -> Outlook:
+        """Learn from runs: points (n, 3), lowest losses up to each epoch, and final losses (n,).
+
+        ``unseen`` (n,) is the variance of final losses that are themselves foretold; 0 of complete runs.
+        """
         known = np.array([0 < epoch <= len(curve) for curve in curves], dtype=bool)
         reached = [curve[:epoch] for curve, is_known in zip(curves, known, strict=True) if is_known]
         gains = np.array([curve[-1] for curve in reached]) - final[known]
-        enough = len(reached) >= MIN_CURVES
-        regression = Regression.of(_curve_features(np.stack(reached), x[known]), gains) if enough else None
+        regression = None
+        if len(reached) >= MIN_CURVES:
+            doubt = 0.0 if unseen is None else float(unseen[known].mean())
+            regression = Regression.of(_curve_features(np.stack(reached), x[known]), gains, doubt)
         return cls(width, gains, float(final.min()), regression)
 
     def foretell(self, x: Floats, curves: Floats, now: Floats) -> Foretold:
@@ -89,7 +108,8 @@ class Outlook:
             gain = self._among_few(now)
         else:
             gain = self.regression.foretell(_curve_features(curves, x))
-        final = Foretold(now - gain.mean, gain.own + (0.02 * self.width) ** 2, -gain.common)
+        own = gain.own + (0.02 * self.width) ** 2
+        final = Foretold(now - gain.mean, own, gain.late, -gain.common)
         return final.below(now)
 
     def _among_few(self, now: Floats) -> Foretold:
@@ -104,7 +124,7 @@ class Outlook:
         variance = (np.sum((self.gains[:, None] - mean) ** 2, axis=0) + imagined**2) / count
         common = np.zeros((len(now), COMMON))
         common[:, 0] = np.sqrt(variance / count)
-        return Foretold(mean, variance, common)
+        return Foretold(mean, variance, np.zeros(len(now)), common)
 
 
 def _curve_features(curves: Floats, x: Floats) -> Floats:
@@ -126,13 +146,13 @@ class Regression:
     root: Floats
     """(3, 3) of the slopes' covariance: root @ root.T."""
     residual_share: float
-    """Of the target's variance."""
+    """Of the target's variance, and of the doubt of the targets themselves."""
     count: int
     """Of the observations."""
 
     @classmethod
-    def of(cls, features: Floats, target: Floats) -> Regression:
-        """Fit (n, 3) features to the target (n,)."""
+    def of(cls, features: Floats, target: Floats, doubt: float = 0.0) -> Regression:
+        """Fit (n, 3) features to the target (n,), whose values are expected ones with this mean variance."""
         centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-12
         scaled = (features - centre) / spread
         level, unit = float(target.mean()), float(target.std()) + 1e-12
@@ -142,7 +162,7 @@ class Regression:
             slopes = np.linalg.solve(precision, scaled.T @ ((target - level) / unit) / residual_share)
             residual = (target - level) / unit - scaled @ slopes
             degrees = max(len(target) - 1 - features.shape[1], 1)
-            residual_share = max(float(residual @ residual) / degrees, 1e-3)
+            residual_share = max(float(residual @ residual) / degrees + doubt / unit**2, 1e-3)
         root = np.linalg.cholesky(np.linalg.inv(precision))
         return cls(centre, spread, level, unit, slopes, root, residual_share, len(target))
 
@@ -152,7 +172,8 @@ class Regression:
         away = self.unit * (place @ self.slopes)
         level = np.full(len(place), self.unit * np.sqrt(self.residual_share / self.count))
         common = np.column_stack([level, self.unit * (place @ self.root), MISFIT * away])
-        return Foretold(self.level + away, np.full(len(place), self.unit**2 * self.residual_share), common)
+        scatter = np.full(len(place), self.unit**2 * self.residual_share)
+        return Foretold(self.level + away, OWN * scatter, (1 - OWN) * scatter, common)
 
 
 def _truncated(mean: Floats, sd: Floats, top: Floats) -> tuple[Floats, Floats]:

@@ -36,6 +36,7 @@ def fit_surrogates(
     common: Floats | None = None,
     groups: NDArray[np.int64] | None = None,
     *,
+    late: Floats | None = None,
     draws: int = PARTICLES,
     seed: int = 0,
     runs: int = 1,
@@ -44,7 +45,8 @@ def fit_surrogates(
     """Return the surrogate of (n, 3 + K) points and (n,) finite observations, n >= 2, once a run.
 
     Time grows with n^3: thin first (:func:`hpo.analysis.evidence.thinned`) above a few hundred. ``extra``
-    (n,) is variance beyond the seed's, in units of y squared; ``common`` (n, q) what each of q errors that
+    (n,) is variance beyond the seed's, in units of y squared, and ``late`` (n,) that of luck which y, being
+    expected, has not; ``common`` (n, q) what each of q errors that
     are common to all rows does to each; ``groups`` (n,) the fold of each row; ``draws`` how many draws of the
     parameters stand for their posterior; ``runs`` of the particles are independent but for where they start.
     Not ``thorough``: a third of the time, for suggestions.
@@ -52,7 +54,7 @@ def fit_surrogates(
     rng = np.random.default_rng(seed)
     extra = np.zeros(len(y)) if extra is None else extra
     common = np.zeros((len(y), 0)) if common is None else common
-    problem, centre, scale = problem_of(x, y, extra, common, groups, box)
+    problem, centre, scale = problem_of(x, y, extra, common, groups, box, late)
     with threadpool_limits(1):  # matrices are small; threads cost 10x where workers keep the cores busy
         proposal = Proposal.of(problem, rng, thorough=thorough)
         drawn = [draw_parameters(problem, proposal, draws, rng, thorough=thorough) for _ in range(runs)]

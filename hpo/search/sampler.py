@@ -240,7 +240,7 @@ class RatioSampler(BaseSampler):
         evidence = part.evidence()
         if len(evidence.y) > MAX_MODEL:
             evidence = evidence.rows(_spread_rows(len(evidence.y)))
-        arrays = [evidence.x, evidence.y, evidence.extra, evidence.common]
+        arrays = [evidence.x, evidence.y, evidence.extra, evidence.late, evidence.common]
         arrays += [] if evidence.groups is None else [evidence.groups.astype(np.float64)]
         key = hashlib.sha256(b"".join(a.tobytes() for a in arrays))
         name = f"{key.hexdigest()}{box}"
@@ -252,6 +252,7 @@ class RatioSampler(BaseSampler):
                 evidence.extra,
                 evidence.common,
                 evidence.groups,
+                late=evidence.late,
                 draws=DRAWS,
                 thorough=False,
             )
@@ -264,7 +265,7 @@ class RatioSampler(BaseSampler):
 def conditioned(evidence: Evidence, box: Box, z: Floats) -> Surrogate:
     """Return the surrogate of some evidence at draws z (S, P) of its parameters, learned from less of it."""
     problem, centre, scale = problem_of(
-        evidence.x, evidence.y, evidence.extra, evidence.common, evidence.groups, box
+        evidence.x, evidence.y, evidence.extra, evidence.common, evidence.groups, box, evidence.late
     )
     return Surrogate(problem, [Fit.of(problem, row) for row in z], centre, scale)
 
@@ -283,6 +284,7 @@ def _with_guesses(evidence: Evidence, x: Floats, expected: Floats) -> Evidence:
         x=np.concatenate([evidence.x, x]),
         y=np.concatenate([evidence.y, expected]),
         extra=np.concatenate([evidence.extra, np.zeros(len(x))]),
+        late=np.concatenate([evidence.late, np.zeros(len(x))]),
         common=np.pad(evidence.common, ((0, len(x)), (0, 0))),
     )
 
