@@ -10,6 +10,7 @@ import base64
 import html
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,9 @@ __all__ = [
     "studies",
 ]
 """Together with Answer and the version the public names of hpo."""
+
+# Optuna's progress bar (tqdm) warns in notebooks without ipywidgets; no call of ours shows one.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 Language = Literal["en", "zh"]
 

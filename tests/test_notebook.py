@@ -46,5 +46,7 @@ def test_the_notebook_runs_and_shows_answer_tables_and_figures(
     assert "text/html" in studies & study & zones & trials
     assert "image/png" in figure
     assert "text/plain" in choice
+    said = [one["text"] for cell in notebook.cells for one in cell.get("outputs", []) if "text" in one]
+    assert said == [], "no warning of a library stands beside a result"
     page = next(one["data"]["text/html"] for one in notebook.cells[2]["outputs"])
     assert "data:image/svg+xml;base64," in "".join(page)

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 FAULTS = """
-import resource, sys
+import ctypes, resource, sys
 import numpy as np
 from hpo.allocator import keep_freed_memory
+ctypes.CDLL(None).mallopt(-3, 64 * 1024)  # each array by itself: unasked it hangs on where the heap ends
 if sys.argv[1] == "kept":
     keep_freed_memory()
 a = np.ones((150, 150))
