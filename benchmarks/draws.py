@@ -49,7 +49,7 @@ def choices(world: Recorded, history: History, trials: int) -> Iterator[tuple[st
     """Yield the true expected loss of the choice from the first trials, for each way to draw."""
     for seed, more in [*((seed, {}) for seed in SEEDS), (SEEDS[0], MORE)]:
         with ExitStack() as patches:
-            patches.enter_context(patch("hpo.analysis.look.fit_surrogates", _seeded(seed)))
+            patches.enter_context(patch("hpo.analysis.evidence.fit_surrogates", _seeded(seed)))
             if more:
                 patches.enter_context(patch.multiple("hpo.analysis.look", **more))
             found = answer(*history.frames(trials), world.space, None, world.trivial).choice

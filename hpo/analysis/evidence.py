@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from hpo.analysis.box import Box, Floats, SearchSpace, choices_in
 from hpo.analysis.outlook import COMMON, MIN_CURVES, Foretold, Outlook
+from hpo.analysis.posterior import PARTICLES, fit_surrogates
+from hpo.analysis.surrogate import Surrogate
 from hpo.study.choices import Value
 from hpo.study.setting import HasSetting, choices_of
 
@@ -100,6 +102,31 @@ class Evidence:
             common=self.common[chosen],
             groups=groups,
         )
+
+
+def surrogates_of(
+    evidence: Evidence,
+    box: Box,
+    *,
+    draws: int = PARTICLES,
+    seed: int = 0,
+    runs: int = 1,
+    thorough: bool = True,
+) -> list[Surrogate]:
+    """Return the surrogate of some evidence, once a run: :func:`hpo.analysis.posterior.fit_surrogates`."""
+    return fit_surrogates(
+        evidence.x,
+        evidence.y,
+        box,
+        evidence.extra,
+        evidence.common,
+        evidence.groups,
+        late=evidence.late,
+        draws=draws,
+        seed=seed,
+        runs=runs,
+        thorough=thorough,
+    )
 
 
 def thinned(evidence: Evidence, expected: Floats, size: int) -> Evidence:
@@ -206,7 +233,7 @@ class Seen:
         runs.
         """
         epochs = np.array([len(self.curves[row]) for row in pruned], dtype=np.int64)
-        known = self._complete_ones(complete, scale)
+        known = self._complete_ones(complete, scale.wider())
         mean, own, late = (np.empty(len(pruned)) for _ in range(3))
         common = np.empty((len(pruned), COMMON))
         for epoch in np.unique(epochs)[::-1]:
@@ -216,9 +243,8 @@ class Seen:
         return Foretold(mean, own, late, common)
 
     def _complete_ones(self, complete: NDArray[np.int64], scale: Scale) -> Known:
-        """Return the complete trials as runs to learn gains from."""
-        final = scale.wider().compress(self.values[complete])
-        return Known(complete, final, np.zeros(len(complete)))
+        """Return the complete trials as runs to learn gains from, on a scale."""
+        return Known(complete, scale.compress(self.values[complete]), np.zeros(len(complete)))
 
     def _foretold(
         self, complete: NDArray[np.int64], known: Known, pruned: NDArray[np.int64], epoch: int, scale: Scale
@@ -230,21 +256,16 @@ class Seen:
         Also return ``known`` with these trials.
         """
         far_enough = sum(len(self.curves[row]) >= epoch for row in complete) if epoch else 0
-        now, reached = self.values[pruned], [self.curves[row] for row in pruned]
-        if far_enough < MIN_CURVES:
-            curves = [scale.compress(self.curves[row]) for row in complete]
-            final = scale.compress(self.values[complete])
-            outlook = Outlook.of(self.x[complete], curves, final, epoch, scale.width)
-            so_far = np.stack([scale.compress(curve) for curve in reached])
-            return outlook.foretell(self.x[pruned], so_far, scale.compress(now)), known
-        wide = scale.wider()
-        curves = [wide.compress(self.curves[row]) for row in known.rows]
+        enough = far_enough >= MIN_CURVES
+        used = scale.wider() if enough else scale
+        learned = known if enough else self._complete_ones(complete, used)
+        curves = [used.compress(self.curves[row]) for row in learned.rows]
         outlook = Outlook.of(
-            self.x[known.rows], curves, known.final, epoch, scale.width, unseen=known.variance
+            self.x[learned.rows], curves, learned.final, epoch, scale.width, unseen=learned.variance
         )
-        so_far = np.stack([wide.compress(curve) for curve in reached])
-        found = outlook.foretell(self.x[pruned], so_far, wide.compress(now))
-        return scale.moved(found, wide), known.and_those(pruned, found)
+        reached = np.stack([used.compress(self.curves[row]) for row in pruned])
+        found = outlook.foretell(self.x[pruned], reached, used.compress(self.values[pruned]))
+        return scale.moved(found, used), known.and_those(pruned, found) if enough else known
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from hpo.analysis.box import Box, SearchSpace, choices_in
-from hpo.analysis.evidence import MIN_MODEL, classify, gather, in_space, points
-from hpo.analysis.posterior import fit_surrogates
+from hpo.analysis.evidence import MIN_MODEL, classify, gather, in_space, points, surrogates_of
 from hpo.study.choices import Choices
 from hpo.study.setting import Setting
 
@@ -38,15 +37,7 @@ def leaders(
         box = Box.of(space)
         kept = trials["number"].isin(complete["number"]) if len(complete) == MAX_MODEL else slice(None)
         evidence = gather(trials[kept], curves, box)
-        (surrogate,) = fit_surrogates(
-            evidence.x,
-            evidence.y,
-            box,
-            evidence.extra,
-            evidence.common,
-            evidence.groups,
-            late=evidence.late,
-        )
+        (surrogate,) = surrogates_of(evidence, box)
         expected = surrogate.expected(points(complete, box))
     ranked = complete.assign(expected=expected).sort_values(["expected", "number"], kind="stable")
     taken: list[Setting] = list(beside)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpo.analysis.box import Box, Floats, Lattice
-from hpo.analysis.evidence import Evidence, has_folds, thinned
+from hpo.analysis.evidence import Evidence, has_folds, surrogates_of, thinned
 from hpo.analysis.fitting import ModelFit, model_fit
 from hpo.analysis.landscape import draw_landscapes, draw_lowest
 from hpo.analysis.matters import Matters, matters_of
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.options import Options, options_of
-from hpo.analysis.posterior import PARTICLES, fit_surrogates
+from hpo.analysis.posterior import PARTICLES
 from hpo.analysis.ratio import profile_of
 from hpo.analysis.surrogate import Surrogate
 from hpo.analysis.values import Noise
@@ -63,7 +63,7 @@ class Look:
     ) -> Look:
         """Return the look; ``effort`` multiplies the particles of each run."""
         evidence = _those_that_matter(evidence, box)
-        runs = _fitted(evidence, box, draws=effort * PARTICLES, seed=effort - 1)
+        runs = surrogates_of(evidence, box, draws=effort * PARTICLES, seed=effort - 1, runs=2)
         surrogate = Surrogate.of(runs)
         lattice = Lattice.of(box)
         mean, draws, lowest = _landscapes(surrogate, lattice)
@@ -102,27 +102,12 @@ def _landscapes(surrogate: Surrogate, lattice: Lattice) -> tuple[Floats, Floats,
     return *draw_landscapes(surrogate, lattice, rng, each=EACH), None
 
 
-def _fitted(evidence: Evidence, box: Box, *, draws: int, seed: int = 0, runs: int = 2) -> list[Surrogate]:
-    return fit_surrogates(
-        evidence.x,
-        evidence.y,
-        box,
-        evidence.extra,
-        evidence.common,
-        evidence.groups,
-        late=evidence.late,
-        draws=draws,
-        seed=seed,
-        runs=runs,
-    )
-
-
 def _those_that_matter(evidence: Evidence, box: Box) -> Evidence:
     """Return the evidence that the model rests on: of many trials, those that matter to a first model."""
     if len(evidence.y) <= MAX_MODEL:
         return evidence
     sample = np.random.default_rng(3).permutation(len(evidence.y))[: MAX_MODEL // 2]
-    (first,) = _fitted(evidence.rows(np.sort(sample)), box, draws=PARTICLES // 2, runs=1)
+    (first,) = surrogates_of(evidence.rows(np.sort(sample)), box, draws=PARTICLES // 2)
     ranking = replace(first, fits=first.fits[:: len(first.fits) // RANKING])
     return thinned(evidence, ranking.expected(evidence.x), MAX_MODEL)
 

@@ -25,10 +25,9 @@ from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # 3.6 ships no types
 
 from hpo.analysis.box import Box, Floats, Lattice
-from hpo.analysis.evidence import MIN_MODEL, Evidence, Seen, returning, thinned
+from hpo.analysis.evidence import MIN_MODEL, Evidence, Seen, returning, surrogates_of, thinned
 from hpo.analysis.landscape import draw_landscapes
 from hpo.analysis.likelihood import problem_of
-from hpo.analysis.posterior import fit_surrogates
 from hpo.analysis.surrogate import Fit, Surrogate
 from hpo.search.acquisition import Rule, best_point
 
@@ -245,17 +244,7 @@ class RatioSampler(BaseSampler):
         key = hashlib.sha256(b"".join(a.tobytes() for a in arrays))
         name = f"{key.hexdigest()}{box}"
         if name not in self._memory:
-            (fitted,) = fit_surrogates(
-                evidence.x,
-                evidence.y,
-                box,
-                evidence.extra,
-                evidence.common,
-                evidence.groups,
-                late=evidence.late,
-                draws=DRAWS,
-                thorough=False,
-            )
+            (fitted,) = surrogates_of(evidence, box, draws=DRAWS, thorough=False)
             prior = fitted.problem.prior
             self._memory[name] = np.array([(fit.theta - prior.mean) / prior.sd for fit in fitted.fits])
         z = self._memory[name]
