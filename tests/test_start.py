@@ -35,6 +35,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("one_process")
 def test_what_init_writes_is_checked_and_searched(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = str(start / "study.yaml")
     capsys.readouterr()
