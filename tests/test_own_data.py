@@ -590,8 +590,8 @@ def test_contradictions_are_refused_when_they_are_made(wrong: Callable[[], objec
 @pytest.mark.parametrize(
     ("task", "every", "changes"),
     [
-        ("bidmc_hr", 4, {"unit": "bpm", "modality": "ppg"}),
-        ("bidmc_rr", 10, {"unit": "breaths/min", "modality": "ppg"}),
+        ("bidmc_hr", 1, {"unit": "bpm", "modality": "ppg"}),
+        ("bidmc_rr", 5, {"unit": "breaths/min", "modality": "ppg"}),
         ("ptb-xl", 1, {"kind": "multilabel", "unit": "", "modality": "ecg"}),
     ],
 )
