@@ -7,13 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import sqlalchemy as sa
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from finetune.api import Checked, DataSummary, check_run, describe_data
+from finetune.api import Checked, DataSummary, Slots, check_run, describe_data
 from hpo.checkpoints import is_depot, parse_depot
 from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import check_device, run_local
@@ -260,12 +259,14 @@ def patience_s() -> float:
     return parse_duration(os.environ.get("HPO_PATIENCE") or "10m", "HPO_PATIENCE")
 
 
-def parse_slots(text: str) -> int | Literal["auto"]:
-    """Return a number of runs at a time, or ``auto``; raises :class:`UsageError`."""
+def parse_slots(text: str) -> Slots:
+    """Return what ``--slots`` names; raises :class:`UsageError`."""
     if text == "auto":
         return "auto"
+    if text == "graph":
+        return "graph"
     if not text.isdecimal() or int(text) < 1:
-        expected = "a whole number of at least 1, or auto"
+        expected = "a whole number of at least 1, graph or auto"
         raise UsageError(f"--slots is {text!r}", expected, "type: --slots auto")
     return int(text)
 
