@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from platformdirs import user_cache_path
@@ -18,7 +19,6 @@ from hpo.errors import UnknownStudyError, UsageError
 from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
-from hpo.reading.findings import Findings, find_out
 from hpo.reading.standing import best_trial, is_there, known_task
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.storage import open_engine
@@ -26,6 +26,9 @@ from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_s
 from hpo.study.setting import Setting
 from hpo.worker import Settings, depot_of, open_study, reach, settled
 from hpo.worker.progress import Display, Progress, said_if_slow
+
+if TYPE_CHECKING:
+    from hpo.reading.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def launch(
         counts = Ledger(engine).counts(row.study_id)
         if counts.finished >= total or spec.budget.known_within is not None:
             with said_if_slow(words.say("doing.answer", study=name), console.print):
-                before = Launched(find_out(engine, name), total, did_nothing=True)
+                before = Launched(_found(engine, name), total, did_nothing=True)
             if before.known_within is not None:
                 Ledger(engine).drop_free_slots(row.study_id)
             if before.known_within is not None or counts.finished >= total:
@@ -88,6 +91,8 @@ def launch(
 
 
 def _found(engine: sa.Engine, name: str) -> Findings:
+    from hpo.reading.findings import find_out  # with pandas and SciPy: not for a check
+
     try:
         return find_out(engine, name)
     except UnknownStudyError as error:
