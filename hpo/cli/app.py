@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hpo import __version__
+from hpo import __version__, first_sign
 from hpo.cli.alert import alert
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
@@ -294,5 +294,6 @@ def _unheard() -> int:
 
 
 def _complain(text: str, status: int) -> int:
+    first_sign.given()
     typer.echo(f"error: {shown(text)}" if status in {2, 3} else shown(text), err=True)
     return status
