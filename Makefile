@@ -31,7 +31,7 @@ CORES := Haswell Prescott
 ON_OTHER_CORES := tests/test_analysis.py tests/test_ratio_sampler.py tests/test_search.py
 AGAIN := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow and not few_draws'
 
-.PHONY: run test coverage cores $(CORES) torch check static types format hooks wheel clean
+.PHONY: run test coverage cores $(CORES) torch check static format hooks wheel clean
 
 run: $(VENV)/.installed
 	$(BIN)/hpo run synthetic_rr --trials $(TRIALS) --timeout $(TIME)
@@ -52,13 +52,11 @@ torch: $(VENV)/.installed-dev
 
 check: static test
 
-static: types
+static: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
-
-types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
