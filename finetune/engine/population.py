@@ -8,15 +8,19 @@ to about 1e-5; beside other mates, at the same number of slots, to the bit.
 
 from __future__ import annotations
 
+import logging
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from finetune.engine.device_data import DeviceData
 from finetune.engine.devices import is_out_of_memory, release_memory, warn_of_slow_precision
+from finetune.engine.graph import CudaRecorder, StepGraph, is_recordable
 from finetune.engine.loop import (
     Member,
     end_epoch,
@@ -33,45 +37,76 @@ from finetune.engine.room import admit
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
-from finetune.spec import Report, Run, RunSource, RunSpec
+from finetune.spec import Report, Run, RunSource, RunSpec, Slots
 
 LoadInputs = Callable[[RunSpec], DeviceData]
-Slots = int | Literal["auto"]
+Arm = int | Literal["graph"]
+"""A way to train runs: so many slots, or one run at a time by a CUDA graph."""
+Costs = dict[Arm, float]
+"""Seconds a member and epoch, the simplest arm first."""
 
 CPU_HEADS = 16
 """Cached heads at a time on the CPU; docs/engine.md has the measurement. More are hardly faster, and a search
 that hands out more trials at once knows less when it chooses them."""
 CANDIDATES = (2, 4, 8, 16, 32, 64)
 """Numbers of slots that a calibration on a GPU tries."""
-CALIBRATION_STEPS = 8
+CALIBRATION_STEPS = 200
+"""Of an epoch at most."""
+_log = logging.getLogger(__name__)
 
 
 def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Slots) -> None:
     """Take runs from ``source`` until it has none, ``slots`` of them at a time.
 
-    Raises :class:`SettingError` when several slots are asked for and the backbone has no stacked form.
+    Raises :class:`SettingError` when several slots are asked for and the backbone has no stacked form, and
+    for a graph on a device that has none.
     """
     first = source.next_run()
     if first is None:
         return
     warn_of_slow_precision(first.spec.recipe.precision, device)
-    count = choose_slots(first.spec, load, device) if slots == "auto" else slots
-    if count == 1:
-        _run_one_by_one(source, load, device, first)
+    arm = choose_slots(first.spec, load, device) if slots == "auto" else slots
+    if arm == "graph":
+        _run_one_by_one(source, load, device, first, graph_giver(device))
+    elif arm == 1:
+        _run_one_by_one(source, load, device, first, admit_alone)
     else:
-        Population(source, load, device, count).run(first)
+        Population(source, load, device, arm).run(first)
 
 
-def _run_one_by_one(source: RunSource, load: LoadInputs, device: torch.device, first: Run) -> None:
+def _run_one_by_one(
+    source: RunSource, load: LoadInputs, device: torch.device, first: Run, take_in: Callable[[Member], None]
+) -> None:
     run: Run | None = first
     while run is not None:
-        source.finish(fine_tune(run, load(run.spec), device, source.report, admit_alone))
+        source.finish(fine_tune(run, load(run.spec), device, source.report, take_in))
         run = source.next_run()
 
 
 def admit_alone(member: Member) -> None:
     """Raise :class:`SettingError` where a run has no room by itself."""
     admit(member, 1)
+
+
+def graph_giver(device: torch.device) -> Callable[[Member], None]:
+    """Return what admits a run, and gives it a CUDA graph if it can have one.
+
+    It needs room for two: a graph keeps the memory of a step, and an odd last batch takes its own.
+    """
+    if device.type != "cuda":
+        raise SettingError(
+            f"slots graph on a {device.type} device",
+            "a CUDA GPU: a graph is one of its launches",
+            "use --slots 1",
+        )
+    recorder = CudaRecorder(device)
+
+    def take_in(member: Member) -> None:
+        admit_alone(member)
+        if is_recordable(member) and not recorder.is_broken and admit(member, 2) == 2:
+            member.graph = StepGraph(member, recorder)
+
+    return take_in
 
 
 class Population:
@@ -208,70 +243,84 @@ def check_stackable(member: Member, slots: int) -> None:
         )
 
 
-def choose_slots(spec: RunSpec, load: LoadInputs, device: torch.device) -> int:
-    """Return how many runs to train at a time.
+def choose_slots(spec: RunSpec, load: LoadInputs, device: torch.device) -> Arm:
+    """Return the way to train runs like ``spec``.
 
-    On the CPU: one, where stacking gains nothing, but :data:`CPU_HEADS` cached heads. On a GPU: the smallest
-    number whose cost per member is within 10 % of the best, by timing a few steps.
+    On the CPU: one at a time, where stacking gains nothing, but :data:`CPU_HEADS` cached heads. On a GPU: the
+    simplest arm whose cost per member is within 10 % of the best, by timing an epoch of each.
     """
-    if not is_plain(spec.recipe):
-        return 1
     if device.type == "cpu":
         return CPU_HEADS if spec.mode == "linear_probing_cached" else 1
-    data = _few_steps(load(spec), spec)
-    if not is_stackable(open_member(Run("calibration", spec), data, device).model):
-        return 1
-    return smallest_near_best(step_costs(spec, data, device, CANDIDATES))
+    costs = arm_costs(spec, _an_epoch(load(spec), spec), device)
+    told = ", ".join(f"{arm}: {seconds:.3g}" for arm, seconds in costs.items())
+    _log.info("seconds a run and epoch by slots, with validation and checkpoints: %s", told)
+    return simplest_near_best(costs)
 
 
-def smallest_near_best(costs: dict[int, float], tolerance: float = 0.1) -> int:
-    """Return the smallest number of slots whose cost is within ``tolerance`` of the least."""
+def simplest_near_best(costs: Costs, tolerance: float = 0.1) -> Arm:
+    """Return the first arm whose cost is within ``tolerance`` of the least."""
     bound = min(costs.values()) * (1 + tolerance)
-    return min(slots for slots, cost in costs.items() if cost <= bound)
+    return next(arm for arm, cost in costs.items() if cost <= bound)
 
 
-def step_costs(
-    spec: RunSpec, data: DeviceData, device: torch.device, candidates: tuple[int, ...]
-) -> dict[int, float]:
-    """Return seconds a member and epoch of ``data`` for 1 slot and for each candidate that fits in memory."""
-    one = open_member(Run("calibration", spec), data, device)
-    costs = {1: _timed(lambda: train_epoch(one), device)}
-    for slots in candidates:
-        seconds = _stacked_seconds(spec, data, device, slots)
-        release_memory()
-        if seconds is None:
-            break
-        costs[slots] = seconds / slots
+def arm_costs(spec: RunSpec, data: DeviceData, device: torch.device) -> Costs:
+    """Time one slot, a graph, and :data:`CANDIDATES` of slots while twice as many are cheaper by 5 %."""
+    with tempfile.TemporaryDirectory() as folder:
+        one = _opened(spec, data, device, 1, Path(folder))
+        costs: Costs = {1: epoch_seconds(one, 1)}
+        graph_giver(device)(one[0])
+        if one[0].graph is not None:
+            seconds = epoch_seconds(one, 1)
+            if one[0].graph.is_recorded:
+                costs["graph"] = seconds
+        if is_plain(spec.recipe) and is_stackable(one[0].model):
+            for slots, seconds in _stacked_costs(spec, data, device, Path(folder)):
+                costs[slots] = seconds
+                if seconds > 0.95 * costs.get(slots // 2, 0.0):
+                    break
     return costs
 
 
-def _stacked_seconds(spec: RunSpec, data: DeviceData, device: torch.device, slots: int) -> float | None:
-    """Return the seconds of an epoch of so many members; None when they do not fit into the memory."""
-    try:
-        members = [
-            open_member(Run("calibration", replace(spec, seed=spec.seed + index)), data, device)
-            for index in range(slots)
-        ]
-        return _timed(lambda: train_epoch_stacked(members, slots), device)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    return None
+def _stacked_costs(
+    spec: RunSpec, data: DeviceData, device: torch.device, folder: Path
+) -> Iterator[tuple[int, float]]:
+    """Yield the cost of each number of slots until one does not fit into the memory."""
+    for slots in CANDIDATES:
+        try:
+            seconds = epoch_seconds(_opened(spec, data, device, slots, folder), slots)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            seconds = None
+        release_memory()
+        if seconds is None:
+            return
+        yield slots, seconds / slots
 
 
-def _few_steps(data: DeviceData, spec: RunSpec) -> DeviceData:
-    rows = CALIBRATION_STEPS * spec.recipe.batch_size
-    return replace(data, train_x=data.train_x[:rows], train_y=data.train_y[:rows])
+def _opened(spec: RunSpec, data: DeviceData, device: torch.device, slots: int, folder: Path) -> list[Member]:
+    return [
+        open_member(
+            Run("calibration", replace(spec, seed=spec.seed + slot), folder / f"{slots}-{slot}"), data, device
+        )
+        for slot in range(slots)
+    ]
 
 
-def _timed(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of the faster of two calls, after one to warm up."""
-    call()
-    seconds = []
+def epoch_seconds(members: Sequence[Member], slots: int) -> float:
+    """Return the seconds of all members' second epoch, with validation and checkpoints."""
     for _ in range(2):
         began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+        losses = [train_epoch(members[0])] if slots == 1 else train_epoch_stacked(members, slots)
+        for member, loss in zip(members, losses, strict=True):
+            end_epoch(member, loss)
+            member.keeper.take(member.progress, member.model, member.optimizer)
+        seconds = time.perf_counter() - began  # the copies to the host have waited for the device
+        for member in members:
+            member.keeper.wait()
+    return seconds
+
+
+def _an_epoch(data: DeviceData, spec: RunSpec) -> DeviceData:
+    rows = CALIBRATION_STEPS * spec.recipe.batch_size
+    return replace(data, train_x=data.train_x[:rows], train_y=data.train_y[:rows])
