@@ -9,12 +9,16 @@
 # CONSTRAINTS       the versions to install; empty takes the newest that pyproject.toml allows
 # TORCH_INDEX_URL   one more package index, for a build of torch other than your default index gives
 # TRIALS, TIME      size of `make run`
-# JOBS              test processes
+# JOBS              processes of `make test`; `make --jobs=2 cores` tests on two kinds of core at once
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 TRIALS ?= 30
 TIME ?= 6m
 JOBS ?= 2
+
+# Where byte code is not to be written (images set this), each of the tests' many processes would compile all
+# that it imports: five seconds of processor time with torch in place of two.
+export PYTHONDONTWRITEBYTECODE :=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,9 +29,9 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAIN
 # multiply with), and those of the engine with torch's of the oldest (ATen's and MKL's: torch has no OpenBLAS).
 CORES := Haswell Prescott
 ON_OTHER_CORES := tests/test_analysis.py tests/test_ratio_sampler.py tests/test_search.py
-AGAIN := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not few_draws'
+AGAIN := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow and not few_draws'
 
-.PHONY: run test coverage cores check static format hooks wheel clean
+.PHONY: run test coverage cores $(CORES) torch check static format hooks wheel clean
 
 run: $(VENV)/.installed
 	$(BIN)/hpo run synthetic_rr --trials $(TRIALS) --timeout $(TIME)
@@ -38,11 +42,13 @@ test: $(VENV)/.installed-dev
 coverage: PYTEST_ARGS += --cov --cov-report=term-missing:skip-covered
 coverage: test
 
-cores: $(VENV)/.installed-dev
-	for core in $(CORES); do \
-	  OMP_NUM_THREADS=1 OPENBLAS_CORETYPE=$$core $(AGAIN) $(ON_OTHER_CORES) || exit 1; \
-	done
-	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(AGAIN) tests/test_population.py
+cores: $(CORES) torch
+
+$(CORES): $(VENV)/.installed-dev
+	OPENBLAS_CORETYPE=$@ $(AGAIN) $(ON_OTHER_CORES)
+
+torch: $(VENV)/.installed-dev
+	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(AGAIN) tests/test_population.py
 
 check: static test
 

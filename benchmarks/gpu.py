@@ -6,9 +6,10 @@
 The file is written anew after each cell; no cell begins after --minutes, and the cells come by importance, so
 that an early end leaves the best part. A cell that fails leaves its error in the file, and the next begins.
 
-    equality   the first steps' losses alone and in a population of 8, beside the CPU's of --cpu-losses
+    equality   the first losses alone, by a graph and in a population of 8, beside the CPU's of --cpu-losses
     user       torch's layers, a DataLoader with two workers and pinned memory, `item()` each step
     ours       K slots of our engine; 1 is the plain loop
+    graph      the plain loop, its step a CUDA graph
     compiled   the plain loop with torch.compile around the model
     launches   kernels a step, by torch's profiler
     processes  1 to 8 processes on one device, with NVIDIA's MPS and without
@@ -52,14 +53,17 @@ def cells() -> list[Cell]:
         Cell("equality"),
         Cell("user"),
         Cell("ours"),
+        Cell("graph"),
         *(Cell("ours", slots=slots) for slots in (8, 32)),
         Cell("user", precision="bf16"),
         Cell("user", precision="tf32"),
         *(Cell("launches", slots=slots) for slots in (1, 8)),
         *(Cell("user", "small", one) for one in ("tf32", "bf16")),
+        Cell("graph", "small", "tf32"),
         *(Cell("ours", "small", "tf32", slots) for slots in (1, 4, 8)),
         Cell("user", "large", "tf32"),
         Cell("ours", "large", "tf32"),
+        Cell("graph", "large", "tf32"),
         Cell("search", processes=2),
         *(Cell("processes", processes=count) for count in (2, 4, 8)),
         Cell("user", batch=512),
@@ -77,7 +81,11 @@ def cells() -> list[Cell]:
         for batch in (64, 512)
         for name in ENCODERS
         for precision in PRECISIONS
-        for kind, slots in [("user", 1), *(("ours", slots) for slots in (1, 2, 4, 8, 16, 32, 64))]
+        for kind, slots in [
+            ("user", 1),
+            ("graph", 1),
+            *(("ours", slots) for slots in (1, 2, 4, 8, 16, 32, 64)),
+        ]
         if not (name == "large" and slots > 4)
     ]
     more = [Cell("processes", processes=1), Cell("processes", processes=8, is_shared=True)]

@@ -23,10 +23,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from finetune.api import BackboneSpec, InputSpec, Precision, Recipe, Report, Run, RunResult, RunSpec
+from finetune.api import BackboneSpec, InputSpec, Precision, Recipe, Report, Run, RunResult, RunSpec, Slots
 from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder
 from finetune.backbones.cmssl_files import save_cmssl
 from finetune.engine.device_data import DeviceData
+from finetune.engine.graph import graph_giver
 from finetune.engine.loop import end_epoch, open_member, settle, train_epoch
 from finetune.engine.population import run_all
 from finetune.engine.stacked_epoch import train_epoch_stacked
@@ -41,7 +42,7 @@ ENCODERS = {
 EPOCHS = 12
 """Of a trial of the study bidmc_rr without pruning."""
 EQUAL_STEPS, EQUAL_SLOTS = 4, 8
-Kind = Literal["equality", "user", "ours", "compiled", "launches", "processes", "search"]
+Kind = Literal["equality", "user", "ours", "graph", "compiled", "launches", "processes", "search"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def measure(cell: Cell, place: Place) -> dict[str, object]:
         "equality": equality,
         "user": user,
         "ours": ours,
+        "graph": ours,
         "compiled": compiled,
         "launches": launches,
         "processes": processes,
@@ -158,10 +160,11 @@ class Clocked:
 
 
 def ours(cell: Cell, place: Place) -> dict[str, object]:
-    """Train in as many slots as the cell says."""
+    """Train in as many slots as the cell says, or one run at a time by a CUDA graph."""
     data = random_data(place.windows, place.device)
     source = Clocked(spec_of(cell, place.folder), place.folder, place.seconds)
-    run_all(source, lambda spec: data, place.device, cell.slots)
+    slots: Slots = "graph" if cell.kind == "graph" else cell.slots
+    run_all(source, lambda spec: data, place.device, slots)
     return rates(source.epochs, source.seconds)
 
 
@@ -182,10 +185,16 @@ def compiled(cell: Cell, place: Place) -> dict[str, object]:
 
 
 def equality(cell: Cell, place: Place) -> dict[str, object]:
-    """Compare the training losses of the first steps with the CPU's, alone and as one of a population."""
+    """Compare the training losses of the first steps with the CPU's: alone, by a graph, in a population."""
     spec = spec_of(cell, place.folder)
     data = random_data(EQUAL_STEPS * cell.batch, place.device)
     found = {"plain": train_epoch(open_member(Run("a", spec), data, place.device))}
+    if place.device.type == "cuda":  # three steps are launched, the fourth is replayed
+        member = open_member(Run("a", spec), data, place.device)
+        graph_giver(place.device)(member)
+        found["graph"] = train_epoch(member)
+        if member.graph is None or not member.graph.is_recorded:
+            del found["graph"]
     members = [
         open_member(Run(str(seed), replace(spec, seed=seed)), data, place.device)
         for seed in range(EQUAL_SLOTS)

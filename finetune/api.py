@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from finetune.backbones import BACKBONES, BackboneCard, check_backbone
 from finetune.data.seal import sealed_test_split
@@ -45,6 +45,7 @@ from finetune.spec import (
     RunSource,
     RunSpec,
     Schedule,
+    Slots,
     TestScores,
 )
 from finetune.tasks import LOSSES, METRIC_RANGES, TASKS, Task, find_task
@@ -95,6 +96,7 @@ __all__ = [
     "RunSpec",
     "Schedule",
     "SettingError",
+    "Slots",
     "TASKS",
     "Task",
     "TestScores",
@@ -126,13 +128,14 @@ def train(
     data_dir: Path,
     cache_dir: Path,
     device: str = "auto",
-    slots: int | Literal["auto"] = 1,
+    slots: Slots = 1,
 ) -> None:
     """Take runs from ``source`` until it has none, ``slots`` of them at a time, on one device.
 
     ``device`` is ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. On the CPU a run uses one thread: start one
     process a core. With several slots all members train as one model whose weights have a leading member
-    axis; ``auto`` takes what pays on the device (docs/engine.md). What ``source`` raises passes through; so
+    axis; with ``graph`` the step of one is a CUDA graph; ``auto`` takes what pays on the device
+    (docs/engine.md). What ``source`` raises passes through; so
     do faults of ours, and want of memory of a run alone (several are halved first). Raises
     :class:`DeviceLostError` when the device fails: this process should then end. Raises
     :class:`FinetuneError` for what the user can mend (data, weights, settings).
@@ -141,8 +144,8 @@ def train(
     from finetune.engine.features import input_loader
     from finetune.engine.population import run_all
 
-    if slots != "auto" and slots < 1:
-        raise SettingError(f"slots {slots}", "a whole number of at least 1, or auto")
+    if isinstance(slots, int) and slots < 1:
+        raise SettingError(f"slots {slots}", "a whole number of at least 1, graph or auto")
     chosen = open_device(device)
     with guarded(), reproducible():
         run_all(source, input_loader(data_dir, cache_dir, chosen), chosen, slots)
@@ -155,11 +158,11 @@ def gpu_count() -> int:
     return gpu_count()
 
 
-def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> int:
-    """Return what ``slots="auto"`` takes for runs like ``spec``; on a GPU by timing a few steps."""
+def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Slots:
+    """Return what ``slots="auto"`` takes for runs like ``spec``; on a GPU by timing an epoch of each way."""
+    from finetune.engine.arms import choose_slots
     from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
-    from finetune.engine.population import choose_slots
 
     chosen = open_device(device)
     return choose_slots(spec, input_loader(data_dir, cache_dir, chosen), chosen)

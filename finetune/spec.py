@@ -20,6 +20,8 @@ Precision = Literal["fp32", "tf32", "bf16"]
 them (Ampere or later), elsewhere as fp32; ``bf16``: autocast."""
 Schedule = Literal["constant", "cosine", "one_cycle"]
 """How the rates move over the epochs of a recipe; see :mod:`finetune.engine.recipe`."""
+Slots = int | Literal["auto", "graph"]
+"""Runs at a time on a device; ``graph``: one, its step a CUDA graph; ``auto``: what pays there."""
 EndReason = Literal["finished", "patience", "pruned", "diverged"]
 """Why a run ended by itself: all epochs done, no better epoch for ``patience`` epochs, told to stop
 by the source, or a loss that is not finite."""

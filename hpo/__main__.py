@@ -4,9 +4,11 @@ import atexit
 import io
 import os
 import sys
+from functools import partial
 
+from hpo import first_sign
 from hpo.allocator import keep_freed_memory
-from hpo.cli.app import explain, main
+from hpo.cli.quick import say_starting
 
 
 def run() -> None:
@@ -15,11 +17,16 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no Chinese shows its numbers
             stream.reconfigure(errors="backslashreplace")
+    if sys.stderr.isatty():
+        first_sign.promise(partial(say_starting, sys.argv[1:]))
+    from hpo.cli.app import main  # with typer, after the promise
+
     leave(main())
 
 
 def leave(status: int) -> None:
     """End the process; does not return."""
+    first_sign.given()
     if status == 0:
         status = _flushed()
     if "torch" not in sys.modules and status != 130:
@@ -37,6 +44,8 @@ def _flushed() -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
+        from hpo.cli.app import explain
+
         return explain(error)
     return 0
 

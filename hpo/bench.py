@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.api import Report, Run, RunResult, RunSource
+from finetune.api import Report, Run, RunResult, RunSource, Slots
 from hpo.checkpoints import Checkpoints
 from hpo.fleet import places, run_local
 from hpo.fleet.machine import cores
@@ -61,7 +61,7 @@ class Benchmark:
     """Of the recipe: patience and pruning end most trials earlier."""
     overhead: Overhead
     rates: tuple[Rate, ...]
-    slots: int
+    slots: Slots
     """What ``--slots auto`` takes here."""
 
     @property
@@ -181,7 +181,7 @@ def measure_rate(spec: StudySpec, settings: Settings, folder: Path, workers: int
     return Rate(workers, clock.rate())
 
 
-def recommended_slots(spec: StudySpec, settings: Settings) -> int:
+def recommended_slots(spec: StudySpec, settings: Settings) -> Slots:
     """Return what ``--slots auto`` takes for this study on this device."""
     run = spec.run_spec(fixed_configurations(spec)[0][1])
     return settings.open_trainer().recommend_slots(

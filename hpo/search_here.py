@@ -7,19 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from finetune.api import Checked, DataSummary, check_run, describe_data
+from finetune.api import Checked, DataSummary, Slots, check_run, describe_data
 from hpo.checkpoints import is_depot, parse_depot
 from hpo.errors import Said, UnknownStudyError, UsageError
 from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
-from hpo.reading.findings import Findings, find_out
 from hpo.reading.standing import best_trial, is_there, known_task
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.storage import open_engine
@@ -27,6 +26,9 @@ from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_s
 from hpo.study.setting import Setting
 from hpo.worker import Settings, depot_of, open_study, reach, settled
 from hpo.worker.progress import Display, Progress, said_if_slow
+
+if TYPE_CHECKING:
+    from hpo.reading.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def launch(
         counts = Ledger(engine).counts(row.study_id)
         if counts.finished >= total or spec.budget.known_within is not None:
             with said_if_slow(words.say("doing.answer", study=name), console.print):
-                before = Launched(find_out(engine, name), total, did_nothing=True)
+                before = Launched(_found(engine, name), total, did_nothing=True)
             if before.known_within is not None:
                 Ledger(engine).drop_free_slots(row.study_id)
             if before.known_within is not None or counts.finished >= total:
@@ -89,6 +91,8 @@ def launch(
 
 
 def _found(engine: sa.Engine, name: str) -> Findings:
+    from hpo.reading.findings import find_out  # with pandas and SciPy: not for a check
+
     try:
         return find_out(engine, name)
     except UnknownStudyError as error:
@@ -272,12 +276,14 @@ def patience_s() -> float:
     return parse_duration(os.environ.get("HPO_PATIENCE") or "10m", "HPO_PATIENCE")
 
 
-def parse_slots(text: str) -> int | Literal["auto"]:
-    """Return a number of runs at a time, or ``auto``; raises :class:`UsageError`."""
+def parse_slots(text: str) -> Slots:
+    """Return what ``--slots`` names; raises :class:`UsageError`."""
     if text == "auto":
         return "auto"
+    if text == "graph":
+        return "graph"
     if not text.isdecimal() or int(text) < 1:
-        expected = "a whole number of at least 1, or auto"
+        expected = "a whole number of at least 1, graph or auto"
         raise UsageError(Said("--slots is {text!r}", text=text), expected, "type: --slots auto")
     return int(text)
 

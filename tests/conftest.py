@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -23,6 +25,7 @@ from fixtures_db import (  # noqa: F401 - fixtures
 from published import Shelf
 
 from hpo.analysis import look, modes, posterior
+from hpo.worker import WorkSummary, work
 
 # No law hangs on how fast a machine is.
 hypothesis.settings.register_profile(
@@ -58,6 +61,21 @@ def _few_draws(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.node.get_closest_marker("few_draws") is not None:
             draw_little(patch)
         yield
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches and confirmations work in this process: one of a worker takes seconds to import its modules.
+
+    For tests that do not judge what workers are to each other and to their parent.
+    """
+
+    def run(url: str, study: str, *, total: int, workers: int | None, **given: Any) -> WorkSummary:
+        assert workers == 1
+        return work(url, [study], below=total, **given)
+
+    for name in ("hpo.search_here", "hpo.confirm.runs"):
+        monkeypatch.setattr(importlib.import_module(name), "run_local", run)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from empty_database import make_ready
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import ledger_on
@@ -100,7 +101,7 @@ def sqlite_url(tmp_path: Path) -> str:
 @pytest.fixture
 def ready_sqlite_url(sqlite_url: str) -> str:
     """The URL of an SQLite database with all tables."""
-    open_engine(sqlite_url).dispose()
+    make_ready(sqlite_url)
     return sqlite_url
 
 

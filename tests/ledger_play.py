@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.forkserver import ensure_running
 from typing import Any
+
+import pytest
 
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import ledger_on
@@ -92,6 +97,9 @@ def processes(count: int) -> ProcessPoolExecutor:
     """Return a pool of processes that have imported this module already (optuna takes a second)."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:  # the server of Python 3.11.7 has no path of ours otherwise
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        ensure_running()
     return ProcessPoolExecutor(count, mp_context=context)
 
 

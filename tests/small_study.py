@@ -10,6 +10,7 @@ from typing import Any
 import analytic_trainer
 import optuna
 import sqlalchemy as sa
+from empty_database import make_ready
 from optuna.trial import FrozenTrial
 
 from hpo.ledger.ledger import Ledger
@@ -73,6 +74,7 @@ class Place:
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour))
 
     def open(self, total: int, **parts: object) -> StudyRow:
+        make_ready(self.url)
         return open_study(self.url, small_spec(**parts), self.settings(), total=total)
 
     def counts(self, below: int | None = None) -> Counts:

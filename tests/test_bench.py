@@ -49,8 +49,8 @@ def test_a_rate_is_counted_from_each_workers_first_epoch():
     assert 5 < clock.rate() <= 20
 
 
-@pytest.mark.parametrize(("text", "slots"), [("auto", "auto"), ("1", 1), ("64", 64)])
-def test_slots_are_a_number_or_auto(text, slots):
+@pytest.mark.parametrize(("text", "slots"), [("auto", "auto"), ("graph", "graph"), ("1", 1), ("64", 64)])
+def test_slots_are_a_number_graph_or_auto(text, slots):
     assert parse_slots(text) == slots
 
 

@@ -179,8 +179,7 @@ def faults_of(page: playwright.Page) -> list[str]:
 
 
 @pytest.mark.skipif(AXE is None, reason="needs axe-core: pip install '.[dev]'")
-@pytest.mark.parametrize("width", [1300, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 390)])
 def test_our_pages_have_no_violation_of_axe(
     browser: playwright.Browser, address: str, reports: Path, scheme: Any, width: int
 ) -> None:

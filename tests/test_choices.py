@@ -456,6 +456,7 @@ def test_a_confirmation_runs_what_was_chosen(searched: tuple[Place, Findings]) -
     )
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_confirmation_goes_through_with_choices(searched: tuple[Place, Findings]) -> None:
     place, _ = searched
     engine = open_engine(place.url)

@@ -33,6 +33,7 @@ from hpo.study import Configuration
 from hpo.worker import work
 
 REQUEST = Request(top=2, seeds=6)
+pytestmark = pytest.mark.usefixtures("one_process")  # but for the confirmation that tests only look at
 
 
 @pytest.fixture

@@ -55,7 +55,8 @@ def test_its_report_has_an_answer_about_all_its_trials(
     assert len((out / "trials.csv").read_text().splitlines()) == 17
 
 
-def test_its_search_goes_on_to_its_budget(before: Place) -> None:
+def test_its_search_goes_on_to_its_budget(before: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.worker.watch.PATIENCE", 0.01)  # its dead worker's lease of a minute is over soon
     use_these_versions(before)
     finished = [row for row in before.slots() if row.state == "done"]
 

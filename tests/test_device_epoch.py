@@ -1,13 +1,16 @@
 """Whole epochs as a GPU is asked to take them, on the meta device: every mode, and no wait within one.
 
 Meta tensors mix with those of the CPU as little as a GPU's do, and have no values: whatever brings one to the
-host, or a tensor from there, is counted. On a machine with a GPU they run with CUDA's own check too.
+host, or a tensor from there, is counted. Autocast knows no meta device: its rules for CUDA stand here, as
+torch's documentation lists them (fake tensors of a device "cuda" cannot be trained with torch's build for
+CPUs). On a machine with a GPU the epochs run with CUDA's own check too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,11 @@ import numpy as np
 import pytest
 import torch
 from engine_runs import SPEC
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from finetune.api import BackboneSpec, Run, RunSpec
+from finetune.api import BackboneSpec, Precision, Run, RunSpec
 from finetune.engine import loop, stacked_epoch
 from finetune.engine.device_data import DeviceData
 from finetune.engine.keeper import EVERY
@@ -70,6 +74,37 @@ class Traffic(TorchDispatchMode):
         return found
 
 
+SHORT = {"linear", "bmm", "baddbmm", "matmul", "__matmul__", "mm", "addmm", "scaled_dot_product_attention"}
+LONG = {
+    "layer_norm",
+    "softmax",
+    "log_softmax",
+    "norm",
+    "cross_entropy",
+    "l1_loss",
+    "mse_loss",
+    "smooth_l1_loss",
+}
+LONG |= {"huber_loss", "binary_cross_entropy_with_logits", "exp", "log", "pow", "cumsum", "prod", "sum"}
+
+
+class Autocast(TorchFunctionMode):
+    """CUDA's autocast to bfloat16: products in it, norms, losses and sums in float32."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, given = getattr(func, "__name__", ""), kwargs or {}
+        if name in SHORT | LONG and "out" not in given:
+            kind = torch.bfloat16 if name in SHORT else torch.float32
+
+            def cast(value: torch.Tensor) -> torch.Tensor:
+                return value.to(kind) if value.dtype in (torch.float32, torch.bfloat16) else value
+
+            args, given = tree_map_only(torch.Tensor, cast, (args, given))
+        return func(*args, **given)
+
+
 def data_of(task: str = "synthetic_hr", windows: int = WINDOWS) -> DeviceData:
     found = find_task(task)
     y = torch.empty(windows, found.outputs, device=META)
@@ -103,14 +138,22 @@ def traffic(call: Callable[[], object]) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def evaluates_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+def evaluates_and_casts_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = loop.precision
+
+    def precision(kind: Precision, device: torch.device) -> AbstractContextManager[Any]:
+        return Autocast() if kind == "bf16" and device == META else real(kind, device)
+
     monkeypatch.setitem(loop.EVALUATION_BATCH, "meta", 4)
+    for module in (loop, stacked_epoch):
+        monkeypatch.setattr(module, "precision", precision)
 
 
 RECIPES: dict[str, dict[str, object]] = {
     "plain": {},
     "clipped": {"max_grad_norm": 1.0},
     "tf32": {"precision": "tf32"},
+    "bf16": {"precision": "bf16", "max_grad_norm": 1.0},
     "no dropout": {"dropout": 0.0},
     "accumulated": {"accumulate": 3},
     "activations again": {"checkpoint_activations": True},
@@ -119,12 +162,12 @@ RECIPES: dict[str, dict[str, object]] = {
     "head first": {"head_epochs": 1, "unfreeze_epochs": 1},
     "layer decay": {"layer_decay": 0.8},
 }
-STACKED = ("plain", "clipped", "tf32", "no dropout")
+STACKED = ("plain", "clipped", "tf32", "bf16", "no dropout")
 MODES = ("full_finetuning", "linear_probing", "linear_probing_cached")
 
 
 @pytest.mark.parametrize(
-    ("recipe", "mode"), [*((one, MODES[0]) for one in RECIPES), *(("clipped", one) for one in MODES[1:])]
+    ("recipe", "mode"), [*((one, MODES[0]) for one in RECIPES), *(("bf16", one) for one in MODES[1:])]
 )
 def test_a_plain_epoch_waits_for_the_device_at_its_end_only(recipe: str, mode: str) -> None:
     member = member_of(spec_of(mode, **RECIPES[recipe]))
@@ -145,7 +188,7 @@ def longer(data: DeviceData, windows: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "mode"), [*((one, MODES[0]) for one in STACKED), *(("clipped", one) for one in MODES[1:])]
+    ("recipe", "mode"), [*((one, MODES[0]) for one in STACKED), *(("bf16", one) for one in MODES[1:])]
 )
 def test_a_populations_epoch_waits_for_the_device_at_its_end_only(recipe: str, mode: str) -> None:
     """With a slot that is empty, losses that differ, and members with fewer windows, which stand still."""
@@ -166,7 +209,8 @@ def test_a_populations_epoch_waits_for_the_device_at_its_end_only(recipe: str, m
 @pytest.mark.parametrize("backbone", ["cmssl_tiny_ppg", "heartgpt_ppg"])
 @pytest.mark.parametrize("loss", ["mse", "huber", "smooth_l1"])
 def test_every_loss_and_encoder_of_ours_trains_on_a_device(backbone: str, loss: str) -> None:
-    spec = replace(spec_of(), loss=loss, backbone=BackboneSpec(backbone, "none"))
+    precision = "bf16" if loss == "huber" else "fp32"
+    spec = replace(spec_of(precision=precision), loss=loss, backbone=BackboneSpec(backbone, "none"))
 
     assert traffic(lambda: train_epoch(member_of(spec, windows=20))).count("_local_scalar_dense") == 1
 
@@ -178,7 +222,7 @@ def test_an_epoch_is_validated_kept_and_gone_on_from(
     slots: int, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(EVERY, "0")
-    spec = spec_of(mode)
+    spec = spec_of(mode, **RECIPES["bf16" if slots == 1 else "plain"])
     members = [member_of(replace(spec, seed=n), tmp_path / str(n)) for n in range(slots)]
     with Traffic():
         losses = [train_epoch(members[0])] if slots == 1 else train_epoch_stacked(members, slots)
@@ -198,6 +242,32 @@ def test_an_epoch_is_validated_kept_and_gone_on_from(
         for value in state.values()
     }
     assert places == {"meta"}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_every_product_of_a_bf16_epoch_is_in_bf16(slots: int) -> None:
+    """Forward and backward, of the encoder and the head."""
+    members = [member_of(replace(spec_of(precision="bf16"), seed=seed)) for seed in range(slots)]
+    with Traffic(), Kinds() as kinds:
+        _ = train_epoch(members[0]) if slots == 1 else train_epoch_stacked(members, slots)
+
+    assert kinds.seen == {torch.bfloat16}
+
+
+class Kinds(TorchDispatchMode):
+    """Collects the types of all matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func._schema.name.partition("::")[2] in ("mm", "addmm", "bmm", "baddbmm"):
+            self.seen.add(found.dtype)
+        return found
 
 
 def test_a_wait_in_a_step_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

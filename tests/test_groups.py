@@ -47,6 +47,7 @@ def test_no_shipped_study_is_named_like_a_group(group: str) -> None:
     assert not (Path(__file__).parent.parent / "studies" / f"{group}.yaml").exists()
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_study_without_data_does_not_stop_the_others_and_is_told_at_the_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

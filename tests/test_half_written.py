@@ -99,7 +99,7 @@ def pages(url: str) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("table", OURS)
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_nothing_that_is_missing_of_our_tables_breaks_a_look(
     table: str, whole: Path, tmp_path: Path, data: st.DataObject
@@ -110,7 +110,7 @@ def test_nothing_that_is_missing_of_our_tables_breaks_a_look(
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(harm=st.sampled_from(list(attribute_harms())))
 def test_no_attribute_that_is_missing_breaks_a_look(whole: Path, tmp_path: Path, harm: str) -> None:
     assert not falls(harm, whole, tmp_path / "t")

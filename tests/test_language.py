@@ -432,6 +432,7 @@ def _values(found: Any) -> Any:
     return [_values(value) for value in found] if isinstance(found, list) else found
 
 
+@pytest.mark.usefixtures("one_process")
 def test_rewording_changes_no_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:

@@ -16,7 +16,6 @@ from finetune.api import DeviceLostError, Run, train
 from finetune.engine import population
 from finetune.engine.devices import is_lost, is_out_of_memory
 from finetune.engine.loop import Member
-from finetune.engine.population import step_costs
 
 NO_ROOM = "CUDA out of memory. Tried to allocate 2.00 GiB"
 TRAIN = population.train_epoch_stacked
@@ -85,18 +84,6 @@ def test_a_run_that_cannot_be_opened_beside_the_others_waits(
 
     assert sorted(result.run_id for result in source.results) == ["r0", "r1", "r2"]
     assert opened == ["r0", "r1", "r1", "r2"]
-
-
-def test_a_calibration_ends_at_the_first_number_that_does_not_fit(
-    shared_cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from finetune.engine.features import input_loader
-
-    device = torch.device("cpu")
-    data = population._few_steps(input_loader(tmp_path, shared_cache_dir, device)(SPEC), SPEC)
-    monkeypatch.setattr(population, "train_epoch_stacked", limited(2))
-
-    assert set(step_costs(SPEC, data, device, (2, 4, 8))) == {1, 2}
 
 
 def test_the_memory_of_a_run_that_failed_is_returned(

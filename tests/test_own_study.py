@@ -123,6 +123,7 @@ def test_classes_that_are_found_become_part_of_the_study(tmp_path: Path) -> None
     assert settled(spec, tmp_path) == spec
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_search_on_own_signals_ends_in_an_answer_and_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,8 +15,8 @@ from engine_runs import SPEC, ListSource
 from finetune.api import BackboneSpec, InputSpec, Recipe, Run, SettingError, train
 from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
 from finetune.engine import loop, population
+from finetune.engine.arms import simplest_near_best
 from finetune.engine.loop import Member
-from finetune.engine.population import smallest_near_best
 from finetune.engine.stacked import Layout, StackedNoise, forward
 from finetune.engine.stacked_epoch import _frozen
 from finetune.model import FineTunedModel, Head
@@ -175,9 +175,10 @@ def model_of(architecture: CmsslArchitecture, seed: int) -> FineTunedModel:
     return FineTunedModel(encoder, Head(architecture.embedding, 2, torch_generator(seed, Purpose.HEAD)))
 
 
-def test_the_smallest_number_of_slots_that_is_nearly_the_best_is_chosen():
-    assert smallest_near_best({1: 1.0, 2: 0.6, 4: 0.52, 8: 0.5}) == 4
-    assert smallest_near_best({1: 1.0, 2: 0.99}) == 1
+def test_the_simplest_way_that_is_nearly_the_best_is_chosen():
+    assert simplest_near_best({1: 1.0, "graph": 0.6, 2: 0.6, 4: 0.52, 8: 0.5}) == 4
+    assert simplest_near_best({1: 1.0, "graph": 0.5, 2: 0.6, 4: 0.48}) == "graph"
+    assert simplest_near_best({1: 1.0, "graph": 0.95, 2: 0.99}) == 1
 
 
 @pytest.mark.parametrize("slots", [0, -3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "pandas", "numpy", "scipy", "sqlalchemy", "optuna", "matplotlib", "typer")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("searched"))
     place.open(14)
     work(place.url, [NAME], below=14, settings=place.settings())
     return place
@@ -69,7 +70,9 @@ def test_a_notebook_shows_the_answer_and_its_picture(place: Place) -> None:
     assert study.words()[0] in repr(study)
 
 
-def test_a_study_is_read_again_when_asked(place: Place) -> None:
+def test_a_study_is_read_again_when_asked(place: Place, tmp_path: Path) -> None:
+    shutil.copytree(place.folder, tmp_path, dirs_exist_ok=True)
+    place = Place(tmp_path)
     study = hpo.load(NAME, storage=place.url)
     place.open(16)
     work(place.url, [NAME], below=16, settings=place.settings())
@@ -115,6 +118,7 @@ def test_the_example_of_the_documentation_runs(place: Place, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
 def test_a_search_from_python_ends_with_its_study(tmp_path: Path, shared_cache_dir: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(

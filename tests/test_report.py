@@ -51,13 +51,18 @@ def read_json(out: Path) -> dict[str, Any]:
     return dict(json.loads((out / "report.json").read_text()))
 
 
-def test_a_finished_study_gives_tables_a_picture_and_its_answer(place: Place) -> None:
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the report of a finished study."""
+    place = Place(tmp_path_factory.mktemp("finished"))
     place.open(30)
     work(place.url, [NAME], below=30, settings=place.settings())
-
     status, out = report(place)
-
     assert status == 0
+    return out
+
+
+def test_a_finished_study_gives_tables_a_picture_and_its_answer(out: Path) -> None:
     assert {file.name for file in out.iterdir()} == FILES
     rows = list(csv.DictReader((out / "trials.csv").read_text().splitlines()))
     assert len(rows) == 30
@@ -72,12 +77,7 @@ def test_a_finished_study_gives_tables_a_picture_and_its_answer(place: Place) ->
     assert found["answer"]["ratio"] == pytest.approx(found["answer"]["lr"] / found["answer"]["backbone_lr"])
 
 
-def test_the_answer_stands_first_in_the_markdown(place: Place) -> None:
-    place.open(30)
-    work(place.url, [NAME], below=30, settings=place.settings())
-
-    _, out = report(place)
-
+def test_the_answer_stands_first_in_the_markdown(out: Path) -> None:
     text = (out / "report.md").read_text()
     first = text.split("## The answer")[1].strip().splitlines()[0]
     assert first.startswith(

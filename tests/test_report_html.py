@@ -238,6 +238,7 @@ def test_the_chinese_report_is_chinese(findings: Findings) -> None:
     assert b'<html lang="zh-Hans">' in report_page(NAME, text, {}, "zh")
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_confirmation_brings_its_pictures_and_its_arms(place: Place, tmp_path: Path) -> None:
     engine, console = open_engine(place.url), Console(quiet=True)
     request = Request(top=1, seeds=6)

@@ -46,6 +46,7 @@ def begun(place: Place, trials: int, **parts: object) -> Place:
     return place
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_search_ends_when_its_ratio_is_known_and_a_narrower_wish_goes_on(place: Place) -> None:
     launched = search(place, small_spec(**KNOWN), 60)
     first, trials = launched.findings.counts, place.trials()
@@ -76,6 +77,7 @@ def test_a_factor_that_is_none_is_refused(factor: float) -> None:
         read_spec("synthetic_rr", known_within=factor)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_new_study_begins_with_the_leaders_of_another(place: Place) -> None:
     begun(place, 20, name="before")
 
@@ -94,6 +96,7 @@ def test_a_new_study_begins_with_the_leaders_of_another(place: Place) -> None:
     assert rows[0].config["lr"] == pytest.approx(1e-3, rel=9)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_resuming_a_warm_study_adds_no_leaders(place: Place) -> None:
     begun(place, 20, name="before")
     search(place, small_spec(), 8, warm_start=["before"])

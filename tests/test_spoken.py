@@ -81,6 +81,7 @@ def test_a_picture_of_watch_is_chinese() -> None:
         assert english_in(line.replace("bpm", "")) == []
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_search_and_its_progress_speak_chinese(tmp_path: Path) -> None:
     place, console = Place(tmp_path), Console(record=True, quiet=False, file=(tmp_path / "log").open("w"))
     spec = small_spec()

@@ -35,6 +35,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("one_process")
 def test_what_init_writes_is_checked_and_searched(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = str(start / "study.yaml")
     capsys.readouterr()
@@ -74,6 +75,14 @@ def test_check_names_what_is_wrong_with_an_encoder(
     assert fault in found["faults"]
     assert status == (0 if fault == "part_without_gradient" else 2)
     assert found["ready"] is (status == 0)
+
+
+def test_a_check_and_the_start_of_a_search_load_nothing_of_the_answer() -> None:
+    heavy = "('pandas', 'scipy', 'hpo.analysis')"
+    code = f"import sys, hpo.search_here, hpo.report.checked; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(("mflop", "windows"), [(0.0, 32), (68.0, 32), (136.0, 16), (1e6, 2)])

@@ -47,6 +47,7 @@ def stored(url: str) -> Confirmation:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
 def test_a_search_is_confirmed_exported_and_predicts_what_the_confirmation_saw(
     tmp_path: Path,
     shared_cache_dir: Path,

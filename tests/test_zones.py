@@ -81,6 +81,25 @@ def test_a_piece_of_a_step_or_two_that_is_worse_is_open(places: int, standing: S
     assert len(found.pieces) == (2 if standing is Standing.OPEN else 4)
 
 
+@pytest.mark.parametrize(
+    ("places", "draws", "pieces"),
+    [(2, 190, 1), (2, 189, 3), (3, 190, 3)],
+    ids=["narrow and all but sure", "narrow and doubtful", "wide"],
+)
+@pytest.mark.parametrize("rise", [0.0, 2 * WORTH], ids=["as good", "worse"])
+def test_a_gap_of_a_step_or_two_in_a_zone_is_the_zones(
+    places: int, draws: int, pieces: int, rise: float
+) -> None:
+    profiles = np.zeros((200, len(AXIS)))
+    profiles[:, AXIS >= 1.0] = rise
+    profiles[draws:, 20 : 20 + places] = 2 * WORTH - rise
+
+    found = zones(profiles)
+
+    assert len([piece for piece in found.pieces if piece.high > 1.0]) == pieces
+    assert (found.at(float(AXIS[20])) is Standing.OPEN) is (pieces == 3)
+
+
 def test_where_nothing_is_known_every_draw_is_lowest_elsewhere_and_nothing_is_called_worse() -> None:
     profiles = 5 * WORTH * np.random.default_rng(0).standard_normal((400, len(AXIS)))
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from finetune.metrics import evaluate
 from finetune.model import FineTunedModel, build_model
 from finetune.random import Noise, Purpose, stream
 from finetune.spec import EndReason, Precision, Recipe, Report, Run, RunResult, RunSpec
+
+if TYPE_CHECKING:
+    from finetune.engine.graph import StepGraph
 
 ReportCall = Callable[[Sequence[Report]], Sequence[bool]]
 
@@ -55,6 +59,8 @@ class Member:
     """On the monotonic clock, as if all its epochs had been run in one go."""
     layers: list[list[torch.nn.Parameter]]
     """The trained parameters of the backbone, from the input on; those of some recipes wake one by one."""
+    graph: StepGraph | None = None
+    """Takes the steps on whole batches; None: they are launched one by one."""
 
     @property
     def is_over(self) -> bool:
@@ -150,26 +156,37 @@ def settle(member: Member, report: Report, goes_on: bool) -> RunResult | None:
 
 def train_epoch(member: Member) -> float:
     """Take one pass over the training windows; return the mean training loss (the epoch's only sync)."""
-    model, optimizer, data, spec = member.model, member.optimizer, member.data, member.run.spec
+    optimizer, data, spec, graph = member.optimizer, member.data, member.run.spec, member.graph
     device, epoch = member.device, member.progress.epoch + 1
-    batches = torch.split(epoch_order(spec, len(data.train_x), epoch).to(device), spec.recipe.batch_size)
+    order = epoch_order(spec, len(data.train_x), epoch).to(device)
+    batches = torch.split(order, spec.recipe.batch_size)
     first_step = (epoch - 1) * len(batches)
     noise = epoch_noise(spec.seed, first_step, len(batches), device)
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=device) if graph is None else graph.begin_epoch(order, first_step)
     wake_layers(member.layers, spec.recipe, epoch)
     with tensor_cores(spec.recipe.precision):
         for index, batch in enumerate(batches):
             if not has_constant_rates(spec.recipe):
                 optimizer.scale_rates(rate_factor(spec.recipe, first_step + index, len(batches)))
-            optimizer.zero_grad()
-            value = add_gradient(member, batch, noise(index))
-            if first_step + index == 0:
-                check_contiguous(model)
-            if spec.recipe.max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), spec.recipe.max_grad_norm)
+            if graph is not None and len(batch) == graph.batch:
+                graph.step(member)
+                continue
+            value = add_whole_gradient(member, batch, noise(index))
             optimizer.step()
             total += value * len(batch)
     return float(total) / len(data.train_x)
+
+
+def add_whole_gradient(member: Member, batch: Tensor, noise: Noise) -> Tensor:
+    """Make the gradient that a step on ``batch`` takes, clipped as the recipe says; return the mean loss."""
+    most = member.run.spec.recipe.max_grad_norm
+    member.optimizer.zero_grad()
+    value = add_gradient(member, batch, noise)
+    if noise.step == 0:
+        check_contiguous(member.model)
+    if most is not None:
+        torch.nn.utils.clip_grad_norm_(member.model.parameters(), most)
+    return value
 
 
 def add_gradient(member: Member, batch: Tensor, noise: Noise) -> Tensor:

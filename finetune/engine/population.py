@@ -1,4 +1,4 @@
-"""Runs on one device, one or many at a time: which loop takes them, and how many it takes.
+"""Runs on one device, one or many at a time: which loop takes them.
 
 A population has a fixed number of slots. At the end of an epoch every member is validated, reported and,
 when it has ended, replaced: the plain loop's own functions (:mod:`finetune.engine.loop`), so that a run's
@@ -8,15 +8,13 @@ to about 1e-5; beside other mates, at the same number of slots, to the bit.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Literal
 
 import torch
 
-from finetune.engine.device_data import DeviceData
+from finetune.engine.arms import LoadInputs, choose_slots, shape_of
 from finetune.engine.devices import is_out_of_memory, release_memory, warn_of_slow_precision
+from finetune.engine.graph import graph_giver
 from finetune.engine.loop import (
     Member,
     end_epoch,
@@ -26,46 +24,40 @@ from finetune.engine.loop import (
     open_member,
     result_of,
     settle,
-    train_epoch,
 )
 from finetune.engine.recipe import is_plain
 from finetune.engine.room import admit
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
-from finetune.spec import Report, Run, RunSource, RunSpec
-
-LoadInputs = Callable[[RunSpec], DeviceData]
-Slots = int | Literal["auto"]
-
-CPU_HEADS = 16
-"""Cached heads at a time on the CPU; docs/engine.md has the measurement. More are hardly faster, and a search
-that hands out more trials at once knows less when it chooses them."""
-CANDIDATES = (2, 4, 8, 16, 32, 64)
-"""Numbers of slots that a calibration on a GPU tries."""
-CALIBRATION_STEPS = 8
+from finetune.spec import Report, Run, RunSource, Slots
 
 
 def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Slots) -> None:
     """Take runs from ``source`` until it has none, ``slots`` of them at a time.
 
-    Raises :class:`SettingError` when several slots are asked for and the backbone has no stacked form.
+    Raises :class:`SettingError` when several slots are asked for and the backbone has no stacked form, and
+    for a graph on a device that has none.
     """
     first = source.next_run()
     if first is None:
         return
     warn_of_slow_precision(first.spec.recipe.precision, device)
-    count = choose_slots(first.spec, load, device) if slots == "auto" else slots
-    if count == 1:
-        _run_one_by_one(source, load, device, first)
+    arm = choose_slots(first.spec, load, device) if slots == "auto" else slots
+    if arm == "graph":
+        _run_one_by_one(source, load, device, first, graph_giver(device))
+    elif arm == 1:
+        _run_one_by_one(source, load, device, first, admit_alone)
     else:
-        Population(source, load, device, count).run(first)
+        Population(source, load, device, arm).run(first)
 
 
-def _run_one_by_one(source: RunSource, load: LoadInputs, device: torch.device, first: Run) -> None:
+def _run_one_by_one(
+    source: RunSource, load: LoadInputs, device: torch.device, first: Run, take_in: Callable[[Member], None]
+) -> None:
     run: Run | None = first
     while run is not None:
-        source.finish(fine_tune(run, load(run.spec), device, source.report, admit_alone))
+        source.finish(fine_tune(run, load(run.spec), device, source.report, take_in))
         run = source.next_run()
 
 
@@ -183,12 +175,7 @@ class Population:
         return self._slots > 1 and run is not self._first and not is_plain(run.spec.recipe)
 
     def _fits(self, run: Run) -> bool:
-        return not self._members or _shape(run.spec) == _shape(self._members[0].run.spec)
-
-
-def _shape(spec: RunSpec) -> tuple[object, ...]:
-    """Return what members must have in common."""
-    return spec.inputs, spec.backbone, spec.mode, spec.recipe
+        return not self._members or shape_of(run.spec) == shape_of(self._members[0].run.spec)
 
 
 def check_stackable(member: Member, slots: int) -> None:
@@ -206,72 +193,3 @@ def check_stackable(member: Member, slots: int) -> None:
             "1: only cmssl encoders, and the heads of linear_probing_cached, train several at a time",
             "use --slots 1",
         )
-
-
-def choose_slots(spec: RunSpec, load: LoadInputs, device: torch.device) -> int:
-    """Return how many runs to train at a time.
-
-    On the CPU: one, where stacking gains nothing, but :data:`CPU_HEADS` cached heads. On a GPU: the smallest
-    number whose cost per member is within 10 % of the best, by timing a few steps.
-    """
-    if not is_plain(spec.recipe):
-        return 1
-    if device.type == "cpu":
-        return CPU_HEADS if spec.mode == "linear_probing_cached" else 1
-    data = _few_steps(load(spec), spec)
-    if not is_stackable(open_member(Run("calibration", spec), data, device).model):
-        return 1
-    return smallest_near_best(step_costs(spec, data, device, CANDIDATES))
-
-
-def smallest_near_best(costs: dict[int, float], tolerance: float = 0.1) -> int:
-    """Return the smallest number of slots whose cost is within ``tolerance`` of the least."""
-    bound = min(costs.values()) * (1 + tolerance)
-    return min(slots for slots, cost in costs.items() if cost <= bound)
-
-
-def step_costs(
-    spec: RunSpec, data: DeviceData, device: torch.device, candidates: tuple[int, ...]
-) -> dict[int, float]:
-    """Return seconds a member and epoch of ``data`` for 1 slot and for each candidate that fits in memory."""
-    one = open_member(Run("calibration", spec), data, device)
-    costs = {1: _timed(lambda: train_epoch(one), device)}
-    for slots in candidates:
-        seconds = _stacked_seconds(spec, data, device, slots)
-        release_memory()
-        if seconds is None:
-            break
-        costs[slots] = seconds / slots
-    return costs
-
-
-def _stacked_seconds(spec: RunSpec, data: DeviceData, device: torch.device, slots: int) -> float | None:
-    """Return the seconds of an epoch of so many members; None when they do not fit into the memory."""
-    try:
-        members = [
-            open_member(Run("calibration", replace(spec, seed=spec.seed + index)), data, device)
-            for index in range(slots)
-        ]
-        return _timed(lambda: train_epoch_stacked(members, slots), device)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    return None
-
-
-def _few_steps(data: DeviceData, spec: RunSpec) -> DeviceData:
-    rows = CALIBRATION_STEPS * spec.recipe.batch_size
-    return replace(data, train_x=data.train_x[:rows], train_y=data.train_y[:rows])
-
-
-def _timed(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of the faster of two calls, after one to warm up."""
-    call()
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)

@@ -6,7 +6,7 @@ is compared with the *worth*: the difference that the user cares for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -19,9 +19,12 @@ from hpo.analysis.box import Floats
 SURE = 0.975
 """Probability, in the model, from which a value is called as good, or worse: more than the 95 % that are
 claimed, because on landscapes that are not its own the model is surer than it should be (docs/answer.md)."""
+CLAIMED = 0.95
+"""Probability that is claimed, and that keeps a narrow gap in a zone from being called open."""
 SLIVER_DECADES = 0.25
-"""A narrower piece that is called worse is open: zones that come and go within a step or two of the lattice
-tell of the draws and not of the trials (chosen by us)."""
+"""A narrower piece that is called worse is open, and a narrower gap in a zone, where the zone still has the
+probability that is claimed, is the zone's: what comes and goes within a step or two of the lattice tells of
+the draws and not of the trials (chosen by us)."""
 ECHO = 0.8
 """Probability that a second run of the posterior must give to what the first is sure of (chosen by us)."""
 
@@ -108,35 +111,81 @@ def excess_of(profiles: Floats) -> Floats:
 
 def zones_of(axis: Floats, profiles: Floats, worth: float, source: WorthSource) -> Zones:
     """Return the zones of an evenly spaced axis (J,) from draws (S, J) of the profile over it."""
-    found = standings_of(profiles, worth)
-    standings = _without_slivers(found, SLIVER_DECADES / float(axis[1] - axis[0]))
-    starts = [0, *(place for place in range(1, len(axis)) if standings[place] is not standings[place - 1])]
+    least = SLIVER_DECADES / float(axis[1] - axis[0])
+    sure = _sure(profiles, worth)
+    runs = _without_slivers(_without_gaps(_runs(_standings(sure)), sure, least), least)
     ends = [
         float(axis[0]),
-        *(float(axis[start - 1] + axis[start]) / 2 for start in starts[1:]),
+        *(float(axis[run.start - 1] + axis[run.start]) / 2 for run in runs[1:]),
         float(axis[-1]),
     ]
     pieces = tuple(
-        Zone(low, high, standings[start]) for low, high, start in zip(ends, ends[1:], starts, strict=False)
+        Zone(low, high, run.standing) for low, high, run in zip(ends, ends[1:], runs, strict=False)
     )
     return Zones(pieces, worth, source)
 
 
 def standings_of(profiles: Floats, worth: float) -> list[Standing]:
     """Return how each of J values stands to the best one, from draws (S, J) of the lowest loss there."""
-    good = share_as_good(profiles, worth)
-    return [_standing(*shares) for shares in zip(good, _share_worse(profiles, worth), strict=True)]
+    return _standings(_sure(profiles, worth))
 
 
-def _without_slivers(standings: Sequence[Standing], least: float) -> list[Standing]:
-    """Return the standings with each run of fewer than ``least`` that are worse called open."""
-    runs = [list(run) for _, run in groupby(standings)]
-    is_sliver = [run[0] is Standing.WORSE and len(run) < least for run in runs]
+def _sure(profiles: Floats, worth: float) -> dict[Standing, Floats]:
+    """Return the share (J,) of the draws in which a value is as good, and that in which it is worse."""
+    return {Standing.AS_GOOD: share_as_good(profiles, worth), Standing.WORSE: _share_worse(profiles, worth)}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring values of one standing: ``start`` to ``stop`` - 1."""
+
+    start: int
+    stop: int
+    standing: Standing
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def _standings(sure: Mapping[Standing, Floats]) -> list[Standing]:
+    """Return the first standing of each value (J,) that is sure enough, else that it is open."""
     return [
-        Standing.OPEN if sliver else standing
-        for run, sliver in zip(runs, is_sliver, strict=True)
-        for standing in run
+        next((standing for standing, share in sure.items() if share[place] >= SURE), Standing.OPEN)
+        for place in range(len(sure[Standing.WORSE]))
     ]
+
+
+def _runs(standings: Sequence[Standing]) -> list[_Run]:
+    runs: list[_Run] = []
+    for standing, same in groupby(standings):
+        start = runs[-1].stop if runs else 0
+        runs.append(_Run(start, start + len(list(same)), standing))
+    return runs
+
+
+def _without_gaps(runs: Sequence[_Run], sure: Mapping[Standing, Floats], least: float) -> list[_Run]:
+    """Return the runs; what is open between two of a standing is theirs, if it is short and all but sure."""
+    standings = [run.standing for run in runs]
+    for place, (before, here, after) in enumerate(zip(runs, runs[1:], runs[2:], strict=False), start=1):
+        share = sure.get(before.standing) if before.standing is after.standing else None
+        if share is not None and len(here) < least and share[here.start : here.stop].min() >= CLAIMED:
+            standings[place] = before.standing
+    return _joined(runs, standings)
+
+
+def _without_slivers(runs: Sequence[_Run], least: float) -> list[_Run]:
+    """Return the runs with those of fewer than ``least`` values that are worse called open."""
+    is_sliver = [run.standing is Standing.WORSE and len(run) < least for run in runs]
+    standings = [
+        Standing.OPEN if sliver else run.standing for run, sliver in zip(runs, is_sliver, strict=True)
+    ]
+    return _joined(runs, standings)
+
+
+def _joined(runs: Sequence[_Run], standings: Sequence[Standing]) -> list[_Run]:
+    """Return the runs with other standings, neighbours of one standing as one."""
+    each = zip(runs, standings, strict=True)
+    return _runs([standing for run, standing in each for _ in range(len(run))])
 
 
 def share_as_good(profiles: Floats, worth: float) -> Floats:
@@ -173,10 +222,3 @@ def disagreement(axis: Floats, runs: tuple[Floats, Floats], worth: float) -> flo
         run = run + 1 if is_apart else 0
         longest = max(longest, run)
     return float(longest * (axis[1] - axis[0]))
-
-
-def _standing(good: float, worse: float) -> Standing:
-    """Return what follows from the shares of the draws in which a value is as good, and is worse."""
-    if good >= SURE:
-        return Standing.AS_GOOD
-    return Standing.WORSE if worse >= SURE else Standing.OPEN

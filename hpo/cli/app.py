@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo import __version__
+from hpo import __version__, first_sign
 from hpo.cli.alert import alert
 from hpo.cli.bench import bench
 from hpo.cli.confirm import confirm, import_diary
@@ -328,6 +328,7 @@ def _unheard() -> int:
 
 
 def _complain(text: str, status: int, words: Words) -> int:
+    first_sign.given()
     said = words.say("error", text=shown(text)) if status in {2, 3} else shown(text)
     typer.echo(said, err=True)
     return status

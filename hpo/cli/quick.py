@@ -1,4 +1,4 @@
-"""The usual words of ``hpo status``, read without typer's machinery.
+"""What is said and read before typer's machinery is loaded: that a command starts, and ``hpo status``.
 
 To build all commands and to check five words takes typer a quarter of a second of CPU, more than all the rest
 of a glance. Whatever is not as plain as this is left to it: help, faults, abbreviations, completion.
@@ -7,7 +7,9 @@ of a glance. Whatever is not as plain as this is left to it: help, faults, abbre
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 _WITH_VALUE = {"--study": "study", "--storage": "storage", "--lang": "lang"}
@@ -34,3 +36,17 @@ def status_words(words: Sequence[str]) -> dict[str, Any] | None:
         else:
             found["given"] = word
     return found
+
+
+def say_starting(words: Sequence[str]) -> None:
+    """Say on standard error that the command of these words is starting, in the language it was asked in."""
+    from hpo.report.language import SPOKEN
+
+    languages = [os.environ.get("HPO_LANG", "")]
+    languages += [word.removeprefix("--lang=") for word in words if word.startswith("--lang=")]
+    languages += [value for option, value in pairwise(words) if option == "--lang"]
+    spoken = [own for name, own in SPOKEN.items() if name in languages]
+    command = next((word for word in words if not word.startswith("-")), "")
+    line = (spoken or [SPOKEN["en"]])[-1].say("doing.starting", command=f"hpo {command}".strip())
+    sys.stderr.write(f"{line} ...\n")
+    sys.stderr.flush()

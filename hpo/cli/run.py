@@ -79,7 +79,7 @@ def run(
     device: Device = "auto",
     deterministic: Deterministic = False,
     slots: Annotated[
-        str, typer.Option("--slots", metavar="N|auto", help="Runs at a time on a device.")
+        str, typer.Option("--slots", metavar="N|graph|auto", help="Runs at a time on a device.")
     ] = "auto",
     allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,

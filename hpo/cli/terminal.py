@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from hpo import first_sign
+
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
@@ -281,6 +283,7 @@ def doing(text: str) -> AbstractContextManager[None]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one object and nothing else."""
+    first_sign.given()
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -289,6 +292,7 @@ def print_lines(lines: Sequence[str], *, is_result: bool = True, is_prose: bool 
 
     Prose is broken between words where a person's terminal is narrower.
     """
+    first_sign.given()
     columns = _columns_of(sys.stdout if is_result else sys.stderr) if is_prose else None
     for line in lines:
         for part in fitted(line, columns):

@@ -533,6 +533,7 @@ _TERMINAL = {
     "progress.running": "第 {number} 号试验第 {epoch}/{epochs} 轮",
     "progress.running.at": "第 {number} 号试验第 {epoch}/{epochs} 轮，{value}",
     "progress.starting": "第 {number} 号试验正在启动",
+    "doing.starting": "{command}：正在启动",
     "doing.reading": "{study}：正在读取数据和权重",
     "doing.answer": "{study}：正在计算答案",
     "doing.answers": "正在计算两个答案",

@@ -146,7 +146,7 @@ _COMMANDS = {
     "type: --cache DIR, or set HPO_CACHE": "请输入：--cache 文件夹，或设置 HPO_CACHE",
     "--slots is {text!r}": "--slots 为 {text!r}",
     "type: --slots auto": "请输入：--slots auto",
-    "a whole number of at least 1, or auto": "不小于 1 的整数，或 auto",
+    "a whole number of at least 1, graph or auto": "不小于 1 的整数、graph 或 auto",
     "a whole number of at least 1": "不小于 1 的整数",
     "{name} is {text!r}": "{name} 为 {text!r}",
     "a time with its unit, such as 90s, 30m or 2h": "带单位的时间，例如 90s、30m 或 2h",

@@ -566,6 +566,7 @@ _TERMINAL = {
     "progress.running": "trial {number} epoch {epoch}/{epochs}",
     "progress.running.at": "trial {number} epoch {epoch}/{epochs} at {value}",
     "progress.starting": "trial {number} starting",
+    "doing.starting": "{command}: starting",
     "doing.reading": "{study}: reading the data and the weights",
     "doing.answer": "{study}: working out the answer",
     "doing.answers": "working out both answers",

@@ -21,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpo import first_sign
 from hpo.durations import number_and_unit
 from hpo.numbers import quantity
 
@@ -36,7 +37,12 @@ QUIET_S = 30.0
 @contextmanager
 def said_if_slow(text: str, say: Callable[[str], None]) -> Iterator[None]:
     """Say what is done here, once, if it takes longer than a person waits without a sign of life."""
-    timer = threading.Timer(SLOW_S, say, [f"{text} ..."])
+
+    def tell() -> None:
+        first_sign.given()
+        say(f"{text} ...")
+
+    timer = threading.Timer(SLOW_S, tell)
     timer.daemon = True
     timer.start()
     try:

@@ -20,7 +20,7 @@ from typing import Literal, Protocol, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from finetune.api import DataSummary, InputSpec, RunSource, RunSpec
+from finetune.api import DataSummary, InputSpec, RunSource, RunSpec, Slots
 from hpo.checkpoints import Checkpoints, Depot, DepotAwayError, is_depot, parse_depot, plain_folder
 from hpo.errors import StorageError
 from hpo.ledger.ledger import Ledger
@@ -50,12 +50,12 @@ class Trainer(Protocol):
         data_dir: Path,
         cache_dir: Path,
         device: str,
-        slots: int | Literal["auto"],
+        slots: Slots,
     ) -> None:
         """Run until the source is empty."""
         ...
 
-    def recommend_slots(self, spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str) -> int:
+    def recommend_slots(self, spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str) -> Slots:
         """Say what ``slots="auto"`` takes."""
         ...
 
@@ -79,8 +79,7 @@ class Settings:
     data_dir: Path
     cache_dir: Path
     device: str = "auto"
-    slots: int | Literal["auto"] = 1
-    """Runs at a time on the device; ``auto``: as many as pay there."""
+    slots: Slots = 1
     lease_s: float = 60.0
     """How long after its last sign of life a worker's trials are taken from it."""
     poll_s: float = 1.0
