@@ -11,7 +11,8 @@ keeps a line a study; a call goes on where another was stopped, a block of each 
 
 Columns: regrets in seeds' standard deviations (at the best place) above the best expected loss; ``off``: by
 how many of its standard errors the choice's expected loss is too low; ``zone_wrong``: decades by which a
-ratio lies in the wrong zone; ``resolved`` and ``resolved_wrong``: shares of the axis.
+ratio lies in the wrong zone; ``resolved`` and ``resolved_wrong``: shares of the axis; ``likely_...``:
+the same of what is called at least likely.
 """
 
 from __future__ import annotations
@@ -171,6 +172,9 @@ class Score:
     zone_wrong: float
     resolved: float
     resolved_wrong: float
+    likely_zone_wrong: float
+    likely_resolved: float
+    likely_resolved_wrong: float
     as_good: float
     """Share of the axis that is truly as good, by the study's own worth."""
     worth: float
@@ -295,6 +299,10 @@ def bars(rows: pd.DataFrame) -> pd.Series:
             "zones wrong": 100 * (rows["zone_wrong"] > NEAR_DECADES)[has_zones].mean(),
             "resolved": 100 * rows["resolved"].mean(),
             "of it wrong": 100 * rows["resolved_wrong"].sum() / max(rows["resolved"].sum(), 1e-9),
+            "likely": 100 * rows["likely_resolved"].mean(),
+            "of likely wrong": 100
+            * rows["likely_resolved_wrong"].sum()
+            / max(rows["likely_resolved"].sum(), 1e-9),
             "identified": 100 * rows["identified"].mean(),
             "and wrong": 100 * rows["identified_wrong"].mean(),
             "off > 2": 100 * (rows["off"].abs() > 2).mean(),

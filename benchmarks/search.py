@@ -30,6 +30,7 @@ from itertools import count, product
 from pathlib import Path
 from typing import Any, Protocol
 
+import judged_zones
 import numpy as np
 import optuna
 import pandas as pd
@@ -56,7 +57,7 @@ from hpo.study.setting import Setting
 Floats = NDArray[np.float64]
 RECORDED = ("bidmc_hr", "bidmc_rr", "ptb-xl")
 NEAR = 0.5
-JUDGED = ("off", "identified", "zone_wrong", "resolved", "resolved_wrong", "as_good", "worth")
+JUDGED = ("off", "identified", *judged_zones.JUDGED)
 """What `Recorded.judge` says of an answer."""
 WARM_FROM = {"bidmc_hr": "bidmc_rr", "bidmc_rr": "bidmc_hr"}
 """The other task whose search of WARM_EPOCHS ours_warm begins with."""

@@ -75,6 +75,19 @@ def test_each_kind_of_zone_is_named_with_its_ends_and_what_it_costs(findings: Fi
     ]
 
 
+def test_what_is_likely_is_said_where_it_reaches_into_what_is_not_known(findings: Findings) -> None:
+    sure = zones((-4, -1, WORSE), (-1, 0, OPEN), (0, 1, GOOD), (1, 2, OPEN), (2, 4, WORSE), (4, 6, OPEN))
+    likely = zones((-4, -1, WORSE), (-1, 1, GOOD), (1, 1.5, OPEN), (1.5, 6, WORSE))
+
+    lines = said(findings, replace(sure, likely=likely.pieces))
+
+    assert lines[-3].startswith("Each of these is 95 % sure")
+    assert lines[-2:] == [
+        "Likely as good as the best, though not sure (80 %): any ratio from 0.1 to 10.",
+        "Likely to cost more, though not sure (80 %): above 32.",
+    ]
+
+
 def test_where_every_ratio_is_as_good_the_ratio_does_not_matter(findings: Findings) -> None:
     first, *others = said(findings, zones((-4, 6, GOOD)))
 
@@ -116,6 +129,7 @@ def test_two_good_pieces_are_both_named(findings: Findings) -> None:
         zones((-4, 6, WORSE)),
         zones((-4, 0.5, WORSE), (0.5, 6, GOOD)),
         zones((-4, 0.5, GOOD), (0.5, 1, OPEN), (1, 2, WORSE), (2, 6, OPEN)),
+        replace(zones((-4, 6, OPEN)), likely=zones((-4, 1, WORSE), (1, 2, GOOD), (2, 6, WORSE)).pieces),
     ],
 )
 def test_both_languages_say_the_same_lines_with_the_same_numbers(findings: Findings, pieces: Zones) -> None:

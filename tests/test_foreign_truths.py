@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hpo.analysis.matters import Mattering
+from hpo.analysis.zones import Standing, WorthSource, Zone, Zones
 
 pytestmark = pytest.mark.whole_posterior
 
@@ -78,12 +79,15 @@ def test_a_zone_is_wrong_from_a_fifth_of_a_decade_on(foreign: Any, shift: float,
     ratio, excess = truth.excess("ratio")
     good = ratio[excess <= NOISE]
 
-    def at(place: float) -> SimpleNamespace:
-        claimed = good.min() <= place <= good.max() + shift
-        return SimpleNamespace(value="as_good" if claimed else "worse")
+    ends = [ratio[0] - 1, good.min() - 1e-9, good.max() + shift, ratio[-1] + 1]
+    standings = (Standing.WORSE, Standing.AS_GOOD, Standing.WORSE)
+    pieces = tuple(map(Zone, ends, ends[1:], standings))
+    likely = (Zone(ends[0], ends[-1], Standing.OPEN),)
 
-    found = foreign.zones_of(truth, SimpleNamespace(zones=SimpleNamespace(at=at, worth=NOISE)))
+    found = foreign.zones_of(truth, SimpleNamespace(zones=Zones(pieces, NOISE, WorthSource.SEED_SD, likely)))
 
+    assert (found["resolved"], found["likely_resolved"]) == (1.0, 0.0)
+    assert found["likely_zone_wrong"] == 0.0
     assert (found["zone_wrong"] > foreign.NEAR_DECADES) == is_wrong
     assert found["zone_wrong"] == pytest.approx(shift, abs=0.03)
 

@@ -69,6 +69,11 @@ def test_what_is_counted_can_be_one_and_many(table: Mapping[str, str]) -> None:
     [
         *([f"note.{kind.value}.{n}" for n in ("one", "many")] for kind in NoteKind),
         *([f"figure.zone.{standing.value}"] for standing in Standing),
+        *(
+            [f"figure.likely.{standing.value}", f"zones.likely.{standing.value}"]
+            for standing in Standing
+            if standing is not Standing.OPEN
+        ),
         *([f"confirmed.choice.{finding.value}", f"verdict.{finding.value}"] for finding in Finding),
         *([f"doubt.{doubt.value}"] for doubt in Doubt),
         *([f"arm.{role}"] for role in ("choice", "luckiest", "from_scratch", "linear_probing", "trivial")),

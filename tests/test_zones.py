@@ -50,6 +50,35 @@ def test_a_value_is_as_good_or_worse_from_97_5_per_cent_of_the_draws(draws: int,
     assert found.at(1.0) is Standing.AS_GOOD
 
 
+@pytest.mark.parametrize(
+    ("draws", "standing"),
+    [
+        (40, Standing.AS_GOOD),
+        (41, Standing.OPEN),
+        (159, Standing.OPEN),
+        (160, Standing.WORSE),
+    ],
+)
+def test_a_value_is_likely_as_good_or_worse_from_80_per_cent_of_the_draws(
+    draws: int, standing: Standing
+) -> None:
+    found = zones(raised(draws, 2 * WORTH))
+    (last,) = [piece for piece in found.likely if piece.high == 3.0]
+
+    assert found.at(2.5) is Standing.OPEN
+    assert last.standing is standing
+    assert [(piece.low, piece.standing) for piece in found.leaning] == (
+        [] if standing is Standing.OPEN else [(pytest.approx(1.95), standing)]
+    )
+
+
+def test_what_is_sure_does_not_lean() -> None:
+    found = zones(raised(200, 2 * WORTH))
+
+    assert found.likely == found.pieces
+    assert found.leaning == ()
+
+
 @pytest.mark.parametrize(("rise", "standing"), [(0.999, Standing.AS_GOOD), (1.001, Standing.WORSE)])
 def test_what_costs_no_more_than_the_worth_is_as_good(rise: float, standing: Standing) -> None:
     assert zones(raised(200, rise * WORTH)).at(2.5) is standing

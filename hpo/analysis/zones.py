@@ -19,6 +19,8 @@ from hpo.analysis.box import Floats
 SURE = 0.975
 """Probability, in the model, from which a value is called as good, or worse: more than the 95 % that are
 claimed, because on landscapes that are not its own the model is surer than it should be (docs/answer.md)."""
+LIKELY = 0.8
+"""Probability, in the model, from which what is not sure is called likely (chosen by us: docs/answer.md)."""
 CLAIMED = 0.95
 """Probability that is claimed, and that keeps a narrow gap in a zone from being called open."""
 SLIVER_DECADES = 0.25
@@ -59,6 +61,10 @@ class Zone:
         """Width of the piece."""
         return self.high - self.low
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; the ends are no logarithms."""
+        return {"low": 10**self.low, "high": 10**self.high, "standing": self.standing.value}
+
 
 @dataclass(frozen=True)
 class Zones:
@@ -68,6 +74,19 @@ class Zones:
     worth: float
     """In units of the loss."""
     source: WorthSource
+    likely: tuple[Zone, ...] = ()
+    """The whole axis again, by what is at least likely; empty where no model fits."""
+
+    @property
+    def leaning(self) -> tuple[Zone, ...]:
+        """What of the open pieces is likely as good, or likely worse."""
+        ends = [
+            (max(piece.low, likely.low), min(piece.high, likely.high), likely.standing)
+            for piece in self.pieces
+            for likely in self.likely
+            if piece.standing is Standing.OPEN is not likely.standing
+        ]
+        return tuple(Zone(low, high, standing) for low, high, standing in ends if low < high)
 
     @property
     def resolved(self) -> float:
@@ -92,12 +111,9 @@ class Zones:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; the ends are no logarithms."""
-        pieces = [
-            {"low": 10**piece.low, "high": 10**piece.high, "standing": piece.standing.value}
-            for piece in self.pieces
-        ]
         return {
-            "pieces": pieces,
+            "pieces": [piece.to_json() for piece in self.pieces],
+            "likely": [piece.to_json() for piece in self.likely],
             "worth": self.worth,
             "worth_source": self.source.value,
             "resolved": self.resolved,
@@ -111,26 +127,28 @@ def excess_of(profiles: Floats) -> Floats:
 
 def zones_of(axis: Floats, profiles: Floats, worth: float, source: WorthSource) -> Zones:
     """Return the zones of an evenly spaced axis (J,) from draws (S, J) of the profile over it."""
+    shares = _shares(profiles, worth)
+    return Zones(_pieces(axis, shares, SURE), worth, source, _pieces(axis, shares, LIKELY))
+
+
+def _pieces(axis: Floats, shares: Mapping[Standing, Floats], sure: float) -> tuple[Zone, ...]:
+    """Return the axis in pieces, of which those that are not open have at least ``sure``."""
     least = SLIVER_DECADES / float(axis[1] - axis[0])
-    sure = _sure(profiles, worth)
-    runs = _without_slivers(_without_gaps(_runs(_standings(sure)), sure, least), least)
+    runs = _without_slivers(_without_gaps(_runs(_standings(shares, sure)), shares, least), least)
     ends = [
         float(axis[0]),
         *(float(axis[run.start - 1] + axis[run.start]) / 2 for run in runs[1:]),
         float(axis[-1]),
     ]
-    pieces = tuple(
-        Zone(low, high, run.standing) for low, high, run in zip(ends, ends[1:], runs, strict=False)
-    )
-    return Zones(pieces, worth, source)
+    return tuple(Zone(low, high, run.standing) for low, high, run in zip(ends, ends[1:], runs, strict=False))
 
 
 def standings_of(profiles: Floats, worth: float) -> list[Standing]:
     """Return how each of J values stands to the best one, from draws (S, J) of the lowest loss there."""
-    return _standings(_sure(profiles, worth))
+    return _standings(_shares(profiles, worth), SURE)
 
 
-def _sure(profiles: Floats, worth: float) -> dict[Standing, Floats]:
+def _shares(profiles: Floats, worth: float) -> dict[Standing, Floats]:
     """Return the share (J,) of the draws in which a value is as good, and that in which it is worse."""
     return {Standing.AS_GOOD: share_as_good(profiles, worth), Standing.WORSE: _share_worse(profiles, worth)}
 
@@ -147,11 +165,11 @@ class _Run:
         return self.stop - self.start
 
 
-def _standings(sure: Mapping[Standing, Floats]) -> list[Standing]:
+def _standings(shares: Mapping[Standing, Floats], sure: float) -> list[Standing]:
     """Return the first standing of each value (J,) that is sure enough, else that it is open."""
     return [
-        next((standing for standing, share in sure.items() if share[place] >= SURE), Standing.OPEN)
-        for place in range(len(sure[Standing.WORSE]))
+        next((standing for standing, share in shares.items() if share[place] >= sure), Standing.OPEN)
+        for place in range(len(shares[Standing.WORSE]))
     ]
 
 
@@ -163,11 +181,11 @@ def _runs(standings: Sequence[Standing]) -> list[_Run]:
     return runs
 
 
-def _without_gaps(runs: Sequence[_Run], sure: Mapping[Standing, Floats], least: float) -> list[_Run]:
+def _without_gaps(runs: Sequence[_Run], shares: Mapping[Standing, Floats], least: float) -> list[_Run]:
     """Return the runs; what is open between two of a standing is theirs, if it is short and all but sure."""
     standings = [run.standing for run in runs]
     for place, (before, here, after) in enumerate(zip(runs, runs[1:], runs[2:], strict=False), start=1):
-        share = sure.get(before.standing) if before.standing is after.standing else None
+        share = shares.get(before.standing) if before.standing is after.standing else None
         if share is not None and len(here) < least and share[here.start : here.stop].min() >= CLAIMED:
             standings[place] = before.standing
     return _joined(runs, standings)

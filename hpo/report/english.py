@@ -100,6 +100,8 @@ _ANSWER = {
     "zones.condition": "Each of these is 95 % sure, provided that the loss changes smoothly between the "
     "places "
     "tried.",
+    "zones.likely.as_good": "Likely as good as the best, though not sure (80 %): any ratio {spans}.",
+    "zones.likely.worse": "Likely to cost more, though not sure (80 %): {spans}.",
     "zones.few.one": "Which ratios lr / backbone_lr are good is not known yet: {n} complete trial, and "
     "it takes "
     "{needed}.",
@@ -112,6 +114,7 @@ _ANSWER = {
     "matters.alone": "Keep {name} near {best}.",
     "matters.does_not_matter": "{name} may be anything from {low} to {high}.",
     "matters.open": "Whether {name} matters is not known yet.",
+    "matters.open.likely": "Whether {name} matters is not known yet; likely as good (80 %): {spans}.",
     "cost.down": "a decade lower costs {cost}",
     "cost.up": "a decade higher costs {cost}",
     "cost.down.perhaps": "a decade lower may cost nothing",
@@ -273,6 +276,8 @@ _FIGURES = {
     "figure.zone.as_good": "as good as the best (costs less than {worth})",
     "figure.zone.worse": "costs more",
     "figure.zone.open": "not known yet",
+    "figure.likely.as_good": "likely as good (80 %)",
+    "figure.likely.worse": "likely costs more (80 %)",
     "figure.zones.title": "what is as good, and what costs more",
     "figure.zones.few": "too few trials to say what is as good",
     "figure.default": "default: {name} (expected)",

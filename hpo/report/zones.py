@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 from hpo.analysis.matters import Cost, Mattering, Matters
 from hpo.analysis.values import Note, NoteKind
 from hpo.analysis.zones import Standing, Zone, Zones
@@ -21,7 +24,21 @@ def zone_lines(findings: Findings, words: Words) -> list[str]:
     if zones.decades(Standing.OPEN) and zones.resolved > 0:
         open_ = spans(zones, Standing.OPEN, words, "and")
         lines.append(words.say("zones.open", spans=open_, share=percent(1 - zones.resolved)))
-    return [*lines, *([words.say("zones.condition")] if zones.resolved > 0 else [])]
+    if zones.resolved > 0:
+        lines.append(words.say("zones.condition"))
+    return lines + [words.say(f"zones.likely.{one.value}", spans=said) for one, said in _likely(zones, words)]
+
+
+def _likely(zones: Zones, words: Words) -> list[tuple[Standing, str]]:
+    """Return the likely pieces that reach into what is open, by standing."""
+    reaching = [
+        piece
+        for piece in zones.likely
+        if any(piece.low < one.high and one.low < piece.high for one in zones.leaning)
+    ]
+    whole = replace(zones, pieces=zones.likely)
+    found = [(one, spans(whole, one, words, "and", among=reaching)) for one in Standing]
+    return [(one, said) for one, said in found if said and one is not Standing.OPEN]
 
 
 def good_words(findings: Findings, words: Words) -> str | None:
@@ -51,15 +68,22 @@ def _is_all_good(zones: Zones) -> bool:
     return all(piece.standing is Standing.AS_GOOD for piece in zones.pieces)
 
 
-def spans(zones: Zones, standing: Standing, words: Words, last: str) -> str:
-    """Return the pieces of one standing: ``below 0.5 and from 90 to 400``."""
-    return words.listed(
-        [_span(zones, piece, words) for piece in zones.pieces if piece.standing is standing], last
-    )
+def spans(
+    zones: Zones,
+    standing: Standing,
+    words: Words,
+    last: str,
+    *,
+    among: Sequence[Zone] | None = None,
+    number: Callable[[float], str] = ratio,
+) -> str:
+    """Return the pieces of one standing, all or some: ``below 0.5 and from 90 to 400``."""
+    pieces = [piece for piece in (zones.pieces if among is None else among) if piece.standing is standing]
+    return words.listed([_span(zones, piece, words, number) for piece in pieces], last)
 
 
-def _span(zones: Zones, piece: Zone, words: Words) -> str:
-    low, high = ratio(10**piece.low), ratio(10**piece.high)
+def _span(zones: Zones, piece: Zone, words: Words, number: Callable[[float], str]) -> str:
+    low, high = number(10**piece.low), number(10**piece.high)
     is_good = piece.standing is Standing.AS_GOOD  # its ends are worth knowing where the search ends too
     if piece is zones.pieces[0] and not is_good and len(zones.pieces) > 1:
         return words.say("span.below", high=high)
@@ -80,7 +104,11 @@ def _mattering(name: str, found: Matters, findings: Findings, words: Words) -> s
         low, high = (rate(10**end) for end in good)
         return words.say("matters.does_not_matter", name=name, low=low, high=high)
     if found.standing is not Mattering.MATTERS:
-        return words.say("matters.open", name=name)
+        likely = spans(
+            replace(found.zones, pieces=found.zones.likely), Standing.AS_GOOD, words, "or", number=rate
+        )
+        key = "matters.open.likely" if likely else "matters.open"
+        return words.say(key, name=name, spans=likely)
     given = {"name": name, "best": rate(10**found.best)}
     costs = [
         _cost(side, cost, findings, words)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from hpo.analysis.zones import Standing, Zones
 from hpo.numbers import about
 from hpo.reading.findings import Findings
-from hpo.report.figures.zones import ZONE_COLOURS
+from hpo.report.figures.zones import LIKELY_STRENGTH, ZONE_COLOURS
 from hpo.report.language import Words
 from hpo.report.naming import constant, label_words, metric_with_unit
 
@@ -52,7 +52,8 @@ def _placed(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw_zones(axes: Axes, findings: Findings, words: Words) -> None:
-    """Draw what is as good, what costs more and what is open as bands, strong at the foot of the axes."""
+    """Draw what is as good, what costs more and what is open as bands, strong at the foot of the axes,
+    and paler what of it is likely."""
     zones = findings.answer.zones
     if zones is None:
         return
@@ -62,6 +63,14 @@ def _draw_zones(axes: Axes, findings: Findings, words: Words) -> None:
         axes.axvspan(*ends, ymax=0.025, color=colour, linewidth=0, zorder=0.5)
     for standing, said in zone_legend(zones, findings, words).items():
         axes.plot([], [], "s", color=ZONE_COLOURS[standing], markersize=9, label=said)
+    for piece in zones.leaning:
+        colour, ends = ZONE_COLOURS[piece.standing], (10**piece.low, 10**piece.high)
+        axes.axvspan(*ends, color=colour, alpha=0.06, linewidth=0, zorder=0)
+        axes.axvspan(*ends, ymax=0.025, color="white", linewidth=0, zorder=0.6)
+        axes.axvspan(*ends, ymax=0.025, color=colour, alpha=LIKELY_STRENGTH, linewidth=0, zorder=0.7)
+    for standing in dict.fromkeys(piece.standing for piece in zones.leaning):
+        said = words.say(f"figure.likely.{standing.value}")
+        axes.plot([], [], "s", color=ZONE_COLOURS[standing], alpha=LIKELY_STRENGTH, markersize=9, label=said)
 
 
 def zone_legend(zones: Zones, findings: Findings, words: Words) -> dict[Standing, str]:

@@ -16,6 +16,8 @@ ZONE_COLOURS = {Standing.AS_GOOD: "#009E73", Standing.WORSE: "#D55E00", Standing
 """Of Okabe and Ito's palette, and grey for what is not known."""
 _HATCHES = {Standing.AS_GOOD: "", Standing.WORSE: "//", Standing.OPEN: ""}
 """A hatch, so that a print without colours tells them apart."""
+LIKELY_STRENGTH = 0.4
+"""Of the colour of what is likely only."""
 
 
 def zones_figure(findings: Findings, words: Words) -> Figure:
@@ -37,6 +39,10 @@ def zones_figure(findings: Findings, words: Words) -> Figure:
     worth = about(zones.worth, findings.task.unit)
     handles = [Patch(facecolor=ZONE_COLOURS[one], hatch=_HATCHES[one], edgecolor="white") for one in Standing]
     meanings = [words.say(f"figure.zone.{one.value}", worth=worth) for one in Standing]
+    leanings = {piece.standing for _, found in rows for piece in found.leaning}
+    for one in (one for one in Standing if one in leanings):
+        handles.append(Patch(facecolor=ZONE_COLOURS[one], alpha=LIKELY_STRENGTH))
+        meanings.append(words.say(f"figure.likely.{one.value}"))
     figure.legend(handles, meanings, fontsize=8, ncols=3, loc="outside lower center")
     return figure
 
@@ -46,6 +52,10 @@ def _draw_strip(axes: Axes, name: str, zones: Zones) -> None:
         low, high = 10**piece.low, 10**piece.high
         colour, hatch = ZONE_COLOURS[piece.standing], _HATCHES[piece.standing]
         axes.barh([0], [high - low], 1.0, [low], color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+    for piece in zones.leaning:
+        low, high = 10**piece.low, 10**piece.high
+        axes.barh([0], [high - low], 1.0, [low], color="white")
+        axes.barh([0], [high - low], 1.0, [low], color=ZONE_COLOURS[piece.standing], alpha=LIKELY_STRENGTH)
     axes.set(xscale="log", ylim=(-0.5, 0.5), xlim=(10 ** zones.pieces[0].low, 10 ** zones.pieces[-1].high))
     axes.set_yticks([])
     axes.set_xlabel(name)
