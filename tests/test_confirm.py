@@ -115,6 +115,7 @@ def test_the_arms_are_leaders_the_default_the_diary_and_what_knows_less(shared: 
 
     assert roles == ["choice", "choice", "baseline", "diary", "from_scratch", "linear_probing", "trivial"]
     assert arm_of(found, "baseline").arm.ratio == pytest.approx(10)
+    assert arm_of(found, "linear_probing").arm.lr == 1e-3
     assert arm_of(found, "linear_probing").arm.ratio is None
 
 
