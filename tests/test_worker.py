@@ -119,6 +119,7 @@ def test_divergence_is_a_result(place: Place) -> None:
 
     assert place.ends_of_attempts(1) == ["diverged"]
     assert place.trials()[1].state is TrialState.PRUNED
+    assert place.slots()[1].value is None, "the loss of its one finite epoch is no result"
     assert place.counts().finished == 2
 
 
