@@ -27,8 +27,9 @@ from finetune.api import BackboneSpec, InputSpec, Precision, Recipe, Report, Run
 from finetune.backbones.cmssl import TINY, CmsslArchitecture, CmsslEncoder
 from finetune.backbones.cmssl_files import save_cmssl
 from finetune.engine.device_data import DeviceData
+from finetune.engine.graph import graph_giver
 from finetune.engine.loop import end_epoch, open_member, settle, train_epoch
-from finetune.engine.population import graph_giver, run_all
+from finetune.engine.population import run_all
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.random import Purpose, torch_generator
 from finetune.tasks import find_task

@@ -79,10 +79,10 @@ from finetune.api import BackboneSpec, InputSpec, Mode, Recipe, Run, RunSpec
 from finetune.backbones.cmssl import TINY, Positions
 from finetune.backbones.cmssl_files import BUILTIN, load_cmssl_safetensors
 from finetune.data.prepared import prepare
+from finetune.engine.arms import CPU_HEADS
 from finetune.engine.features import input_loader
 from finetune.engine.loop import end_epoch, open_member
 from finetune.engine.loop import train_epoch as train_epoch_ours
-from finetune.engine.population import CPU_HEADS
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from hpo.study import StudySpec, load_spec
 

@@ -160,9 +160,9 @@ def gpu_count() -> int:
 
 def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Slots:
     """Return what ``slots="auto"`` takes for runs like ``spec``; on a GPU by timing an epoch of each way."""
+    from finetune.engine.arms import choose_slots
     from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
-    from finetune.engine.population import choose_slots
 
     chosen = open_device(device)
     return choose_slots(spec, input_loader(data_dir, cache_dir, chosen), chosen)

@@ -15,8 +15,8 @@ from engine_runs import SPEC, ListSource
 from finetune.api import BackboneSpec, InputSpec, Recipe, Run, SettingError, train
 from finetune.backbones.cmssl import CmsslArchitecture, CmsslEncoder
 from finetune.engine import loop, population
+from finetune.engine.arms import simplest_near_best
 from finetune.engine.loop import Member
-from finetune.engine.population import simplest_near_best
 from finetune.engine.stacked import Layout, StackedNoise, forward
 from finetune.engine.stacked_epoch import _frozen
 from finetune.model import FineTunedModel, Head

@@ -26,6 +26,8 @@ from finetune.backbones.heartgpt import HeartGpt
 from finetune.engine.devices import release_memory
 from finetune.engine.loop import Identity, Member, add_whole_gradient
 from finetune.engine.recipe import has_constant_rates
+from finetune.engine.room import admit
+from finetune.errors import SettingError
 from finetune.fast.philox_device import words_of
 from finetune.fast.sheet import Sheet
 from finetune.random import Noise
@@ -159,3 +161,24 @@ def is_recordable(member: Member) -> bool:
     inner = backbone.encoder if isinstance(backbone, EachChannel) else backbone
     is_ours = isinstance(inner, CmsslEncoder | HeartGpt | Identity)
     return is_ours and not (recipe.head_epochs or recipe.unfreeze_epochs)
+
+
+def graph_giver(device: torch.device) -> Callable[[Member], None]:
+    """Return what admits a run, and gives it a CUDA graph if it can have one.
+
+    It needs room for two: a graph keeps the memory of a step, and an odd last batch takes its own.
+    """
+    if device.type != "cuda":
+        raise SettingError(
+            f"slots graph on a {device.type} device",
+            "a CUDA GPU: a graph is one of its launches",
+            "use --slots 1",
+        )
+    recorder = CudaRecorder(device)
+
+    def take_in(member: Member) -> None:
+        admit(member, 1)
+        if is_recordable(member) and not recorder.is_broken and admit(member, 2) == 2:
+            member.graph = StepGraph(member, recorder)
+
+    return take_in

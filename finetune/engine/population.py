@@ -1,4 +1,4 @@
-"""Runs on one device, one or many at a time: which loop takes them, and how many it takes.
+"""Runs on one device, one or many at a time: which loop takes them.
 
 A population has a fixed number of slots. At the end of an epoch every member is validated, reported and,
 when it has ended, replaced: the plain loop's own functions (:mod:`finetune.engine.loop`), so that a run's
@@ -8,19 +8,13 @@ to about 1e-5; beside other mates, at the same number of slots, to the bit.
 
 from __future__ import annotations
 
-import logging
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import torch
 
-from finetune.engine.device_data import DeviceData
+from finetune.engine.arms import LoadInputs, choose_slots, shape_of
 from finetune.engine.devices import is_out_of_memory, release_memory, warn_of_slow_precision
-from finetune.engine.graph import CudaRecorder, StepGraph, is_recordable
+from finetune.engine.graph import graph_giver
 from finetune.engine.loop import (
     Member,
     end_epoch,
@@ -30,29 +24,13 @@ from finetune.engine.loop import (
     open_member,
     result_of,
     settle,
-    train_epoch,
 )
 from finetune.engine.recipe import is_plain
 from finetune.engine.room import admit
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
-from finetune.spec import Report, Run, RunSource, RunSpec, Slots
-
-LoadInputs = Callable[[RunSpec], DeviceData]
-Arm = int | Literal["graph"]
-"""A way to train runs: so many slots, or one run at a time by a CUDA graph."""
-Costs = dict[Arm, float]
-"""Seconds a member and epoch, the simplest arm first."""
-
-CPU_HEADS = 16
-"""Cached heads at a time on the CPU; docs/engine.md has the measurement. More are hardly faster, and a search
-that hands out more trials at once knows less when it chooses them."""
-CANDIDATES = (2, 4, 8, 16, 32, 64)
-"""Numbers of slots that a calibration on a GPU tries."""
-CALIBRATION_STEPS = 200
-"""Of an epoch at most."""
-_log = logging.getLogger(__name__)
+from finetune.spec import Report, Run, RunSource, Slots
 
 
 def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Slots) -> None:
@@ -86,27 +64,6 @@ def _run_one_by_one(
 def admit_alone(member: Member) -> None:
     """Raise :class:`SettingError` where a run has no room by itself."""
     admit(member, 1)
-
-
-def graph_giver(device: torch.device) -> Callable[[Member], None]:
-    """Return what admits a run, and gives it a CUDA graph if it can have one.
-
-    It needs room for two: a graph keeps the memory of a step, and an odd last batch takes its own.
-    """
-    if device.type != "cuda":
-        raise SettingError(
-            f"slots graph on a {device.type} device",
-            "a CUDA GPU: a graph is one of its launches",
-            "use --slots 1",
-        )
-    recorder = CudaRecorder(device)
-
-    def take_in(member: Member) -> None:
-        admit_alone(member)
-        if is_recordable(member) and not recorder.is_broken and admit(member, 2) == 2:
-            member.graph = StepGraph(member, recorder)
-
-    return take_in
 
 
 class Population:
@@ -218,12 +175,7 @@ class Population:
         return self._slots > 1 and run is not self._first and not is_plain(run.spec.recipe)
 
     def _fits(self, run: Run) -> bool:
-        return not self._members or _shape(run.spec) == _shape(self._members[0].run.spec)
-
-
-def _shape(spec: RunSpec) -> tuple[object, ...]:
-    """Return what members must have in common."""
-    return spec.inputs, spec.backbone, spec.mode, spec.recipe
+        return not self._members or shape_of(run.spec) == shape_of(self._members[0].run.spec)
 
 
 def check_stackable(member: Member, slots: int) -> None:
@@ -241,86 +193,3 @@ def check_stackable(member: Member, slots: int) -> None:
             "1: only cmssl encoders, and the heads of linear_probing_cached, train several at a time",
             "use --slots 1",
         )
-
-
-def choose_slots(spec: RunSpec, load: LoadInputs, device: torch.device) -> Arm:
-    """Return the way to train runs like ``spec``.
-
-    On the CPU: one at a time, where stacking gains nothing, but :data:`CPU_HEADS` cached heads. On a GPU: the
-    simplest arm whose cost per member is within 10 % of the best, by timing an epoch of each.
-    """
-    if device.type == "cpu":
-        return CPU_HEADS if spec.mode == "linear_probing_cached" else 1
-    costs = arm_costs(spec, _an_epoch(load(spec), spec), device)
-    told = ", ".join(f"{arm}: {seconds:.3g}" for arm, seconds in costs.items())
-    _log.info("seconds a run and epoch by slots, with validation and checkpoints: %s", told)
-    return simplest_near_best(costs)
-
-
-def simplest_near_best(costs: Costs, tolerance: float = 0.1) -> Arm:
-    """Return the first arm whose cost is within ``tolerance`` of the least."""
-    bound = min(costs.values()) * (1 + tolerance)
-    return next(arm for arm, cost in costs.items() if cost <= bound)
-
-
-def arm_costs(spec: RunSpec, data: DeviceData, device: torch.device) -> Costs:
-    """Time one slot, a graph, and :data:`CANDIDATES` of slots while twice as many are cheaper by 5 %."""
-    with tempfile.TemporaryDirectory() as folder:
-        one = _opened(spec, data, device, 1, Path(folder))
-        costs: Costs = {1: epoch_seconds(one, 1)}
-        graph_giver(device)(one[0])
-        if one[0].graph is not None:
-            seconds = epoch_seconds(one, 1)
-            if one[0].graph.is_recorded:
-                costs["graph"] = seconds
-        if is_plain(spec.recipe) and is_stackable(one[0].model):
-            for slots, seconds in _stacked_costs(spec, data, device, Path(folder)):
-                costs[slots] = seconds
-                if seconds > 0.95 * costs.get(slots // 2, 0.0):
-                    break
-    return costs
-
-
-def _stacked_costs(
-    spec: RunSpec, data: DeviceData, device: torch.device, folder: Path
-) -> Iterator[tuple[int, float]]:
-    """Yield the cost of each number of slots until one does not fit into the memory."""
-    for slots in CANDIDATES:
-        try:
-            seconds = epoch_seconds(_opened(spec, data, device, slots, folder), slots)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            seconds = None
-        release_memory()
-        if seconds is None:
-            return
-        yield slots, seconds / slots
-
-
-def _opened(spec: RunSpec, data: DeviceData, device: torch.device, slots: int, folder: Path) -> list[Member]:
-    return [
-        open_member(
-            Run("calibration", replace(spec, seed=spec.seed + slot), folder / f"{slots}-{slot}"), data, device
-        )
-        for slot in range(slots)
-    ]
-
-
-def epoch_seconds(members: Sequence[Member], slots: int) -> float:
-    """Return the seconds of all members' second epoch, with validation and checkpoints."""
-    for _ in range(2):
-        began = time.perf_counter()
-        losses = [train_epoch(members[0])] if slots == 1 else train_epoch_stacked(members, slots)
-        for member, loss in zip(members, losses, strict=True):
-            end_epoch(member, loss)
-            member.keeper.take(member.progress, member.model, member.optimizer)
-        seconds = time.perf_counter() - began  # the copies to the host have waited for the device
-        for member in members:
-            member.keeper.wait()
-    return seconds
-
-
-def _an_epoch(data: DeviceData, spec: RunSpec) -> DeviceData:
-    rows = CALIBRATION_STEPS * spec.recipe.batch_size
-    return replace(data, train_x=data.train_x[:rows], train_y=data.train_y[:rows])
