@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,9 +47,11 @@ from hpo.analysis.values import Answer
 from hpo.search import PastTrial, suggest
 from hpo.search.prospects import learned_from
 from hpo.search.pruner import ImprovementPruner
+from hpo.search.race import is_behind
 from hpo.search.sampler import GROWTH, Memory, RatioSampler
 from hpo.search.warm import LEADERS
 from hpo.study import Configuration, Sampler, load_spec
+from hpo.study.setting import Setting
 
 Floats = NDArray[np.float64]
 RECORDED = ("bidmc_hr", "bidmc_rr", "ptb-xl")
@@ -59,6 +61,8 @@ JUDGED = ("off", "identified", "zone_wrong", "resolved", "resolved_wrong", "as_g
 WARM_FROM = {"bidmc_hr": "bidmc_rr", "bidmc_rr": "bidmc_hr"}
 """The other task whose search of WARM_EPOCHS ours_warm begins with."""
 WARM_EPOCHS = 240
+REPLICATES = 0.25
+"""Share of the epochs that ours_replicated spends on a race of its leaders."""
 CHECKPOINTS = (60, 80, 100, 120, 140, 160, 200, 240, 280, 320, 400, 480)
 """Epochs after which the choice is looked at, for runs of 8; in proportion for others."""
 
@@ -451,6 +455,7 @@ METHODS: Mapping[str, Callable[[World, int], Search]] = {
     "ours_confidence": _ours("confidence"),
     "ours_median": _ours(pruner=optuna.pruners.MedianPruner),
     "ours_warm": _warm,
+    "ours_replicated": _ours(),
     "ours_unpruned": _ours(pruner=optuna.pruners.NopPruner),
     "random": _optuna(
         lambda seed: optuna.samplers.RandomSampler(seed=seed), lambda world: optuna.pruners.NopPruner()
@@ -500,16 +505,51 @@ class History:
         )
 
 
-def run(world: World, search: Search, epochs: float, trials: int | None = None) -> History:
-    """Search until ``epochs`` are spent, or so many trials are made."""
-    history, spent = History([], [], [], [], []), 0
+@dataclass
+class Race:
+    """The last part of a budget: rounds of runs of the leaders, none stopped (:mod:`hpo.search.race`)."""
+
+    racing: list[Setting]
+    results: dict[tuple[Setting, int], float]
+    """Loss of each, by round."""
+
+    @classmethod
+    def of(cls, history: History, space: Any) -> Race:
+        """Return the race of the leaders of the trials so far."""
+        return cls(leaders(*history.frames(len(history.rows)), space, LEADERS), {})
+
+    def next(self) -> tuple[Setting, int]:
+        """Return who runs next, in which round."""
+        for number in count():
+            for place, one in enumerate(self.racing):
+                is_in = place == 0 or not is_behind(self.results, one, self.racing[0], range(number))
+                if is_in and (one, number) not in self.results:
+                    return one, number
+        raise AssertionError
+
+
+def run(
+    world: World, search: Search, epochs: float, trials: int | None = None, *, replicates: float = 0.0
+) -> History:
+    """Search until ``epochs`` are spent, or so many trials are made; the last share of them by a race."""
+    history, spent, race = History([], [], [], [], []), 0, None
     while spent < epochs and len(history.rows) != trials:
-        started = time.process_time()
-        lr, backbone_lr, loss = search.ask()
-        history.suggest_s.append(time.process_time() - started)
-        curve, end = _followed(search, world.curve(lr, backbone_lr, loss, search.seed), world.epochs)
-        value = None if end == "diverged" else float(np.nanmin(curve))
-        search.tell(value, end)
+        if spent >= (1 - replicates) * epochs:
+            race = race or Race.of(history, world.space)
+            one, number = race.next()
+            lr, backbone_lr, loss = one.lr, one.backbone_lr, one.loss
+            curve = world.curve(lr, backbone_lr, loss)
+            end = "diverged" if np.isnan(curve).any() else "finished"
+            value = None if end == "diverged" else float(curve.min())
+            race.results[one, number] = np.inf if value is None else value
+            history.suggest_s.append(0.0)
+        else:
+            started = time.process_time()
+            lr, backbone_lr, loss = search.ask()
+            history.suggest_s.append(time.process_time() - started)
+            curve, end = _followed(search, world.curve(lr, backbone_lr, loss, search.seed), world.epochs)
+            value = None if end == "diverged" else float(np.nanmin(curve))
+            search.tell(value, end)
         spent += len(curve)
         history.rows.append(
             {
@@ -588,7 +628,8 @@ def replay(
     """Yield the outcomes of one search."""
     made = Simulated(world, repeat) if world in simulated.LANDSCAPES else Recorded(recorded(world), repeat)
     total = epochs * made.epochs // 8
-    history = run(made, METHODS[method](made, repeat), total)
+    replicates = REPLICATES if method == "ours_replicated" else 0.0
+    history = run(made, METHODS[method](made, repeat), total, replicates=replicates)
     cost = {"suggest_ms": 1000 * float(np.mean(history.suggest_s)), "all_trials": len(history.rows)}
     peer = not method.startswith("ours")
     for row in checkpoints(made, history, marks, total, peer=peer, with_answer=with_answer):

@@ -17,21 +17,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from finetune.errors import Said, UserError, printable
 
-class HpoError(Exception):
-    """A fault that the user can mend, told in three parts on one line.
+__all__ = [
+    "HpoError",
+    "Interrupted",
+    "LostDatabaseError",
+    "MismatchError",
+    "Said",
+    "SpecError",
+    "StorageError",
+    "UnknownStudyError",
+    "UsageError",
+    "UserError",
+    "apart",
+    "at",
+    "printable",
+]
 
-    ``what`` is wrong, with the value; what was ``expected``; what to type or do ``next``.
-    """
 
-    def __init__(self, what: str, expected: str = "", next_step: str = "") -> None:
-        self.what, self.expected, self.next_step = what, expected, next_step
-        parts = [what, f"expected {expected}" if expected else "", next_step]
-        super().__init__("; ".join(part for part in parts if part))
-
-    def __reduce__(self) -> tuple[type[HpoError], tuple[str, str, str]]:
-        """Survive the way between two processes (the default would pass the joined line only)."""
-        return type(self), (self.what, self.expected, self.next_step)
+class HpoError(UserError):
+    """A fault that the user can mend, told in three parts on one line."""
 
 
 class SpecError(HpoError):
@@ -56,12 +62,22 @@ class UnknownStudyError(HpoError):
     @classmethod
     def among(cls, name: str, names: Sequence[str]) -> Self:
         """Return the error of a database that holds the studies of these ``names``."""
-        there = ", ".join(names) or "none"
-        return cls(f"the database has no study {name!r}", f"one of its studies: {there}", "type: hpo studies")
+        there = Said("one of its studies: {names}", names=", ".join(names) or "none")
+        return cls(Said("the database has no study {name!r}", name=name), there, "type: hpo studies")
 
 
 class UsageError(HpoError):
     """A value on the command line is out of its range, or two contradict each other."""
+
+
+def at(file: object, line: int, fault: str) -> Said:
+    """Return what is wrong in a line of a file."""
+    return Said("{file}:{line}: {fault}", file=file, line=line, fault=Said.of(fault))
+
+
+def apart(key: str, here: object, there: object) -> Said:
+    """Return that a thing is one here and another in a study that was made elsewhere or before."""
+    return Said("{key}: {here} here, {there} there", key=key, here=here, there=there)
 
 
 class Interrupted(Exception):  # noqa: N818 - an event, not an error

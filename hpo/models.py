@@ -13,7 +13,7 @@ from rich.console import Console
 
 from finetune.api import Report, Run, RunResult, RunSpec, check_backbone, export_model
 from hpo.confirm.runs import ArmRun, ConfirmationRuns
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.numbers import quantity
 from hpo.reading.findings import Findings, find_out
@@ -103,9 +103,13 @@ def _answer_run(findings: Findings) -> RunSpec:
     choice = findings.answer.choice
     if choice is None:
         raise UsageError(
-            f"{findings.row.name} has {findings.counts.complete} complete trials: too few for an answer",
+            Said(
+                "{name} has {complete} complete trials: too few for an answer",
+                name=findings.row.name,
+                complete=findings.counts.complete,
+            ),
             "at least 4",
-            f"type: hpo run --study {findings.row.name}",
+            Said("type: hpo run --study {name}", name=findings.row.name),
         )
     seed = findings.spec.space.seed.low
     return findings.spec.run_spec(Configuration.at(choice, seed))

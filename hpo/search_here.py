@@ -15,7 +15,7 @@ from rich.console import Console
 
 from finetune.api import Checked, DataSummary, Slots, check_run, describe_data
 from hpo.checkpoints import is_depot, parse_depot
-from hpo.errors import UnknownStudyError, UsageError
+from hpo.errors import Said, UnknownStudyError, UsageError
 from hpo.fleet import check_device, run_local
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts, StudyRow
@@ -97,7 +97,7 @@ def _found(engine: sa.Engine, name: str) -> Findings:
         return find_out(engine, name)
     except UnknownStudyError as error:
         raise UsageError(
-            f"the study {name!r} was deleted with another tool while it was searched",
+            Said("the study {name!r} was deleted with another tool while it was searched", name=name),
             "a study that stays",
             "type the same command to begin it anew",
         ) from error
@@ -154,7 +154,10 @@ class SpecOptions:
 def read_specs(names: Sequence[str], url: str, options: SpecOptions) -> list[StudySpec]:
     """Return the studies of those names or files; raises as :func:`read_spec` does."""
     if options.as_name is not None and len(names) > 1:
-        raise UsageError(f"--as {options.as_name} names {len(names)} studies", "one study")
+        raise UsageError(
+            Said("--as {as_name} names {n_names} studies", as_name=options.as_name, n_names=len(names)),
+            "one study",
+        )
     partial, within = options.allow_partial, options.known_within
     return [
         read_spec(name, url=url, name=options.as_name, allow_partial=partial, known_within=within)
@@ -183,7 +186,9 @@ def read_spec(
     if known_within is not None:
         if known_within <= 1:
             raise UsageError(
-                f"--known-within is {known_within:g}", "a factor above 1", "type: --known-within 1.5"
+                Said("--known-within is {known_within:g}", known_within=known_within),
+                "a factor above 1",
+                "type: --known-within 1.5",
             )
         budget = spec.budget.model_copy(update={"known_within": known_within})
         spec = spec.model_copy(update={"budget": budget})
@@ -198,8 +203,11 @@ def _renamed(spec: StudySpec, name: str) -> StudySpec:
 def check_name(option: str, name: str) -> None:
     """Raise :class:`UsageError` for what cannot be a study's name."""
     if not re.fullmatch(STUDY_NAME, name) or len(name) > LONGEST_NAME:
-        expected = f"up to {LONGEST_NAME} letters, digits, _, . and -, the first a letter or a digit"
-        raise UsageError(f"{option} is {name!r}", expected)
+        expected = Said(
+            "up to {longest_name} letters, digits, _, . and -, the first a letter or a digit",
+            longest_name=LONGEST_NAME,
+        )
+        raise UsageError(Said("{option} is {name!r}", option=option, name=name), expected)
 
 
 def _found_spec(name_or_file: str, url: str | None) -> StudySpec:
@@ -230,7 +238,11 @@ def make_settings(
 ) -> Settings:
     """Return the settings of this machine; raises :class:`UsageError` for a word that is none."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UsageError(f"unknown device {device!r}", "cpu, cuda, cuda:N or auto", "type: --device auto")
+        raise UsageError(
+            Said("unknown device {device!r}", device=device),
+            "cpu, cuda, cuda:N or auto",
+            "type: --device auto",
+        )
     check_device(device)
     return Settings(
         data,
@@ -272,7 +284,7 @@ def parse_slots(text: str) -> Slots:
         return "graph"
     if not text.isdecimal() or int(text) < 1:
         expected = "a whole number of at least 1, graph or auto"
-        raise UsageError(f"--slots is {text!r}", expected, "type: --slots auto")
+        raise UsageError(Said("--slots is {text!r}", text=text), expected, "type: --slots auto")
     return int(text)
 
 
@@ -286,12 +298,22 @@ def parse_duration(text: str, name: str = "--timeout") -> float:
     if seconds <= 0:
         is_bare = re.fullmatch(r"\d+(\.\d+)?", text.strip()) and float(text) > 0
         meant = f"{text.strip()}m" if is_bare else "30m"
-        next_step = f"type: {name}{'=' if name.isupper() else ' '}{meant}"
-        raise UsageError(f"{name} is {text!r}", "a time with its unit, such as 90s, 30m or 2h", next_step)
+        next_step = Said(
+            "type: {name}{sign}{meant}", name=name, sign="=" if name.isupper() else " ", meant=meant
+        )
+        raise UsageError(
+            Said("{name} is {text!r}", name=name, text=text),
+            "a time with its unit, such as 90s, 30m or 2h",
+            next_step,
+        )
     return seconds
 
 
 def check_at_least_one(option: str, value: int | None) -> None:
     """Raise :class:`UsageError` when a count is zero or negative."""
     if value is not None and value < 1:
-        raise UsageError(f"{option} is {value}", "a whole number of at least 1", f"type: {option} 2")
+        raise UsageError(
+            Said("{option} is {value}", option=option, value=value),
+            "a whole number of at least 1",
+            Said("type: {option} 2", option=option),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 STUDY = """\
 # A study on your own signals with your own encoder. Every key: docs/studies.md
@@ -93,13 +93,18 @@ def write_starter(folder: Path, name: str) -> list[Path]:
     }
     there = [path for path in texts if path.exists()]
     if there:
-        raise UsageError(f"{there[0]} is there already", "a folder without it", "type: hpo init ANOTHER_DIR")
+        raise UsageError(
+            Said("{there} is there already", there=there[0]),
+            "a folder without it",
+            "type: hpo init ANOTHER_DIR",
+        )
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"cannot write to {folder} ({error.strerror})", "a folder that can be written"
+            Said("cannot write to {folder} ({strerror})", folder=folder, strerror=error.strerror),
+            "a folder that can be written",
         ) from error
     return list(texts)

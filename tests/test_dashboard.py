@@ -152,6 +152,20 @@ def test_the_printed_address_opens_a_session_and_hides_its_token(public: WSGIApp
     assert again.status == 200
 
 
+def test_the_login_page_speaks_the_browsers_language(public: WSGIApplication) -> None:
+    def page(language: str, body: bytes | None = None) -> str:
+        asked = {"host": "hpo.example", "ACCEPT": "text/html", "ACCEPT_LANGUAGE": language}
+        told = (
+            ask(public, "/", **asked) if body is None else ask(public, "/login", "POST", body=body, **asked)
+        )
+        return told.body.decode()
+
+    assert '<html lang="zh">' in page("zh-CN,zh;q=0.9")
+    assert "令牌不对。" in page("zh-CN", b"token=wrong")
+    assert '<html lang="en">' in page("de,en;q=0.5")
+    assert "This is not the token." in page("de", b"token=wrong")
+
+
 def test_the_login_form_opens_a_session(public: WSGIApplication) -> None:
     page = ask(public, "/dashboard/studies/1", host="hpo.example", accept="text/html")
     form = f"token={TOKEN}&next=/dashboard/studies/1".encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,12 +15,16 @@ import pytest
 from rich.console import Console
 from small_study import NAME, Place, small_spec
 
+from hpo import errors
 from hpo.analysis.matters import Mattering
 from hpo.analysis.values import Against, NoteKind
 from hpo.analysis.zones import Standing
 from hpo.cli.app import main
 from hpo.confirm.verdicts import Doubt, Finding
+from hpo.errors import Said, UsageError
+from hpo.fleet.child import _fault, _packed
 from hpo.report.chinese import CHINESE
+from hpo.report.chinese_faults import FAULTS
 from hpo.report.english import ENGLISH
 from hpo.report.figures.all import DRAWN
 from hpo.report.language import SPOKEN, Words
@@ -128,6 +133,113 @@ def test_whatever_is_in_the_table_is_said() -> None:
     assert [key for key, stem in stems.items() if stem not in whole and not key.startswith(begins)] == []
 
 
+# --- what errors say
+
+WORDY = re.compile(r"[A-Za-z]{2}")
+FAULTY = {"Said", "Fault", "file_fault", "at"} | {
+    name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, errors.UserError)
+}
+ENGLISH_ONLY = {"cuda:0"}  # names
+
+
+def faults_in(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """Yield what a module's errors are made of, with the names and alternatives that stand for it."""
+    given: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        for target in node.targets if isinstance(node, ast.Assign) else []:
+            several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+            pairs = zip(target.elts, node.value.elts, strict=False) if several else [(target, node.value)]
+            for name, value in pairs:
+                given.setdefault(ast.unparse(name), []).extend(alternatives(value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAULTY:
+            said = (
+                node.args[:1] if node.func.id == "Said" else [*node.args, *(k.value for k in node.keywords)]
+            )
+            for one in (part for argument in said for part in alternatives(argument)):
+                for part in given.get(one.id, [one]) if isinstance(one, ast.Name) else [one]:
+                    yield node, part
+
+
+def value_of(keyword: ast.keyword) -> ast.expr:
+    return keyword.value
+
+
+def alternatives(node: ast.expr) -> list[ast.expr]:
+    parts = [node.body, node.orelse] if isinstance(node, ast.IfExp) else getattr(node, "elts", None)
+    return [node] if parts is None else [one for part in parts for one in alternatives(part)]
+
+
+def untold(source: str) -> list[str]:
+    """Return what errors of a module say that no table has: made of f-strings, or without a translation."""
+    found = []
+    for call, part in faults_in(ast.parse(source)):
+        if isinstance(part, ast.JoinedStr):
+            found.append(f"{call.lineno}: {ast.unparse(part)}")
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            plain = (
+                "".join(text for text, *_ in Formatter().parse(part.value)) if call.keywords else part.value
+            )
+            if WORDY.search(plain) and part.value not in {*FAULTS, *ENGLISH_ONLY}:
+                found.append(f"{call.lineno}: {part.value}")
+    return found
+
+
+def test_every_error_is_told_in_chinese() -> None:
+    told = {path.name: untold(path.read_text(encoding="utf-8")) for path in MODULES}
+
+    assert {name: found for name, found in told.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        'raise UsageError("no such thing as this")',
+        'raise UsageError(f"no study is named {name}")',
+        'what = Said("this is new: {name}", name=name)\nraise UsageError(what)',
+        'more = "a new word"\nraise UsageError("no study is named", more if more else "one")',
+    ],
+)
+def test_the_guard_sees_an_error_that_is_not_told(planted: str) -> None:
+    assert untold(planted) != []
+
+
+def test_an_error_has_the_same_parts_in_both_languages() -> None:
+    def put_in(sentence: str) -> set[str]:
+        return fields(sentence) if "{low: ..." not in sentence else set()
+
+    assert [english for english, chinese in FAULTS.items() if put_in(english) != put_in(chinese)] == []
+
+
+def test_a_translated_error_is_raised_somewhere() -> None:
+    root = HPO.parent
+    modules = [*MODULES, *sorted((root / "finetune").rglob("*.py"))]
+    said = {text for path in modules if path.stem != "chinese_faults" for text in mentioned_in(path)}
+
+    assert [english for english in FAULTS if english not in said and not english.startswith("{part0}")] == []
+
+
+def test_an_error_keeps_its_parts_between_processes() -> None:
+    near = Said.listed(["bidmc_hr", "bidmc_rr"], " or ")
+    error = UsageError(
+        Said("no study {name!r}", name="{x}"), "a {brace}", Said("did you mean {near}?", near=near)
+    )
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert str(again) == str(error)
+    assert SPOKEN["zh"].fault(again) == SPOKEN["zh"].fault(error) != str(error)
+    assert SPOKEN["en"].fault(error) == str(error)
+    assert (
+        _fault({"kind": "UsageError", "parts": [_packed(part) for part in parts_of(error)]}).args
+        == error.args
+    )
+
+
+def parts_of(error: errors.UserError) -> list[str]:
+    return [error.what, error.expected, error.next_step]
+
+
 # --- no module reads a sentence
 
 READING = {
@@ -144,6 +256,7 @@ READING = {
 MACHINES = {
     # what is read here was written by machines or typed by a person: formats, no sentences
     ("alerts/delivery.py", "*"),
+    ("cli/app.py", "--lang="),
     ("cli/terminal.py", "sqlite:///"),
     ("dashboard/login.py", "*"),
     ("dashboard/door.py", "*"),
@@ -169,6 +282,7 @@ MACHINES = {
     ("report/page.py", "body.replace(f'src=\"{name}.png\"', f'src=\"data:image/svg+xml;base64,{inside}\"')"),
     ("report/page.py", "body.replace(wide, wide.replace('>', ' tabindex=\"0\">', 1))"),
     ("report/page.py", ' tabindex="0">'),
+    ("report/html.py", "nan"),
     ("worker/__init__.py", "out of memory"),
     ("worker/__init__.py", "can't allocate memory"),
 }

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from hpo.analysis.box import Box, Floats, Lattice
 from hpo.analysis.evidence import Seen
 from hpo.search.acquisition import information
-from hpo.search.prospects import Prospects
+from hpo.search.prospects import CHANCE, Prospects
 from hpo.search.pruner import ImprovementPruner
 from hpo.search.sampler import Memory, RatioSampler
 
@@ -393,3 +393,19 @@ def test_the_bar_is_no_lucky_run_whose_unlucky_like_were_stopped() -> None:
     assert bar([]) == pytest.approx(1.0, abs=0.01)
     assert bar([curve(1.3, 9)] * 4) > 1.2
     assert bar([]) < bar([curve(1.3, 2)] * 4) < bar([curve(1.3, 9)] * 4)
+
+
+@pytest.mark.parametrize(("unlucky_by", "goes_on"), [(1.0, True), (2.5, False)])
+def test_an_unlucky_run_of_the_best_configuration_goes_on(unlucky_by: float, goes_on: bool) -> None:
+    """Seeds of one configuration end 0.1 apart, and what a run will end at is seen after two epochs."""
+    ends = 1.0 + 0.1 * np.array([-1.4, -0.9, -0.5, -0.1, 0.1, 0.5, 0.9, 1.4])
+    ends = np.concatenate([ends, np.linspace(1.8, 2.2, 8)])
+    places = np.array([[-3.0, 1.0, 0.0]] * 8 + [[-4.0 + 0.1 * number, 2.5, 0.0] for number in range(8)])
+    curves = [end + np.exp(-np.arange(1, 11)) for end in ends]
+    seen = Seen(places, np.array(["complete"] * 16), np.array([curve[-1] for curve in curves]), curves)
+    found = Prospects.of(seen)
+    assert found is not None
+
+    chance = found.chance((-3.0, 1.0), 1.0 + 0.1 * unlucky_by + np.exp(-np.arange(1, 3)))
+
+    assert (chance > CHANCE) is goes_on

@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import analytic_trainer
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import sqlalchemy as sa
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.trial import create_trial
 from rich.console import Console
 from small_study import NAME, Place
 
@@ -39,7 +43,7 @@ from hpo.report.answer import answer_lines
 from hpo.report.confirmed import verdict_words
 from hpo.report.figures.all import Style, draw_figure, figure_words, figures, render
 from hpo.report.figures.search import importances_figure
-from hpo.report.html import report_files, write_report
+from hpo.report.html import curves_csv, report_files, write_report
 from hpo.report.language import SPOKEN, Language
 from hpo.report.markdown import markdown
 from hpo.report.page import report_page
@@ -322,27 +326,51 @@ def test_an_importance_needs_trials_that_differ_and_sums_to_one(
     assert importance(trials.assign(value=1.0), space) == {}
 
 
+def tried(space: Space, count: int) -> pd.DataFrame:
+    """Return complete trials whose losses hang on every axis of a space."""
+    rng = np.random.default_rng(count)
+    lr, backbone_lr = 10 ** rng.uniform(-6, -1, count), 10 ** rng.uniform(-7, -2, count)
+    named = {name: rng.integers(len(values), size=count) for name, values in space.choices.items()}
+    found = pd.DataFrame({"state": "complete", "lr": lr, "backbone_lr": backbone_lr, "seed": range(count)})
+    found["loss"] = [space.loss[place] for place in rng.integers(len(space.loss), size=count)]
+    for name, places in named.items():
+        found[name] = pd.Series([space.choices[name][place] for place in places], dtype=object)
+    found["value"] = np.log10(lr) ** 2 + np.log10(backbone_lr) + sum(named.values()) + rng.normal(size=count)
+    return found
+
+
+SEVERAL = {"loss": ["l1", "mse", "smooth_l1"], "dropout": [None, 0.1], "weight_decay": [0, 0.01, 0.1]}
+
+
+@pytest.mark.parametrize("more", [{}, SEVERAL], ids=["rates", "choices"])
+def test_the_importances_are_optunas(findings: Findings, more: dict[str, Any]) -> None:
+    space = Space.model_validate({**findings.spec.space.model_dump(exclude_unset=True), **more})
+    trials = tried(space, 80)
+    study = optuna.create_study()
+    axes = importance_module._distributions(space)
+    for row in trials.to_dict("records"):
+        params = {name: row[name] for name in axes}
+        study.add_trial(create_trial(params=params, distributions=axes, value=row["value"]))
+
+    for ours, theirs in (
+        (fanova, FanovaImportanceEvaluator(seed=0)),
+        (ped_anova, PedAnovaImportanceEvaluator()),
+    ):
+        told = theirs.evaluate(study)
+        shares = {name: value / sum(told.values()) for name, value in told.items()}
+        assert ours(trials, space) == pytest.approx(shares, rel=1e-9, abs=1e-12)
+
+
 def test_the_forest_of_a_large_study_takes_so_many_trials_of_all_of_it(
     findings: Findings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = np.random.default_rng(0)
-    lr = 10 ** rng.uniform(-6, -1, 90)
-    trials = pd.DataFrame({"state": "complete", "lr": lr, "loss": "l1", "value": np.log10(lr) ** 2})
-    trials = trials.assign(backbone_lr=10 ** rng.uniform(-7, -2, 90), seed=range(90))
-    seen: list[list[int]] = []
-    original = importance_module._as_optuna
-    monkeypatch.setattr(
-        importance_module,
-        "_as_optuna",
-        lambda rows, space: seen.append(list(rows["seed"])) or original(rows, space),
-    )
+    space = findings.spec.space
+    trials = tried(space, 90)
+    some = trials.iloc[np.linspace(0, 89, 30).round().astype(int)]
+    whole, less = fanova(trials, space), fanova(some, space)
     monkeypatch.setattr(importance_module, "MOST_TRIALS", 30)
 
-    found = fanova(trials, findings.spec.space)
-
-    assert sum(found.values()) == pytest.approx(1)
-    assert len(seen[0]) == 30
-    assert (seen[0][0], seen[0][-1]) == (0, 89)
+    assert fanova(trials, space) == less != whole
 
 
 def test_a_language_that_there_is_not_is_the_users_fault(
@@ -447,3 +475,12 @@ def test_no_legend_is_wider_than_its_figure(findings: Findings, language: Langua
         render(drawn, "png")
         for legend in drawn.legends:
             assert legend.get_window_extent().width <= drawn.bbox.width, name
+
+
+def test_the_table_of_curves_is_what_pandas_writes() -> None:
+    losses = [0.1, float("nan"), float("inf"), 3.0, 1e-20, 1e22]
+    rows = {"number": range(6), "epoch": [1] * 6, "train_loss": losses, "validation_loss": losses[::-1]}
+    curves = pd.DataFrame(rows)
+
+    assert curves_csv(curves) == curves.to_csv(index=False)
+    assert curves_csv(curves.head(0)) == curves.head(0).to_csv(index=False)

@@ -166,3 +166,59 @@ def test_a_baseline_that_is_called_what_it_is_is_named_once(place: Place) -> Non
     named = replace(findings, spec=findings.spec.model_copy(update={"baseline": baseline}))
 
     assert sum(line.lower().count("published default") for line in answer_lines(named)) == 1
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "--all", NAME],
+        ["status", "nowhere"],
+        ["report", "--nothing"],
+        ["delete"],
+        ["delete", "--study", NAME],
+        ["rename", "--study", NAME, "--to", "a/b"],
+        ["copy", "--study", NAME, "--to", "memory://x"],
+        ["confirm", "nowhere"],
+        ["check", "nowhere"],
+        ["init", "study.yaml"],
+        ["run", "study.yaml"],
+        ["run", NAME, "--timeout", "4"],
+        ["run", NAME, "--device", "abacus"],
+    ],
+    ids=" ".join,
+)
+def test_errors_speak_chinese(
+    words: list[str],
+    place: Place,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPO_LANG", "zh")
+    monkeypatch.setenv("HPO_STORAGE", place.url)
+    recipe = {"epochs": 0, "patience": "two"}
+    Path("study.yaml").write_text(json.dumps({"name": "x", "recipe": recipe, "space": {"lr": 1}}))
+    capsys.readouterr()
+
+    assert main(words) == 2
+
+    told = capsys.readouterr().err
+    assert told.startswith("错误：")
+    own = re.sub("请输入：[^；]*", "", told)
+    assert re.findall(r"[A-Za-z]+ [a-z]+ [a-z]+", own) == []  # no sentence of English; names, commands
+
+
+def test_a_command_without_the_option_speaks_the_language_of_the_environment_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language, begins in (("en", "error: "), ("zh", "错误："), ("", "error: ")):
+        monkeypatch.setenv("HPO_LANG", language)
+        assert main(["delete", "--study", "x"]) == 2
+        assert capsys.readouterr().err.startswith(begins)
+    assert main(["report", "x", "--lang", "zh"]) == 2  # above what the environment says
+    assert capsys.readouterr().err.startswith("错误：")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 LONGEST_S = 60.0
 """A command that takes longer is ended."""
@@ -67,10 +67,10 @@ def parse_target(word: str) -> Target:
         return Target(key, _Command(_words_of(word.removeprefix("exec:"))))
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://.", word)
     if scheme is None:
-        raise UsageError(f"cannot alert {word!r}", EXPECTED)
+        raise UsageError(Said("cannot alert {word!r}", word=word), EXPECTED)
     if scheme[1].lower() in {"http", "https"}:
         if not urlsplit(word).hostname:
-            raise UsageError(f"cannot alert {word!r}", "an address with a host")
+            raise UsageError(Said("cannot alert {word!r}", word=word), "an address with a host")
         return Target(key, _Webhook(word))
     return Target(key, _apprise(word, scheme[1]))
 
@@ -80,7 +80,8 @@ def _words_of(command: str) -> list[str]:
         words = shlex.split(command)
     except ValueError as error:
         raise UsageError(
-            f"cannot read the command {command!r} ({error})", "words as a shell has them"
+            Said("cannot read the command {command!r} ({error})", command=command, error=error),
+            "words as a shell has them",
         ) from None
     if not words:
         raise UsageError("exec: without a command", "exec:COMMAND", "type: --alert 'exec:COMMAND'")
@@ -151,11 +152,15 @@ def _apprise(word: str, scheme: str) -> _Way:
     except ModuleNotFoundError:
         next_step = "type: pip install 'hpo[apprise]'"
         raise UsageError(
-            f"an alert by {scheme}:// needs the package apprise", "it installed", next_step
+            Said("an alert by {scheme}:// needs the package apprise", scheme=scheme),
+            "it installed",
+            next_step,
         ) from None
     sender = Apprise()
     if not sender.add(word):
-        raise UsageError(f"apprise cannot read the address {scheme}://...", "one of its documentation")
+        raise UsageError(
+            Said("apprise cannot read the address {scheme}://...", scheme=scheme), "one of its documentation"
+        )
 
     def deliver(message: Message) -> None:
         if not sender.notify(title=message.title, body=message.text):

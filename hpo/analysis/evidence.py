@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -331,7 +331,6 @@ def returning(seeds: NDArray[np.int64]) -> NDArray[np.int64] | None:
 
 def _best_so_far(curves: pd.DataFrame) -> dict[int, Floats]:
     ordered = curves.sort_values(["number", "epoch"])
-    return {
-        cast("int", number): np.fmin.accumulate(part["validation_loss"].to_numpy(float))
-        for number, part in ordered.groupby("number")
-    }
+    numbers, firsts = np.unique(ordered["number"], return_index=True)
+    each = np.split(ordered["validation_loss"].to_numpy(float), firsts[1:])
+    return dict(zip(numbers.tolist(), map(np.fmin.accumulate, each), strict=False))  # of none there is one

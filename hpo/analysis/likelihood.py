@@ -176,17 +176,17 @@ class Half:
     """Where each pair stands in a matrix that is stored column by column."""
     pairs: Pairs
     common_variance: Floats
-    same_group: Floats | None
-    """None without blocks."""
+    shared: NDArray[np.int64]
+    """Which of the pairs are of one block: where the blocks are seeds, a few."""
 
     @classmethod
     def of(cls, pairs: Pairs, common_variance: Floats, same_group: Floats) -> Half:
         """Return the lower triangle of (n, n) matrices."""
         rows, columns = np.tril_indices(len(common_variance))
         own = Pairs(*(part[rows, columns] for part in pairs))
-        blocks = same_group[rows, columns] if same_group.any() else None
+        shared = np.flatnonzero(same_group[rows, columns])
         places = columns * len(common_variance) + rows
-        return cls(rows, columns, places, own, common_variance[rows, columns], blocks)
+        return cls(rows, columns, places, own, common_variance[rows, columns], shared)
 
 
 @dataclass(frozen=True)
@@ -255,8 +255,8 @@ class Problem:
         """Return the lower Cholesky factor (n, n) of the observations' covariance; rubbish above."""
         half, size = self.half, len(self.y)
         packed = covariance(theta, half.pairs) + half.common_variance
-        if half.same_group is not None:
-            packed += self._shared_variance(theta)
+        if len(half.shared):
+            packed[half.shared] += self._shared_variance(theta)
         flat = np.zeros(size * size)
         flat[half.places] = packed
         flat[:: size + 1] += self.seed_variance(theta) + self.extra + JITTER
@@ -266,9 +266,9 @@ class Problem:
         return np.asarray(lower)
 
     def _shared_variance(self, theta: Floats) -> Floats:
-        """Return the covariance of what the trials of a block share, of each pair of the half."""
-        grown = np.exp(theta[6] + self.growth(theta))
-        return np.asarray(grown[self.half.rows] * self.half.same_group * grown[self.half.columns])
+        """Return the covariance of what the trials of a block share, of each pair that is of one."""
+        grown, shared = np.exp(theta[6] + self.growth(theta)), self.half.shared
+        return np.asarray(grown[self.half.rows[shared]] * grown[self.half.columns[shared]])
 
     def lacking(self, theta: Floats) -> Floats:
         """Return what the log density of each observation (n,) lacks for the luck that was not seen.
@@ -311,8 +311,9 @@ class Problem:
         seeds = self.seed_variance(theta)
         by_seed = 2 * (noise + 2 * self.lacking(theta) * seeds / (seeds + self.extra + JITTER))
         by_size, shared = by_seed.copy(), 0.0
-        if half.same_group is not None:
-            each = weight * self._shared_variance(theta)
+        if len(half.shared):
+            each = np.zeros(len(weight))
+            each[half.shared] = weight[half.shared] * self._shared_variance(theta)
             shared = 2 * float(each.sum())
             for ends in (half.rows, half.columns):
                 by_size += np.bincount(ends, each, len(noise))

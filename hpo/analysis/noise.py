@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from hpo.analysis.box import Floats
 from hpo.analysis.evidence import classify
+
+if TYPE_CHECKING:  # a worker, which has no tables, starts without pandas
+    import pandas as pd
 
 FACTORS = ("lr", "backbone_lr", "loss")
 
@@ -29,7 +32,7 @@ def replicate_sd(trials: pd.DataFrame, choices: Sequence[str] = ()) -> tuple[flo
     ended = trials[kinds != "other"]
     keys = [ended["lr"].astype(float), ended["backbone_lr"].astype(float)]
     keys += [ended[name].astype(str) for name in ("loss", *choices)]
-    is_whole = pd.Series(kinds[kinds != "other"] == "complete", index=ended.index)
+    is_whole = ended.assign(is_whole=kinds[kinds != "other"] == "complete")["is_whole"]
     kept = is_whole.groupby(keys).transform("all").astype(bool)
     groups = ended["value"][kept].astype(float).groupby([key[kept] for key in keys])
     squares, degrees = float((groups.var() * (groups.size() - 1)).sum()), int((groups.size() - 1).sum())

@@ -15,6 +15,9 @@ from scipy.linalg.lapack import dpotri, dpotrs, dtrtrs
 from hpo.analysis.basin import Floats, basin
 from hpo.analysis.likelihood import Pairs, Problem, covariance, of_basin, own_variance
 
+CHUNK = 200
+"""Points whose expected loss is worked out at a time: a processor keeps what that takes in its cache."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -47,12 +50,12 @@ class Fit:
         root = vectors * np.sqrt(np.maximum(values, 0))
         return np.asarray(mean + rng.standard_normal((size, len(x))) @ root.T)
 
-    def mean(self, problem: Problem, x: Floats) -> Floats:
-        """Return the mean (m,) of the expected loss at the rows of ``x``."""
-        return self._cross(problem, x)[0]
+    def mean(self, problem: Problem, x: Floats, pairs: Pairs) -> Floats:
+        """Return the mean (m,) of the expected loss at ``x``; ``pairs``: of its rows and the observations."""
+        return self._cross(problem, x, pairs)[0]
 
-    def _cross(self, problem: Problem, x: Floats) -> tuple[Floats, Floats]:
-        cross = covariance(self.theta, Pairs.of(x, problem.x))
+    def _cross(self, problem: Problem, x: Floats, pairs: Pairs | None = None) -> tuple[Floats, Floats]:
+        cross = covariance(self.theta, pairs or Pairs.of(x, problem.x))
         return basin(of_basin(x, self.theta), x) + cross @ self.alpha, cross
 
 
@@ -73,8 +76,14 @@ class Surrogate:
 
     def expected(self, x: Floats) -> Floats:
         """Return the mean of the expected loss at each row (m,): the first half of :meth:`posterior`."""
-        means = [fit.mean(self.problem, x) for fit in self.fits]
+        chunks = np.array_split(x, 1 + len(x) // CHUNK)
+        means = np.concatenate([self._means(part) for part in chunks], axis=1)
         return np.asarray(self.centre + self.scale * np.mean(means, axis=0))
+
+    def _means(self, x: Floats) -> Floats:
+        """Return each draw's mean (S, m) of the expected loss at the rows of ``x``."""
+        pairs = Pairs.of(x, self.problem.x)
+        return np.array([fit.mean(self.problem, x, pairs) for fit in self.fits])
 
     def posterior(self, x: Floats) -> tuple[Floats, Floats]:
         """Return mean and standard deviation of the expected loss at each row, (m,) each."""

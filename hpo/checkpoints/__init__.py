@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.checkpoints.depot import Depot, DepotAwayError, is_depot, parse_depot, plain_folder
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 __all__ = ["Checkpoints", "Depot", "DepotAwayError", "is_depot", "parse_depot", "plain_folder"]
 
@@ -102,5 +102,9 @@ def _copy_folder(folder: Path, new: Path) -> None:
         shutil.copytree(folder, new, dirs_exist_ok=True)
     except OSError as error:  # of copytree itself: a list of what it could not copy
         reason = error.strerror or "some files could not be copied"
-        what = f"the study is copied, but not its checkpoints to {str(new)!r} ({reason})"
-        raise UsageError(what, "a folder that can be written", f"type: cp -r {folder} {new}") from error
+        what = Said(
+            "the study is copied, but not its checkpoints to {new!r} ({reason})", new=str(new), reason=reason
+        )
+        raise UsageError(
+            what, "a folder that can be written", Said("type: cp -r {folder} {new}", folder=folder, new=new)
+        ) from error

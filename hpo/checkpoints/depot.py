@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 T = TypeVar("T")
 
@@ -67,12 +67,14 @@ def parse_depot(address: str) -> Depot:
     parts = urlsplit(address)
     if parts.password is not None or parts.query or parts.fragment:
         raise UsageError(
-            f"HPO_CHECKPOINTS has more than a place in it ({parts.scheme}://...)",
+            Said("HPO_CHECKPOINTS has more than a place in it ({scheme}://...)", scheme=parts.scheme),
             "an address without a password or a query: it stands in logs and in the database",
             "give keys as the store's own tools take them, such as AWS_ACCESS_KEY_ID",
         )
     if not parts.netloc:
-        raise UsageError(f"HPO_CHECKPOINTS is {address!r}", "an address such as s3://bucket/folder")
+        raise UsageError(
+            Said("HPO_CHECKPOINTS is {address!r}", address=address), "an address such as s3://bucket/folder"
+        )
     _file_system_class(parts.scheme)
     return Depot(address.rstrip("/"))
 
@@ -84,10 +86,13 @@ def _file_system_class(scheme: str) -> Any:
         return fsspec.get_filesystem_class(scheme.lower())
     except ImportError as error:
         package = _EXTRAS.get(scheme.lower(), f"the package that fsspec needs for {scheme}")
-        what = f"HPO_CHECKPOINTS begins with {scheme}://, and what speaks to such a store is not installed"
-        raise UsageError(what, next_step=f"type: pip install '{package}'") from error
+        what = Said(
+            "HPO_CHECKPOINTS begins with {scheme}://, and what speaks to such a store is not installed",
+            scheme=scheme,
+        )
+        raise UsageError(what, next_step=Said("type: pip install '{package}'", package=package)) from error
     except ValueError as error:
-        what = f"HPO_CHECKPOINTS begins with {scheme}://, which fsspec does not know"
+        what = Said("HPO_CHECKPOINTS begins with {scheme}://, which fsspec does not know", scheme=scheme)
         raise UsageError(what, "s3://bucket/folder, file:///folder or a folder") from error
 
 
@@ -150,7 +155,7 @@ class Depot:
         except Exception as error:  # no library of stores promises a list of what it raises
             if type(error).__name__ in _LASTING:
                 raise UsageError(
-                    f"{self.address} cannot be used ({_reason(error)})",
+                    Said("{address} cannot be used ({reason})", address=self.address, reason=_reason(error)),
                     "a place for checkpoints that is there, and that this machine may write to",
                     "look at HPO_CHECKPOINTS, and at the keys of the store",
                 ) from error

@@ -20,7 +20,7 @@ from hpo.cli.terminal import (
     shown,
     url_of,
 )
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 if TYPE_CHECKING:
     from hpo.alerts import Watched
@@ -90,7 +90,7 @@ def _send_tests(watched: Watched, as_json: bool) -> None:
         try:
             target.deliver(trial_message(watched.language))
         except NotDeliveredError as error:
-            raise UsageError(f"a test did not arrive: {error}") from None
+            raise UsageError(Said("a test did not arrive: {error}", error=error)) from None
     if as_json:
         print_json({"arrived": len(watched.targets)})
     else:

@@ -15,8 +15,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,7 +50,10 @@ from hpo.cli.terminal import (
     url_of,
 )
 from hpo.cli.watch import has_work, watch
-from hpo.errors import HpoError, Interrupted
+from hpo.errors import Interrupted, Said, UsageError, UserError
+
+if TYPE_CHECKING:
+    from hpo.report.language import Words
 
 app = typer.Typer(
     name="hpo",
@@ -258,28 +262,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plain = status_words(words)
         ended = app(words, prog_name="hpo", standalone_mode=False) if plain is None else status(**plain)
     except (Interrupted, KeyboardInterrupt, typer.Abort):
-        return _complain(f"interrupted; to go on, type: hpo {shlex.join(words)}", 130)
+        said = Said("interrupted; to go on, type: hpo {words}", words=shlex.join(words))
+        spoken = _words_of(words)
+        return _complain(spoken.retold(said), 130, spoken)
     except Exception as error:
-        return explain(error)
+        return explain(error, words)
     return ended if isinstance(ended, int) else 0
 
 
-def explain(error: Exception) -> int:
-    """Say what an error means to a person, and return the exit status."""
-    from finetune.api import DeviceLostError, FinetuneError
+def explain(error: Exception, typed: Sequence[str] = ()) -> int:
+    """Say what an error means to a person, in the language of what they typed; return the exit status."""
+    from finetune.api import DeviceLostError
 
-    if isinstance(error, HpoError | FinetuneError):
-        return _complain(str(error), 2)
+    words = _words_of(typed)
+    if isinstance(error, UserError):
+        return _complain(words.fault(error), 2, words)
     if isinstance(error, BrokenPipeError):
         return _unheard()
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return _complain(f"cannot write: {error.strerror}; expected room on the disk; free some first", 2)
+        what = Said("cannot write: {reason}", reason=error.strerror)
+        return _complain(words.fault(UsageError(what, "room on the disk", "free some first")), 2, words)
     if isinstance(error, DeviceLostError):
-        return _complain(f"{error}; what was under way has been given back; type the same command again", 3)
+        kept = "what was under way has been given back"
+        lost = UsageError(str(error), next_step=Said.listed([kept, "type the same command again"], "; "))
+        return _complain(words.fault(lost), 3, words)
     if isinstance(error, _WRONG_WORDS):
         path = error.ctx.command_path if error.ctx else "hpo"
-        return _complain(f"{error.format_message()} Type: {path} --help", 2)
-    return _complain("".join(traceback.format_exception(error)), 1)
+        return _complain(words.say("typed.help", fault=_wrong_words(error, words), path=path), 2, words)
+    return _complain("".join(traceback.format_exception(error)), 1, words)
+
+
+def _wrong_words(error: Any, words: Words) -> str:
+    """Return what typer found wrong with a word; what it says of a value stays in English."""
+    param = getattr(error, "param", None)
+    name = getattr(error, "option_name", None) or (param.get_error_hint() if param else None)
+    match type(error).__name__:
+        case "NoSuchOption":
+            near = ", ".join(sorted(error.possibilities or ()))
+            return words.say("typed.near" if near else "typed.unknown", name=name, near=near)
+        case "MissingParameter":
+            return words.say(f"typed.missing.{error.param.param_type_name}", name=name)
+        case "BadParameter" if name:
+            return words.say("typed.value", name=name, fault=error.message)
+    return words.say("typed.other", fault=error.format_message())
+
+
+def _words_of(typed: Sequence[str]) -> Words:
+    """Return the words of the language that a command or HPO_LANG asks for, whatever else is wrong."""
+    from hpo.report.language import SPOKEN
+
+    asked = [after for word, after in pairwise([*typed, ""]) if word == "--lang"]
+    asked += [word.removeprefix("--lang=") for word in typed if word.startswith("--lang=")]
+    return SPOKEN["zh" if [os.environ.get("HPO_LANG"), *asked][-1] == "zh" else "en"]
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -293,7 +327,8 @@ def _unheard() -> int:
     return 128 + signal.SIGPIPE
 
 
-def _complain(text: str, status: int) -> int:
+def _complain(text: str, status: int, words: Words) -> int:
     first_sign.given()
-    typer.echo(f"error: {shown(text)}" if status in {2, 3} else shown(text), err=True)
+    said = words.say("error", text=shown(text)) if status in {2, 3} else shown(text)
+    typer.echo(said, err=True)
     return status

@@ -21,7 +21,7 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 if TYPE_CHECKING:
     from hpo.report.figures.all import Style
@@ -53,7 +53,9 @@ def figure(
     from hpo.report.language import SPOKEN
 
     if name not in DRAWN:
-        raise UsageError(f"no figure {name!r}", ", ".join(DRAWN), "type: hpo figure ratio NAME")
+        raise UsageError(
+            Said("no figure {name!r}", name=name), ", ".join(DRAWN), "type: hpo figure ratio NAME"
+        )
     study = the_study(given, study, f"figure {name}")
     file, language = out or Path(f"{study}-{name}.pdf"), language_of(lang)
     kind = _kind(file)
@@ -74,7 +76,7 @@ def _style(given: str) -> Style:
     if given == "paper":
         return "paper"
     if given != "screen":
-        raise UsageError(f"no style {given!r}", "screen or paper", "use --style paper")
+        raise UsageError(Said("no style {given!r}", given=given), "screen or paper", "use --style paper")
     return "screen"
 
 
@@ -83,7 +85,9 @@ def _kind(file: Path) -> _Kind:
         if file.suffix == f".{kind}":
             found: _Kind = kind
             return found
-    raise UsageError(f"--out is {str(file)!r}", "a .pdf, .svg or .png file", "type: --out figure.pdf")
+    raise UsageError(
+        Said("--out is {file!r}", file=str(file)), "a .pdf, .svg or .png file", "type: --out figure.pdf"
+    )
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -94,5 +98,5 @@ def _write(file: Path, content: bytes) -> None:
         part.write_bytes(content)
         part.replace(file)
     except OSError as error:
-        what = f"cannot write {str(file)!r} ({error.strerror})"
+        what = Said("cannot write {file!r} ({strerror})", file=str(file), strerror=error.strerror)
         raise UsageError(what, "a place that can be written", "use --out FILE") from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.terminal import CacheDir, Json, Storage, database, print_json, print_lines, shown, url_of
+from hpo.errors import Said
 
 if TYPE_CHECKING:
     from hpo.checkpoints import Checkpoints
@@ -33,8 +34,10 @@ def delete(
     with database(url) as engine:
         found = contents(engine, study)
         if not yes:
-            what = f"this would delete {_words(found)} for good"
-            raise UsageError(what, "a word that you mean it", f"type: hpo delete --study {study} --yes")
+            what = Said("this would delete {words} for good", words=_words(found))
+            raise UsageError(
+                what, "a word that you mean it", Said("type: hpo delete --study {study} --yes", study=study)
+            )
         delete_study(engine, study)
     for row in found.rows:
         _reach(_checkpoints(url, row, cache).delete)
@@ -100,13 +103,15 @@ def _tell(line: str, found: Contents, as_json: bool) -> None:
         print_lines([line])
 
 
-def _words(found: Contents) -> str:
+def _words(found: Contents) -> Said:
     """Return what belongs to a study in words."""
     own, *confirmations = found.names
-    parts = [f"{own} with {found.trials} finished trials"]
-    parts += [f"the runs of {len(confirmations)} confirmations"] * bool(confirmations)
-    parts += [f"the record of {found.looks} looks at the test split"] * bool(found.looks)
-    return ", ".join(parts)
+    parts = [Said("{study} with {n} finished trials", study=own, n=found.trials)]
+    if confirmations:
+        parts.append(Said("the runs of {n} confirmations", n=len(confirmations)))
+    if found.looks:
+        parts.append(Said("the record of {n} looks at the test split", n=found.looks))
+    return Said.listed(parts)
 
 
 def _reach(call: Callable[[], None]) -> None:

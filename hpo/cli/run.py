@@ -37,7 +37,7 @@ from hpo.cli.terminal import (
     some_studies,
     url_of,
 )
-from hpo.errors import HpoError, UsageError
+from hpo.errors import Said, UsageError, UserError
 
 if TYPE_CHECKING:
     from hpo.reading.findings import Findings
@@ -121,7 +121,7 @@ def run(
         return to_json(launched.findings, url)
 
     with alerts_while(url, [spec.name for spec in specs], alert, stuck_after, lang):
-        _search_all(specs, search, as_json)
+        _search_all(specs, search, language, as_json)
 
 
 @contextmanager
@@ -142,32 +142,41 @@ def _recording(
         yield finish
 
 
-def _search_all(specs: Sequence[StudySpec], search: Any, as_json: bool) -> None:
+def _search_all(specs: Sequence[StudySpec], search: Any, language: Language, as_json: bool) -> None:
     """Search one study, or each of several, and print what came of them as JSON if that was asked for."""
     if len(specs) == 1:
         found = search(specs[0])
         if as_json:
             print_json(found)
         return
-    studies, failed = _each(specs, search)
+    studies, failed = _each(specs, search, language)
     if as_json:
         print_json({"studies": studies, "not_run": failed})
     if failed:
-        what = f"{len(failed)} of {len(specs)} studies were not run: {', '.join(failed)}"
+        what = Said(
+            "{n_failed} of {n_specs} studies were not run: {failed}",
+            n_failed=len(failed),
+            n_specs=len(specs),
+            failed=", ".join(failed),
+        )
         raise UsageError(what, next_step="the reasons are above")
 
 
-def _each(specs: Sequence[StudySpec], search: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _each(
+    specs: Sequence[StudySpec], search: Any, language: Language
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Search every study; one that cannot be searched (no data, say) does not stop the others."""
-    from finetune.api import FinetuneError
+    from hpo.report.language import SPOKEN
 
+    words = SPOKEN[language]
     studies, failed = [], {}
     for spec in specs:
         try:
             studies.append(search(spec))
-        except (FinetuneError, HpoError) as error:
+        except UserError as error:
             failed[spec.name] = shown(str(error))
-            print_lines([f"not run: {spec.name}: {failed[spec.name]}"], is_result=False)
+            said = words.say("run.not_run", study=spec.name, why=shown(words.fault(error)))
+            print_lines([said], is_result=False)
     return studies, failed
 
 

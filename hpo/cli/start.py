@@ -23,7 +23,7 @@ from hpo.cli.terminal import (
     print_json,
     print_lines,
 )
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 
 def init(
@@ -85,4 +85,8 @@ def check(
         lines = checked_lines(spec, summary, found, time.monotonic() - began, language)
         print_lines(lines, is_prose=True)
     if not is_ready(found.faults):
-        raise UsageError(f"{spec.name} is not ready: {', '.join(found.faults)}", "none of them", "see above")
+        raise UsageError(
+            Said("{name} is not ready: {faults}", name=spec.name, faults=", ".join(found.faults)),
+            "none of them",
+            "see above",
+        )

@@ -73,12 +73,12 @@ CacheDir = Annotated[
 
 def language_of(given: str) -> Language:
     """Return the language that an option names; raises :class:`UsageError`."""
-    from hpo.errors import UsageError
+    from hpo.errors import Said, UsageError
 
     if given == "zh":
         return "zh"
     if given != "en":
-        raise UsageError(f"no language {given!r}", "en or zh", "use --lang en or --lang zh")
+        raise UsageError(Said("no language {given!r}", given=given), "en or zh", "use --lang en or --lang zh")
     return "en"
 
 
@@ -156,21 +156,26 @@ WarmStart = Annotated[
 
 def the_study(given: str | None, named: str | None, command: str) -> str:
     """Return the one study that a person named, as a word or with ``--study``; raises :class:`UsageError`."""
-    from hpo.errors import UsageError
+    from hpo.errors import Said, UsageError
 
     names = some_studies([given] if given else (), [named] if named else (), command)
     if len(names) > 1:
-        raise UsageError(f"two studies are named, {names[0]!r} and {names[1]!r}", "one")
+        raise UsageError(
+            Said("two studies are named, {first!r} and {second!r}", first=names[0], second=names[1]), "one"
+        )
     return names[0]
 
 
 def some_studies(given: Sequence[str] | None, named: Sequence[str] | None, command: str) -> list[str]:
     """Return all studies that a person named, each once; raises :class:`UsageError` when there is none."""
-    from hpo.errors import UsageError
+    from hpo.errors import Said, UsageError
 
     names = list(dict.fromkeys([*(given or ()), *(named or ())]))
     if not names:
-        raise UsageError("no study is named", next_step=f"type: hpo {command} NAME; hpo studies lists them")
+        raise UsageError(
+            "no study is named",
+            next_step=Said("type: hpo {command} NAME; hpo studies lists them", command=command),
+        )
     return names
 
 
@@ -249,12 +254,14 @@ def glance(url: str) -> AbstractContextManager[Database]:
 
 def check_file_is_there(url: str) -> None:
     """Raise :class:`hpo.errors.StorageError` for an SQLite file that is not there: a name typed wrongly."""
-    from hpo.errors import StorageError
+    from hpo.errors import Said, StorageError
     from hpo.reading.standing import is_there
 
     if not is_there(url):
         next_step = "type: hpo submit --study NAME, or name another with --storage"
-        raise StorageError(f"there is no database {shown(url)}", "one that holds a study", next_step)
+        raise StorageError(
+            Said("there is no database {url}", url=shown(url)), "one that holds a study", next_step
+        )
 
 
 def check_file_may_change(url: str) -> None:

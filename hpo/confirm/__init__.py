@@ -16,7 +16,7 @@ from finetune import test_split
 from hpo.confirm.arms import Request, decide, refuse_used_seeds
 from hpo.confirm.runs import ConfirmationRuns
 from hpo.confirm.scoring import TestScorer, score_once
-from hpo.errors import MismatchError, UnknownStudyError, UsageError
+from hpo.errors import MismatchError, Said, UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
@@ -73,9 +73,13 @@ def refuse_another_spec(ledger: Ledger, name_or_file: str, settings: Settings) -
     row = ledger.study(spec.name)
     spec = keep_defaults(spec, row.spec)
     if row.fingerprint != spec.fingerprint():
-        changes = "; ".join(map(str, spec.differences(row.known_spec())))
+        changes = Said.listed((str(one) for one in spec.differences(row.known_spec())), "; ")
         raise MismatchError(
-            f"the study {spec.name!r} was searched with another spec ({changes})",
+            Said(
+                "the study {name!r} was searched with another spec ({changes})",
+                name=spec.name,
+                changes=changes,
+            ),
             "the spec of the search",
             "undo the change, or search again under another name",
         )
@@ -86,10 +90,18 @@ def refuse_running(findings: Findings) -> None:
     """Raise :class:`UsageError` for a study that is no search, or has trials under way."""
     row, counts = findings.row, findings.counts
     if row.kind != "search":
-        raise UsageError(f"{row.name!r} is a {row.kind}, not a search", "a study that hpo run has made")
+        raise UsageError(
+            Said("{name!r} is a {kind}, not a search", name=row.name, kind=row.kind),
+            "a study that hpo run has made",
+        )
     if counts.running:
         raise UsageError(
-            f"{row.name} is still running ({counts.running} trials under way, {counts.finished} finished)",
+            Said(
+                "{name} is still running ({running} trials under way, {finished} finished)",
+                name=row.name,
+                running=counts.running,
+                finished=counts.finished,
+            ),
             "a study at rest, so that the choice is final",
-            f"wait until hpo status --study {row.name} shows none running, or interrupt it",
+            Said("wait until hpo status --study {name} shows none running, or interrupt it", name=row.name),
         )

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from hpo.analysis.evidence import has_choices
 from hpo.analysis.leaders import leaders
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.ledger.choice import FIRST_CONFIRMATION_SEED, Arm, FrozenChoice, Role
 from hpo.reading.findings import Findings
 from hpo.study import NamedConfiguration, StudySpec
@@ -67,9 +67,16 @@ def refuse_used_seeds(findings: Findings, request: Request) -> None:
     overlap = sorted(used & set(request.seed_range))
     if overlap:
         raise UsageError(
-            f"{len(overlap)} confirmation seeds, such as {overlap[0]}, belong to the search",
+            Said(
+                "{n_overlap} confirmation seeds, such as {overlap}, belong to the search",
+                n_overlap=len(overlap),
+                overlap=overlap[0],
+            ),
             "fresh seeds",
-            f"type: --first-seed {FIRST_CONFIRMATION_SEED}",
+            Said(
+                "type: --first-seed {first_confirmation_seed}",
+                first_confirmation_seed=FIRST_CONFIRMATION_SEED,
+            ),
         )
 
 
@@ -127,9 +134,13 @@ def _chosen(findings: Findings, top: int) -> list[Setting]:
     if choice is None:
         counts = findings.counts
         raise UsageError(
-            f"{findings.row.name} has {counts.complete} complete trials: too few to choose from",
+            Said(
+                "{name} has {complete} complete trials: too few to choose from",
+                name=findings.row.name,
+                complete=counts.complete,
+            ),
             "at least 4",
-            f"type: hpo run --study {findings.row.name}",
+            Said("type: hpo run --study {name}", name=findings.row.name),
         )
     first = Setting.of(choice)
     rivals = [Setting.of(named) for named in (spec.baseline, _best_known(findings)) if named is not None]

@@ -12,7 +12,7 @@ from finetune.api import Task
 from hpo.confirm.judging import Against, Losses, judge_arms, with_failed, worst_seed
 from hpo.confirm.unit_intervals import Estimate, Split, estimates
 from hpo.confirm.verdicts import Finding, Look
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.ledger.choice import Arm
 from hpo.ledger.choice_book import ChoiceBook, Score, Scores, StoredChoice
 from hpo.ledger.ledger import Ledger
@@ -140,7 +140,9 @@ def confirmation_of(engine: sa.Engine, stored: StoredChoice) -> Confirmation:
     choice, ledger = stored.choice, Ledger(engine)
     if stored.scored_at is None:
         raise UsageError(
-            f"{choice.study}: not confirmed yet", "", f"type: hpo confirm --study {choice.study}"
+            Said("{study}: not confirmed yet", study=choice.study),
+            "",
+            Said("type: hpo confirm --study {study}", study=choice.study),
         )
     row = ledger.study(choice.study)
     spec = row.known_spec()

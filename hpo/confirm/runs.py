@@ -16,7 +16,7 @@ from rich.console import Console
 
 from finetune.api import Mode, RunSpec
 from hpo.checkpoints import Checkpoints
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.choice import FrozenChoice
 from hpo.ledger.ledger import Ledger
@@ -145,7 +145,12 @@ class ConfirmationRuns:
         counts = self._ledger.counts(row.study_id, total)
         if counts.finished + counts.failed < total:
             raise UsageError(
-                f"{row.name}: {counts.finished} of {total} runs are finished",
+                Said(
+                    "{name}: {finished} of {total} runs are finished",
+                    name=row.name,
+                    finished=counts.finished,
+                    total=total,
+                ),
                 "all of them before the test split is opened",
                 "type the same command again",
             )
@@ -163,7 +168,7 @@ class ConfirmationRuns:
         if found is not None:
             return found
         raise UsageError(
-            f"the weights {stored} of a confirmation run are not on this machine",
+            Said("the weights {stored} of a confirmation run are not on this machine", stored=stored),
             "a folder, or an object store in HPO_CHECKPOINTS, that all workers share",
             "type the command on the machine that ran it",
         )

@@ -28,7 +28,7 @@ from hpo.dashboard.kept import AnswerStore
 from hpo.dashboard.listening import listen
 from hpo.dashboard.quick_pages import quick_dashboard
 from hpo.dashboard.study_page import write_study_page
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Counts
 from hpo.reading.foreign import foreign_trials
@@ -89,7 +89,7 @@ def make_access(
     ``behind_tls`` without the name that the proxy is asked by.
     """
     if not 0 <= port <= 65535:
-        raise UsageError(f"--port is {port}", "a number up to 65535 (0: any that is free)")
+        raise UsageError(Said("--port is {port}", port=port), "a number up to 65535 (0: any that is free)")
     token = _token_given()
     if token is not None:
         check_token(token)
@@ -105,18 +105,24 @@ def make_access(
 
 def check_token(token: str) -> None:
     """Raise :class:`UsageError` for a token that a person or a program would try among the first."""
-    fault = None
+    fault: tuple[str, str] | None = None
     steps = [ord(after) - ord(before) for before, after in pairwise(token)]
     if len(token) < _SHORTEST_TOKEN:
-        fault = f"has {len(token)} characters", f"at least {_SHORTEST_TOKEN}"
+        fault = (
+            Said("HPO_DASHBOARD_TOKEN has {n} characters", n=len(token)),
+            Said("at least {n}", n=_SHORTEST_TOKEN),
+        )
     elif not (token.isascii() and token.isprintable() and " " not in token):
-        fault = "has blanks or signs that a header cannot hold", "letters, digits and signs of ASCII"
+        fault = (
+            "HPO_DASHBOARD_TOKEN has blanks or signs that a header cannot hold",
+            "letters, digits and signs of ASCII",
+        )
     elif len(set(token)) < _FEWEST_SIGNS or 2 * sum(abs(step) <= 1 for step in steps) > len(token):
-        fault = "repeats a few signs or counts", "random characters"
+        fault = "HPO_DASHBOARD_TOKEN repeats a few signs or counts", "random characters"
     elif any(word in token.lower() for word in _GUESSED):
-        fault = "holds a word that is tried among the first", "random characters"
+        fault = "HPO_DASHBOARD_TOKEN holds a word that is tried among the first", "random characters"
     if fault is not None:
-        raise UsageError(f"HPO_DASHBOARD_TOKEN {fault[0]}", fault[1], "make one: openssl rand -hex 24")
+        raise UsageError(*fault, "make one: openssl rand -hex 24")
 
 
 def _token_given() -> str | None:
@@ -127,7 +133,12 @@ def _token_given() -> str | None:
         return Path(file).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise UsageError(
-            f"cannot read HPO_DASHBOARD_TOKEN_FILE, {file!r} ({error.strerror})", "a file with the token"
+            Said(
+                "cannot read HPO_DASHBOARD_TOKEN_FILE, {file!r} ({strerror})",
+                file=file,
+                strerror=error.strerror,
+            ),
+            "a file with the token",
         ) from error
 
 
@@ -191,7 +202,12 @@ def _listen(door: Door, access: Access) -> Any:
     except (OSError, ValueError) as error:
         is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
         raise UsageError(
-            f"cannot listen on {access.host} port {access.port} ({error})",
+            Said(
+                "cannot listen on {host} port {port} ({error})",
+                host=access.host,
+                port=access.port,
+                error=error,
+            ),
             "an address of this machine",
             "take another: --port 0 takes any that is free" if is_taken else "",
         ) from error

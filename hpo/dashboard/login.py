@@ -14,6 +14,9 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
+from hpo.dashboard.reader import language_of
+from hpo.report.language import SPOKEN
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -142,7 +145,7 @@ class Login:
         if self._throttle.is_shut(address):
             return _too_many(start_response)
         self._throttle.count(address)
-        return _login_page(environ, start_response, further, "This is not the token.")
+        return _login_page(environ, start_response, further, "login.wrong")
 
     def _leave(self, session: str, start_response: StartResponse) -> Iterable[bytes]:
         """End the session and send the browser to the form."""
@@ -216,14 +219,20 @@ def _digest(text: str) -> bytes:
 
 
 def _login_page(
-    environ: WSGIEnvironment, start_response: StartResponse, further: str, said: str
+    environ: WSGIEnvironment, start_response: StartResponse, further: str, fault: str
 ) -> Iterable[bytes]:
-    """Answer 401: a form for browsers, JSON for scripts."""
+    """Answer 401: a form for browsers, in their language, JSON for scripts; ``fault`` is a key of words."""
     is_browser = "text/html" in environ.get("HTTP_ACCEPT", "")
     if is_browser:
-        body = _PAGE.format(said=html.escape(said), further=html.escape(further)).encode()
+        words = SPOKEN[language_of(environ)]
+        texts = {name: words.say(f"login.{name}") for name in ("title", "heading", "token", "enter", "where")}
+        said = words.say(fault) if fault else ""
+        body = _PAGE.format(
+            language=words.language, said=said, further=html.escape(further), **texts
+        ).encode()
     else:
-        body = json.dumps({"reason": said or "send the token: Authorization: Bearer TOKEN"}).encode()
+        reason = SPOKEN["en"].say(fault) if fault else "send the token: Authorization: Bearer TOKEN"
+        body = json.dumps({"reason": reason}).encode()
     headers = [
         ("Content-Type", "text/html; charset=utf-8" if is_browser else "application/json"),
         ("Content-Length", str(len(body))),
@@ -243,11 +252,11 @@ def _too_many(start_response: StartResponse) -> Iterable[bytes]:
 
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
 _PAGE = """<!DOCTYPE html>
-<html lang="en">
+<html lang="{language}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>hpo: log in</title>
+<title>{title}</title>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 26rem;
@@ -261,16 +270,15 @@ button {{ font: inherit; padding: .5rem 1.5rem; background: #0072b2; color: #fff
 </head>
 <body>
 <main>
-<h1>hpo dashboard</h1>
+<h1>{heading}</h1>
 <form method="post" action="/login">
-<label for="token">Token</label>
+<label for="token">{token}</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <input name="next" type="hidden" value="{further}">
-<button type="submit">Log in</button>
+<button type="submit">{enter}</button>
 <p class="said" role="alert">{said}</p>
 </form>
-<p>The token was printed when <code>hpo dashboard</code> started, or is the one in
-<code>HPO_DASHBOARD_TOKEN</code>.</p>
+<p>{where}</p>
 </main>
 </body>
 </html>

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.api import METRIC_RANGES
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError, at
 from hpo.study import Range, StudySpec
 from hpo.study.choices import NONE, Choices, Value, value_words
 from hpo.study.recipe import default_of
 from hpo.study.yaml_lines import nearest
 
 REQUIRED = ("lr", "loss")
-SEPARATORS = {";": "semicolons", "\t": "tabs"}
+SEPARATORS = {";": Said("semicolons"), "\t": Said("tabs")}
+NOTHING = Said("nothing")
 TYPED = {"tab": "\t", "\\t": "\t"}
 """What a person types for a separator that a shell hides."""
 VALIDATION, TEST = ("validation_", "val_"), "test_"
@@ -58,7 +59,9 @@ def habits(separator: str = ",", seed: int | None = None) -> Habits:
     sign = TYPED.get(separator, separator)
     if len(sign) != 1 or sign.isalnum() or sign in '._-+"\n\r':
         raise UsageError(
-            f"--separator is {separator!r}", "one sign, such as ';' or tab", "type: --separator ';'"
+            Said("--separator is {separator!r}", separator=separator),
+            "one sign, such as ';' or tab",
+            "type: --separator ';'",
         )
     return Habits(sign, seed)
 
@@ -85,29 +88,30 @@ def read_diary(file: Path, spec: StudySpec, given: Habits = Habits()) -> Diary:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"cannot read {str(file)!r} ({reason})", "a CSV file of runs") from error
+        reason = error.strerror if isinstance(error, OSError) else Said("it is not UTF-8")
+        raise UsageError(
+            Said("cannot read {file!r} ({reason})", file=str(file), reason=reason), "a CSV file of runs"
+        ) from error
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=given.separator, strict=True)
     faults: list[str] = []
     found: list[DiaryRow] = []
     used: set[str] = set()
     try:
         header = _without_end([name.strip().lower() for name in next(lines, [])])
-        faults += [f"{file}:1: {fault}" for fault in _header_faults(header, spec, given)]
+        faults += [at(file, 1, fault) for fault in _header_faults(header, spec, given)]
         for fields in () if faults else lines:
             if any(cell.strip() for cell in fields):
                 reading = _Reading(spec, header, fields, given)
                 used |= reading.filled
                 found.append(reading.row(lines.line_num))
-                faults += [f"{file}:{lines.line_num}: {fault}" for fault in reading.faults]
+                faults += [at(file, lines.line_num, fault) for fault in reading.faults]
     except csv.Error as error:
-        faults.append(
-            f"{file}:{lines.line_num}: {error}; expected a table, its fields parted by {given.separator!r}"
-        )
+        table = "{error}; expected a table, its fields parted by {separator!r}"
+        faults.append(at(file, lines.line_num, Said(table, error=error, separator=given.separator)))
     if not faults and not found:
-        faults = [f"{file}:1: no row; expected a run a line"]
+        faults = [at(file, 1, "no row; expected a run a line")]
     if faults:
-        raise UsageError("\n".join(faults))
+        raise UsageError(Said.listed(faults, "\n"))
     metrics = spec.what.metrics
     known = {"lr", "backbone_lr", "ratio", "loss", "seed", *spec.space.choices, *metrics}
     passed_over = [
@@ -140,18 +144,28 @@ def _header_faults(header: Sequence[str], spec: StudySpec, given: Habits) -> Ite
     separator = others.get(sign, "")
     if separator:
         typed = "tab" if sign == "\t" else f"'{sign}'"
-        yield f"fields are parted by {separator}; type: --separator {typed}"
+        yield Said(
+            "fields are parted by {separator}; type: --separator {typed}", separator=separator, typed=typed
+        )
     for name in REQUIRED:
         if name not in header and not separator:
-            yield f"column {name} is missing; expected it among {', '.join(header) or 'none'}"
+            yield Said(
+                "column {name} is missing; expected it among {header}",
+                name=name,
+                header=", ".join(header) or Said("none"),
+            )
     if "backbone_lr" not in header and "ratio" not in header and not separator:
         yield "column backbone_lr is missing; expected it, or ratio"
     for name in sorted({name for name in header if name and header.count(name) > 1}):
-        yield f"column {name} is there {header.count(name)} times; expected once"
+        yield Said("column {name} is there {count} times; expected once", name=name, count=header.count(name))
     for name in AMBIGUOUS:
         if name in header:
             yardstick = spec.what.yardstick
-            yield f"column {name} does not say which loss; expected validation_{yardstick}"
+            yield Said(
+                "column {name} does not say which loss; expected validation_{yardstick}",
+                name=name,
+                yardstick=yardstick,
+            )
 
 
 class _Reading:
@@ -165,8 +179,15 @@ class _Reading:
         self.filled = {name for name, cell in self._cells.items() if name and cell}
         """Columns in which the row says something."""
         if len(fields) < len(header) or len(_without_end(fields)) > len(header):
-            hint = " (are there decimal commas?)" if len(fields) > len(header) else ""
-            self.faults.append(f"{len(fields)} cells; expected {len(header)}, as in the header{hint}")
+            hint = Said(" (are there decimal commas?)") if len(fields) > len(header) else ""
+            self.faults.append(
+                Said(
+                    "{n_fields} cells; expected {n_header}, as in the header{hint}",
+                    n_fields=len(fields),
+                    n_header=len(header),
+                    hint=hint,
+                )
+            )
 
     def row(self, line: int) -> DiaryRow:
         """Return the row; what was wrong with it is in :attr:`faults`."""
@@ -200,14 +221,28 @@ class _Reading:
             if cell and _is_meant(cell, value):
                 return value
         listed = ", ".join(map(value_words, values))
-        self.faults.append(f"column {name}: {cell or 'nothing'}; expected one of {listed}")
+        self.faults.append(
+            Said(
+                "column {name}: {cell}; expected one of {listed}",
+                name=name,
+                cell=cell or NOTHING,
+                listed=listed,
+            )
+        )
         return default
 
     def _compare(self, split: str, metrics: Mapping[str, float]) -> None:
         """Note metrics that contradict each other: no mean error is above the root of its mean square."""
         mae, rmse = metrics.get("mae", math.nan), metrics.get("rmse", math.nan)
         if 0 <= rmse < mae * (1 - ROUNDING):
-            self.faults.append(f"{split} mae {mae:g} with rmse {rmse:g}; expected rmse at least as large")
+            self.faults.append(
+                Said(
+                    "{split} mae {mae:g} with rmse {rmse:g}; expected rmse at least as large",
+                    split=split,
+                    mae=mae,
+                    rmse=rmse,
+                )
+            )
 
     def _metrics(self, prefixes: Sequence[str]) -> dict[str, float]:
         return {
@@ -223,11 +258,27 @@ class _Reading:
         yardstick = self._spec.what.yardstick
         low, high = METRIC_RANGES.get(yardstick if metric == "loss" else metric, (-math.inf, math.inf))
         if value < low:
-            why = " (has its sign been turned?)" if -value <= high else ""
-            self.faults.append(f"column {column}: {value:g}; expected {low:g} or more{why}")
+            why = Said(" (has its sign been turned?)") if -value <= high else ""
+            self.faults.append(
+                Said(
+                    "column {column}: {value:g}; expected {low:g} or more{why}",
+                    column=column,
+                    value=value,
+                    low=low,
+                    why=why,
+                )
+            )
         elif value > high:
-            why = " (is it in percent?)" if high < value <= 100 * high else ""
-            self.faults.append(f"column {column}: {value:g}; expected {high:g} or less{why}")
+            why = Said(" (is it in percent?)") if high < value <= 100 * high else ""
+            self.faults.append(
+                Said(
+                    "column {column}: {value:g}; expected {high:g} or less{why}",
+                    column=column,
+                    value=value,
+                    high=high,
+                    why=why,
+                )
+            )
         return value
 
     def _number(self, column: str) -> float:
@@ -238,7 +289,9 @@ class _Reading:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            self.faults.append(f"column {column}: {cell or 'nothing'}; expected a number")
+            self.faults.append(
+                Said("column {column}: {cell}; expected a number", column=column, cell=cell or NOTHING)
+            )
         return value
 
     def _rate(self, column: str, bounds: Range) -> float:
@@ -248,8 +301,15 @@ class _Reading:
         if math.isfinite(value) and not bounds.contains(value):
             name = "backbone_lr" if column == "ratio" else column
             self.faults.append(
-                f"column {column}: {name} {value:g} is outside the study's space; expected {bounds.low:g} to "
-                f"{bounds.high:g}"
+                Said(
+                    "column {column}: {name} {value:g} is outside the study's space; expected "
+                    "{low:g} to {high:g}",
+                    column=column,
+                    name=name,
+                    value=value,
+                    low=bounds.low,
+                    high=bounds.high,
+                )
             )
         return value
 
@@ -257,7 +317,14 @@ class _Reading:
         loss, known = self._cells.get("loss", "").lower(), self._spec.space.loss
         if loss not in known:
             near = nearest(loss, list(known))
-            self.faults.append(f"column loss: {loss or 'nothing'}; expected one of {', '.join(known)}{near}")
+            self.faults.append(
+                Said(
+                    "column loss: {loss}; expected one of {known}{near}",
+                    loss=loss or NOTHING,
+                    known=", ".join(known),
+                    near=near,
+                )
+            )
         return loss
 
     def _seed(self, *, is_needed: bool) -> int | None:
@@ -268,8 +335,14 @@ class _Reading:
             return None
         if not cell.isdecimal() or not seeds.low <= int(cell) <= seeds.high:
             self.faults.append(
-                f"column seed: {cell or 'nothing'}; expected a whole number from {seeds.low} to {seeds.high} "
-                f"(seeds beyond are kept for confirmation){'' if cell else '; --seed names one for all rows'}"
+                Said(
+                    "column seed: {cell}; expected a whole number from {low} to {high} (seeds beyond "
+                    "are kept for confirmation){hint}",
+                    cell=cell or NOTHING,
+                    low=seeds.low,
+                    high=seeds.high,
+                    hint="" if cell else Said("; --seed names one for all rows"),
+                )
             )
             return None
         return int(cell)

@@ -19,7 +19,7 @@ from typing import TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from finetune.api import gpu_count
-from hpo.errors import Interrupted, StorageError, UsageError
+from hpo.errors import Interrupted, Said, StorageError, UsageError
 from hpo.fleet.child import DEVICE_LOST, INTERRUPTED, Child, Job
 from hpo.fleet.machine import BY_BUS, VISIBLE, cores, visible_gpus
 from hpo.ledger.ledger import Ledger
@@ -59,7 +59,7 @@ def run_local(
     a fault of ours.
     """
     if workers is not None and workers < 1:
-        raise UsageError(f"workers is {workers}", "at least 1")
+        raise UsageError(Said("workers is {workers}", workers=workers), "at least 1")
     stop = Stop()
     with stop.listening(for_good=True), open_ledger(url) as ledger:
         row = _patiently(partial(ledger.study, study), stop, on_event)
@@ -219,9 +219,15 @@ def check_device(device: str) -> None:
     count = len(visible_gpus()) or gpu_count()
     number = int(device.partition(":")[2] or 0)
     if number >= count:
-        there = f"cuda:0 to cuda:{count - 1}" if count > 1 else "cuda:0" if count else "a GPU that CUDA finds"
-        next_step = f"type: --device {'auto' if count else 'cpu'}"
-        raise UsageError(f"the device {device} is not there", there, next_step)
+        there = (
+            Said("cuda:0 to cuda:{count}", count=count - 1)
+            if count > 1
+            else "cuda:0"
+            if count
+            else "a GPU that CUDA finds"
+        )
+        next_step = Said("type: --device {value}", value="auto" if count else "cpu")
+        raise UsageError(Said("the device {device} is not there", device=device), there, next_step)
 
 
 def _cause(status: int) -> str:

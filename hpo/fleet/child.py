@@ -144,10 +144,25 @@ class Child:
 
 
 def _fault(told: Mapping[str, Any]) -> Exception:
-    """Make an error of ours again from its class's name and its three parts."""
+    """Make an error of ours again from its class's name and its three parts, whose values are kept."""
     name = told["kind"]
     kind: type[Exception] = getattr(errors if hasattr(errors, name) else api, name, errors.HpoError)
-    return kind(*told["parts"])
+    return kind(*map(_unpacked, told["parts"]))
+
+
+def _packed(said: str) -> Any:
+    """Return what an error says as JSON: a text, or a sentence with its values."""
+    if not isinstance(said, errors.Said):
+        return said
+    values = {name: _packed(one) if isinstance(one, str) else one for name, one in said.values.items()}
+    return {"sentence": said.sentence, "values": values}
+
+
+def _unpacked(told: Any) -> Any:
+    if not isinstance(told, dict):
+        return told
+    values = {name: _unpacked(one) for name, one in told["values"].items()}
+    return errors.Said(told["sentence"], **values)
 
 
 def main() -> None:
@@ -170,7 +185,7 @@ def _work(stop: Stop, pipe: _Pipe) -> int:
             job.url, [job.study], below=job.below, settings=job.settings, on_event=pipe.event, stop=stop
         )
     except (errors.HpoError, api.FinetuneError) as error:
-        parts = [error.what, error.expected, error.next_step]
+        parts = [_packed(part) for part in (error.what, error.expected, error.next_step)]
         pipe.tell({"fault": {"kind": type(error).__name__, "parts": parts}})
         return 2
     except api.DeviceLostError as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.storage import parse_url, sqlite_file
 from hpo.worker import Event, Settings, work
 
@@ -50,7 +50,7 @@ def submit_workers(url: str, studies: Sequence[str], settings: Settings, request
     Raises :class:`UsageError` without Slurm, without submitit, or for a database of one machine only.
     """
     if request.workers < 1:
-        raise UsageError(f"workers is {request.workers}", "at least 1")
+        raise UsageError(Said("workers is {workers}", workers=request.workers), "at least 1")
     if sqlite_file(parse_url(url)) is not None:
         raise UsageError(
             "an SQLite file serves the workers of one machine",

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from finetune.api import FinetuneError
-from hpo.errors import MismatchError, UnknownStudyError
+from hpo.errors import MismatchError, Said, UnknownStudyError, apart
 from hpo.ledger import gist, optuna_rows
 from hpo.ledger.claims import count_slots, note_worker
 from hpo.ledger.values import Kind, StudyRow, StudyState, TestLook
@@ -235,7 +235,9 @@ def _drop_orphans(connection: sa.Connection) -> None:
 def _refuse_plain_study(connection: sa.Connection, name: str) -> None:
     if connection.execute(sa.select(_theirs.c.study_id).where(_theirs.c.study_name == name)).first():
         raise MismatchError(
-            f"the database holds a study {name!r} that was not made here", "a free name", _ELSEWHERE
+            Said("the database holds a study {name!r} that was not made here", name=name),
+            "a free name",
+            _ELSEWHERE,
         )
 
 
@@ -291,15 +293,18 @@ def _differences(
     row: StudyRow, spec: StudySpec, kind: Kind, data: Mapping[str, Any], versions: Mapping[str, str]
 ) -> list[str]:
     """Return all that differs between what was asked for and the study in the database."""
-    differing = [] if row.kind == kind else [f"kind: {kind} here, {row.kind} there"]
+    differing: list[str] = [] if row.kind == kind else [apart("kind", kind, row.kind)]
     if row.fingerprint != spec.fingerprint():
         differing += _spec_differences(row, spec)
     mine = {"data": data.get("data_hash"), **versions}
     theirs = {"data": row.data.get("data_hash"), **row.versions}
-    return differing + [
-        f"{key}: {_short(mine.get(key))} here, {_short(theirs.get(key))} there"
-        for key in mine | theirs
-        if mine.get(key) != theirs.get(key)
+    return [
+        *differing,
+        *(
+            apart(key, _short(mine.get(key)), _short(theirs.get(key)))
+            for key in mine | theirs
+            if mine.get(key) != theirs.get(key)
+        ),
     ]
 
 
@@ -308,13 +313,21 @@ def _refusal(
 ) -> MismatchError:
     """Return the error, with the command that begins a study like it at the leaders of this one."""
     expected = "the same spec, data and versions"
-    what = f"study {row.name!r} in the database is another one ({'; '.join(differing)})"
+    what = Said(
+        "study {name!r} in the database is another one ({differing})",
+        name=row.name,
+        differing=Said.listed(differing, "; "),
+    )
     if row.kind != "search":
         return MismatchError(what, expected, _ELSEWHERE)
     anew = f"--as {free_name(connection, row.name)} --warm-start {row.name}"
     if row.fingerprint == spec.fingerprint():
-        return MismatchError(what, expected, f"type: hpo run --study {row.name} {anew}")
-    return MismatchError(what, expected, f"type the same command with {anew}, or take another --storage")
+        return MismatchError(
+            what, expected, Said("type: hpo run --study {name} {anew}", name=row.name, anew=anew)
+        )
+    return MismatchError(
+        what, expected, Said("type the same command with {anew}, or take another --storage", anew=anew)
+    )
 
 
 def free_name(connection: sa.Connection, name: str) -> str:
@@ -327,8 +340,8 @@ def _spec_differences(row: StudyRow, spec: StudySpec) -> list[str]:
     try:
         return [str(one) for one in spec.differences(StudySpec.model_validate(row.spec))]
     except ValidationError:  # written by a version of the code with other keys
-        return [f"fingerprint: {spec.fingerprint()[:12]} here, {row.fingerprint[:12]} there"]
+        return [apart("fingerprint", spec.fingerprint()[:12], row.fingerprint[:12])]
 
 
 def _short(value: object) -> str:
-    return "nothing" if value is None else str(value)[:40]
+    return Said("nothing") if value is None else str(value)[:40]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
-from hpo.errors import MismatchError
+from hpo.errors import MismatchError, Said
 
 if TYPE_CHECKING:
     from hpo.study import Configuration, StudySpec
@@ -64,7 +64,7 @@ class StudyRow:
         spec = stored_spec(self.name, self.spec)
         if not self.is_whole:
             raise MismatchError(
-                f"of study {self.name!r} the database does not hold what its data are",
+                Said("of study {name!r} the database does not hold what its data are", name=self.name),
                 "a study as this program writes it",
                 "copy it anew from where it was made",
             )

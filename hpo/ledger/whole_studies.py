@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.errors import MismatchError, StorageError, UnknownStudyError, UsageError
+from hpo.errors import MismatchError, Said, StorageError, UnknownStudyError, UsageError
 from hpo.ledger import claims, optuna_rows
 from hpo.ledger.studies import StudyLedger
 from hpo.ledger.values import StudyRow
@@ -115,7 +115,7 @@ def _family(engine: sa.Engine, name: str) -> list[StudyRow]:
     rows = {row.name: row for row in ledger.studies()}
     if name not in rows:
         ledger.study(name)
-        raise UnknownStudyError(f"the database has no study {name!r}")
+        raise UnknownStudyError(Said("the database has no study {name!r}", name=name))
     ours = f"{name[:60]}.confirm-"
     return [rows[name]] + [
         row for row in rows.values() if row.kind == "confirm" and row.name.startswith(ours)
@@ -127,15 +127,19 @@ def _refuse_at_work(connection: sa.Connection, row: StudyRow) -> None:
     at_work = counts.running - counts.silent
     if at_work:
         raise UsageError(
-            f"workers run {at_work} trial{'s' * (at_work > 1)} of {row.name!r}",
+            Said("workers run {at_work} trials of {name!r}", at_work=at_work, name=row.name)
+            if at_work > 1
+            else Said("workers run 1 trial of {name!r}", name=row.name),
             "a study that nobody runs",
-            f"type: hpo stop --study {row.name}   (and again in a moment)",
+            Said("type: hpo stop --study {name}   (and again in a moment)", name=row.name),
         )
 
 
 def _refuse_taken(connection: sa.Connection, name: str) -> None:
     if connection.execute(sa.select(_theirs.c.study_id).where(_theirs.c.study_name == name)).first():
-        raise MismatchError(f"there is a study {name!r} already", "a free name", "take another name")
+        raise MismatchError(
+            Said("there is a study {name!r} already", name=name), "a free name", "take another name"
+        )
 
 
 def _copy_rows(reader: sa.Connection, writer: sa.Connection, row: StudyRow, name: str) -> None:
@@ -155,7 +159,11 @@ def _copy_rows(reader: sa.Connection, writer: sa.Connection, row: StudyRow, name
     for table in (*_OURS, _trials):
         here, there = _count(reader, table, row.study_id), _count(writer, table, study_id)
         if here != there:
-            raise StorageError(f"{there} of {here} rows of {table.name} arrived", "all", "type it again")
+            raise StorageError(
+                Said("{there} of {here} rows of {name} arrived", there=there, here=here, name=table.name),
+                "all",
+                "type it again",
+            )
 
 
 def _a_moment_later(created_at: float) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from hpo.ledger.values import COMPLETE, tried
 from hpo.storage.tables import NO_FOLD, attempts, curve, slots
@@ -98,8 +101,17 @@ def curves_frame(engine: sa.Engine, study_id: int, numbers: Sequence[int] | None
     number = curve.c.slot.label("number")
     query = sa.select(number, curve.c.epoch, curve.c.train_loss, curve.c.validation_loss)
     mine = query.where(curve.c.study_id == study_id).order_by(curve.c.slot, curve.c.epoch)
-    frame = _read(engine, mine if numbers is None else mine.where(curve.c.slot.in_(numbers)))
-    return frame.astype({"number": int, "epoch": int, "train_loss": float, "validation_loss": float})
+    found = _numbers_of(engine, mine if numbers is None else mine.where(curve.c.slot.in_(numbers)))
+    frame = pd.DataFrame(found, columns=["number", "epoch", "train_loss", "validation_loss"])
+    return frame.astype({"number": int, "epoch": int})
+
+
+def _numbers_of(engine: sa.Engine, query: sa.Select[Any]) -> NDArray[np.float64]:
+    """Return the rows of a query of numbers (n, columns), straight from the driver: curves have many."""
+    text = query.compile(engine, compile_kwargs={"literal_binds": True})
+    with engine.connect() as connection, closing(connection.connection.cursor()) as cursor:
+        cursor.execute(str(text))
+        return np.array(cursor.fetchall(), dtype=np.float64).reshape(-1, len(query.selected_columns))
 
 
 def attempts_frame(engine: sa.Engine, study_id: int) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.reading.findings import Findings
 from hpo.records.mlflow_store import write_mlflow
 from hpo.records.study import StudyRecord, record_of
@@ -28,16 +28,20 @@ def export_records(findings: Findings, url: str, to: str, out: Path) -> list[Pat
     Raises :class:`UsageError` for a format that is not known or not installed.
     """
     if to not in WRITERS:
-        raise UsageError(f"no format {to!r}", ", ".join(["model", *WRITERS]), "use --to csv")
+        raise UsageError(Said("no format {to!r}", to=to), ", ".join(["model", *WRITERS]), "use --to csv")
     try:
         return WRITERS[to](record_of(findings, url), out)
     except ModuleNotFoundError as error:
         if to == "csv" or (error.name or "").partition(".")[0] != to:
             raise
-        next_step = f"type: pip install 'hpo[{to}]'"
-        raise UsageError(f"--to {to} needs the package {to}", "it installed", next_step) from error
+        next_step = Said("type: pip install 'hpo[{to}]'", to=to)
+        raise UsageError(
+            Said("--to {to} needs the package {to}", to=to), "it installed", next_step
+        ) from error
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(
-            f"cannot write to {str(out)!r} ({reason})", "a folder to write to", "use --out"
+            Said("cannot write to {out!r} ({reason})", out=str(out), reason=reason),
+            "a folder to write to",
+            "use --out",
         ) from error

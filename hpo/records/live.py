@@ -16,7 +16,7 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.errors import HpoError, UsageError
+from hpo.errors import HpoError, Said, UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings
 from hpo.reading.standing import is_there
@@ -53,7 +53,7 @@ def open_record(to: str, name: str, fingerprint: str, out: Path) -> Record:
     """Open a record; raises :class:`UsageError` for a format that is not known or not installed."""
     if to not in OPENED:
         raise UsageError(
-            f"no record {to!r} while a search runs", ", ".join(OPENED), "use --log-to tensorboard"
+            Said("no record {to!r} while a search runs", to=to), ", ".join(OPENED), "use --log-to tensorboard"
         )
     try:
         return OPENED[to](name, fingerprint, out)
@@ -61,11 +61,17 @@ def open_record(to: str, name: str, fingerprint: str, out: Path) -> Record:
         if (error.name or "").partition(".")[0] != to:
             raise
         raise UsageError(
-            f"--log-to {to} needs the package {to}", "it installed", f"type: pip install 'hpo[{to}]'"
+            Said("--log-to {to} needs the package {to}", to=to),
+            "it installed",
+            Said("type: pip install 'hpo[{to}]'", to=to),
         ) from error
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"cannot write to {str(out)!r} ({reason})", "a folder", "use --log-dir") from error
+        raise UsageError(
+            Said("cannot write to {out!r} ({reason})", out=str(out), reason=reason),
+            "a folder",
+            "use --log-dir",
+        ) from error
 
 
 @contextmanager

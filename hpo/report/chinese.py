@@ -484,6 +484,16 @@ _BOARD = {
     "board.say.gone": "服务器没有应答；本页显示它最后的内容。",
 }
 
+_LOGIN = {
+    "login.title": "hpo：登录",
+    "login.heading": "hpo 仪表板",
+    "login.token": "令牌",
+    "login.enter": "登录",
+    "login.wrong": "令牌不对。",
+    "login.where": "令牌在 <code>hpo dashboard</code> 启动时打印过，"
+    "或者是 <code>HPO_DASHBOARD_TOKEN</code> 中的值。",
+}
+
 _ALERTS = {
     "alert.title.ended": "hpo：{study} 已结束",
     "alert.title.failed": "hpo：{study} 有一次试验失败",
@@ -497,6 +507,15 @@ _ALERTS = {
 }
 
 _TERMINAL = {
+    "error": "错误：{text}",
+    "typed.help": "{fault} 请输入：{path} --help",
+    "typed.unknown": "没有选项 {name}。",
+    "typed.near": "没有选项 {name}（是否指 {near}？）。",
+    "typed.missing.option": "缺少选项 {name}。",
+    "typed.missing.argument": "缺少参数 {name}。",
+    "typed.value": "{name} 的值无效：{fault}",
+    "typed.other": "{fault}",
+    "run.not_run": "没有运行：{study}：{why}",
     "progress.finished": "已结束 {finished}/{total}（提前停止 {pruned}）",
     "progress.failed": "失败 {n}",
     "progress.best": "最好 {value}（第 {number} 号试验）",
@@ -592,5 +611,5 @@ _TERMINAL = {
 }
 
 CHINESE = MappingProxyType(
-    _ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _ALERTS | _TERMINAL
+    _ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _LOGIN | _ALERTS | _TERMINAL
 )

@@ -517,6 +517,16 @@ _BOARD = {
     "board.say.gone": "The server does not answer; this page shows what it said last.",
 }
 
+_LOGIN = {
+    "login.title": "hpo: log in",
+    "login.heading": "hpo dashboard",
+    "login.token": "Token",
+    "login.enter": "Log in",
+    "login.wrong": "This is not the token.",
+    "login.where": "The token was printed when <code>hpo dashboard</code> started, or is the one in "
+    "<code>HPO_DASHBOARD_TOKEN</code>.",
+}
+
 _ALERTS = {
     "alert.title.ended": "hpo: {study} has ended",
     "alert.title.failed": "hpo: a trial of {study} failed",
@@ -530,6 +540,15 @@ _ALERTS = {
 }
 
 _TERMINAL = {
+    "error": "error: {text}",
+    "typed.help": "{fault} Type: {path} --help",
+    "typed.unknown": "No such option: {name}",
+    "typed.near": "No such option: {name} (Possible options: {near})",
+    "typed.missing.option": "Missing option {name}.",
+    "typed.missing.argument": "Missing argument {name}.",
+    "typed.value": "Invalid value for {name}: {fault}",
+    "typed.other": "{fault}",
+    "run.not_run": "not run: {study}: {why}",
     "progress.finished": "{finished}/{total} finished ({pruned} pruned)",
     "progress.failed": "{n} failed",
     "progress.best": "best {value} (trial {number})",
@@ -635,5 +654,5 @@ _TERMINAL = {
 }
 
 ENGLISH = MappingProxyType(
-    _ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _ALERTS | _TERMINAL
+    _ANSWER | _PAGE | _FIGURES | _CONFIRMED | _MANY_STUDIES | _BOARD | _LOGIN | _ALERTS | _TERMINAL
 )

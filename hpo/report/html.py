@@ -6,8 +6,10 @@ import json
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
 from hpo.confirm.confirmed import Confirmation
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.reading.findings import Findings
 from hpo.report.figures.all import figure_words, figures, render
 from hpo.report.language import SPOKEN, Language
@@ -37,7 +39,7 @@ def write_report(
             return [file.replace(out / file.name) for file in sorted(Path(folder).iterdir())]
     except OSError as error:
         raise UsageError(
-            f"cannot write the report to {str(out)!r} ({error.strerror})",
+            Said("cannot write the report to {out!r} ({strerror})", out=str(out), strerror=error.strerror),
             "a folder that can be written",
             "use --out DIR",
         ) from error
@@ -56,10 +58,17 @@ def report_files(
         "report.md": text.encode(),
         "report.json": (json.dumps(told, indent=2, allow_nan=False) + "\n").encode(),
         "trials.csv": findings.trials.to_csv(index=False).encode(),
-        "curves.csv": findings.curves.to_csv(index=False).encode(),
+        "curves.csv": curves_csv(findings.curves).encode(),
         **{f"{name}.svg": picture for name, picture in pictures.items()},
         **{f"{name}.png": render(figure, "png") for name, figure in drawn.items()},
     }
+
+
+def curves_csv(curves: pd.DataFrame) -> str:
+    """Return what ``to_csv`` writes of a frame of numbers, in half of its time: a curve has many rows."""
+    rows = zip(*(curves[name].tolist() for name in curves), strict=True)
+    whole = "".join("%d,%d,%r,%r\n" % row for row in rows)  # noqa: UP031 - half as fast as f-strings otherwise
+    return ",".join(curves.columns) + "\n" + whole.replace("nan", "")
 
 
 def answer_html(

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hpo.errors import HpoError, Said, UserError, printable
 from hpo.report.chinese import CHINESE
+from hpo.report.chinese_faults import FAULTS
 from hpo.report.english import ENGLISH
 
 Language = Literal["en", "zh"]
@@ -34,6 +36,19 @@ class Words:
     def name(self, kind: str, word: str) -> str:
         """Return what a word of a spec or a table is called; one that has no other name stays as it is."""
         return self.table.get(f"{kind}.{word}", word)
+
+    def fault(self, error: UserError) -> str:
+        """Return what an error says, as its class has it in English."""
+        told = self.retold(error.line)
+        return told if isinstance(error, HpoError) else printable(told)
+
+    def retold(self, said: str) -> str:
+        """Return what was said in English; as it is where this language has no sentence for it."""
+        if self.language == "en" or not isinstance(said, Said):
+            return said
+        sentence, values = FAULTS.get(said.sentence, said.sentence), said.values
+        told = {name: self.retold(one) if isinstance(one, str) else one for name, one in values.items()}
+        return sentence.format(**told) if told else sentence
 
     def listed(self, parts: Sequence[str], last: str = "and") -> str:
         """Return parts in a row: ``a, b and c``; ``last`` is ``and`` or ``or``."""

@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from hpo.analysis.zones import Standing, Zones
-from hpo.errors import UnknownStudyError, UsageError
+from hpo.errors import Said, UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
@@ -244,6 +244,6 @@ def write_summary(rows: Sequence[Row], out: Path, language: Language = "en") -> 
         for name, text in texts.items():
             (out / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        what = f"cannot write the report to {str(out)!r} ({error.strerror})"
+        what = Said("cannot write the report to {out!r} ({strerror})", out=str(out), strerror=error.strerror)
         raise UsageError(what, "a folder that can be written", "use --out DIR") from error
     return [out / name for name in texts]

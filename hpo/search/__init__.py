@@ -165,7 +165,7 @@ def make_sampler(
     """Return the spec's sampler; TPE with Optuna's defaults. ``memory`` and ``choices`` are our own's."""
     match sampler.kind:
         case "ratio":
-            from hpo.search.sampler import RatioSampler  # with SciPy and pandas, which the others do not need
+            from hpo.search.sampler import RatioSampler  # with SciPy, which the others do not need
 
             return RatioSampler(
                 choices=choices, n_startup_trials=sampler.startup_trials, seed=seed, memory=memory

@@ -1,4 +1,4 @@
-"""What is to be expected of a run that goes on: will it end better than the best configuration? Pure."""
+"""What is to be expected of a run that goes on: may its configuration be better than the best one? Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpo.search.history import MAX_CURVES, PastTrial
 from hpo.study import Configuration
 
 CHANCE = 0.1
-"""Probability of ending better below which a run is stopped (chosen by us: docs/search.md)."""
+"""Probability that its configuration is better, below which a run is stopped (docs/search.md)."""
 MIN_CURVES = 6
 """Complete trials before which nothing is stopped; more than an answer asks for, because a run that is
 stopped cannot show that it would have come good."""
@@ -26,6 +26,8 @@ NEAR_DECADES = 0.3
 """Trials so near in lr and ratio count as one configuration when its expected loss is guessed."""
 OTHER_LOSS = 0.3
 """Weight of a trial with another loss in that guess."""
+FEW = 0.3
+"""Least share of the weights of a local variance that counts as degrees of freedom (chosen by us)."""
 OTHER_CHOICE = 0.6
 """And of one with another value of a choice: most matter less than the loss (chosen by us)."""
 
@@ -74,9 +76,19 @@ class Prospects:
         scale = seen.scale()
         return cls(Runs.of(seen, "complete", scale), Runs.of(seen, "pruned", scale), scale)
 
-    @cached_property
+    @property
     def incumbent(self) -> float:
-        """Expected loss of the best configuration, on the scale: the lowest of local means.
+        """Expected loss of the best configuration, on the scale."""
+        return self._best[0]
+
+    @property
+    def noise(self) -> float:
+        """Variance between the runs of one configuration, on the scale, as those near the best show it."""
+        return self._best[1]
+
+    @cached_property
+    def _best(self) -> tuple[float, float]:
+        """Mean and variance of runs at the best place: the lowest of local means.
 
         The lowest loss itself would be mostly luck, and a bar that only luck can reach; and so would be a
         mean of complete trials only, because the unlucky ones were stopped. A stopped trial counts as what
@@ -89,7 +101,12 @@ class Prospects:
         weights = share.clip(max=1.0) * np.exp(-0.5 * np.sum(far**2, axis=2))
         weights *= np.where(runs.x[:, None, 2] == at[None, :, 2], 1.0, OTHER_LOSS)
         weights *= OTHER_CHOICE ** (runs.x[:, None, 3:] != at[None, :, 3:]).sum(axis=2)
-        return float(np.min(weights @ final / weights.sum(axis=1)))
+        weights /= weights.sum(axis=1, keepdims=True)
+        means = weights @ final
+        best = int(np.argmin(means))
+        own, mean = weights[best], float(means[best])
+        degrees = max(1 - float(own @ own), FEW)
+        return mean, float(own @ (final - mean) ** 2) / degrees
 
     def _expected(self, runs: Runs) -> Floats:
         """Return the expected final losses (n,) of runs that went on."""
@@ -107,18 +124,21 @@ class Prospects:
         return self._outlooks[epoch]
 
     def chance(self, lr_and_ratio: tuple[float, float], curve: Floats) -> float:
-        """Return the probability that a run ends below the best configuration's expected loss.
+        """Return the probability that a run's configuration is expected to end below the best one.
 
-        ``lr_and_ratio`` are log10; ``curve`` (epochs,) holds the run's lowest losses up to each epoch.
+        The run itself has luck of its own, a seed's: to stop the unlucky runs of good configurations would
+        leave the lucky ones to judge them by. ``lr_and_ratio`` are log10; ``curve`` (epochs,) holds the run's
+        lowest losses up to each epoch.
         """
         own, x = self.scale.compress(curve), np.array([[*lr_and_ratio, 0.0]])
         foretold = self._outlook(len(curve)).foretell(x, own[None], own[-1:])
         # Student's t: with few curves the regression's own spread is hardly known.
         degrees = max(len(self.complete.x) - FEATURES - 1, 1)
-        return float(stdtr(degrees, (self.incumbent - foretold.mean[0]) / np.sqrt(foretold.variance[0])))
+        spread = np.sqrt(foretold.variance[0] + self.noise)
+        return float(stdtr(degrees, (self.incumbent - foretold.mean[0]) / spread))
 
     def is_hopeless(self, configuration: Configuration, curve: Sequence[float]) -> bool:
-        """Return whether a run's chance of ending better is too small to go on."""
+        """Return whether the chance that a configuration is better is too small for its run to go on."""
         return self.chance(rates(configuration), np.array(curve)) < CHANCE
 
 

@@ -1,4 +1,4 @@
-"""A pruner that stops a run when it will hardly end better than the best configuration is expected to.
+"""A pruner that stops a run when its configuration is hardly better than the best one.
 
     study = optuna.create_study(sampler=RatioSampler(seed=0), pruner=ImprovementPruner())
 
@@ -21,7 +21,7 @@ from hpo.search.sampler import best_so_far
 
 
 class ImprovementPruner(BasePruner):
-    """Stops a trial whose chance of ending better than the best configuration is below ``chance``.
+    """Stops a trial if the chance that its configuration is better than the best one is below ``chance``.
 
     A trial's value must be the best of its intermediate values, reported at every step. Nothing is stopped in
     the first ``n_warmup_steps`` reports, nor before ``n_startup_trials`` trials are complete: fewer than 6

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from hpo.analysis.leaders import leaders
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 from hpo.ledger.ledger import Ledger
 from hpo.reading.frames import curves_frame, trials_frame
 from hpo.study import Space
@@ -41,9 +41,9 @@ def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list
             if (setting := _inside(one, space, fixed)) is not None
         ]
         if not ranked:
-            wanted = f"a loss of {', '.join(space.loss)}{_beside(space)}"
+            wanted = Said("a loss of {losses}{others}", losses=", ".join(space.loss), others=_beside(space))
             raise UsageError(
-                f"study {name!r} has no complete trial with {wanted}",
+                Said("study {name!r} has no complete trial with {wanted}", name=name, wanted=wanted),
                 "a study to start from",
                 "leave out --warm-start, or take another study",
             )
@@ -57,7 +57,10 @@ def warm_settings(engine: sa.Engine, names: Sequence[str], space: Space) -> list
 
 def _beside(space: Space) -> str:
     """Return the other choices of a space, as a message says them."""
-    return "".join(f" and {name} of {_listed(values)}" for name, values in space.choices.items())
+    others = space.choices.items()
+    return Said.listed(
+        (Said(" and {name} of {values}", name=name, values=_listed(values)) for name, values in others), ""
+    )
 
 
 def _listed(values: Sequence[Value]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
-from hpo.errors import StorageError
+from hpo.errors import Said, StorageError
 from hpo.storage.address import redact
 from hpo.storage.files import check_file, is_read_only
 from hpo.storage.schema import prepare
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-_EXAMPLES = "sqlite:///hpo.db or postgresql://user:password@host/database"
+_EXAMPLES = Said.listed(["sqlite:///hpo.db", "postgresql://user:password@host/database"], " or ")
 _BUSY_TIMEOUT_S = 60.0
 """How long a transaction waits for a lock without a word."""
 _PING_AFTER_S = 5.0
@@ -66,11 +66,13 @@ def parse_url(url: str) -> URL:
         parsed = make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
         raise StorageError(
-            f"{redact(url)!r} is no database URL", f"a file such as hpo.db, or a URL such as {_EXAMPLES}"
+            Said("{url!r} is no database URL", url=redact(url)),
+            Said("a file such as hpo.db, or a URL such as {examples}", examples=_EXAMPLES),
         ) from error
     if url.split("?", 1)[0].count("@") > 1:
         raise StorageError(
-            f"the database URL {redact(url)!r} has more than one @", "%40 for each @ of a user or a password"
+            Said("the database URL {url!r} has more than one @", url=redact(url)),
+            "%40 for each @ of a user or a password",
         )
     kind = parsed.get_backend_name()
     if kind == "sqlite":
@@ -79,7 +81,10 @@ def parse_url(url: str) -> URL:
         return parsed.set(drivername="sqlite")
     if kind in {"postgresql", "postgres"}:
         return _with_password(parsed.set(drivername="postgresql+psycopg"))
-    raise StorageError(f"a {kind} database is not supported", f"a URL such as {_EXAMPLES}")
+    raise StorageError(
+        Said("a {kind} database is not supported", kind=kind),
+        Said("a URL such as {examples}", examples=_EXAMPLES),
+    )
 
 
 def _with_password(url: URL) -> URL:
@@ -91,7 +96,12 @@ def _with_password(url: URL) -> URL:
         return url.set(password=Path(file).read_text(encoding="utf-8").rstrip("\r\n"))
     except OSError as error:
         raise StorageError(
-            f"cannot read HPO_STORAGE_PASSWORD_FILE, {file!r} ({error.strerror})", "a file with the password"
+            Said(
+                "cannot read HPO_STORAGE_PASSWORD_FILE, {file!r} ({strerror})",
+                file=file,
+                strerror=error.strerror,
+            ),
+            "a file with the password",
         ) from error
 
 
@@ -182,9 +192,15 @@ def _explained(error: sa.exc.DBAPIError, url: URL) -> StorageError:
     shown = redact(url.render_as_string(hide_password=True))
     file = sqlite_file(url)
     if file is None:
-        return StorageError(f"cannot use the database {shown}: {reason}", "a PostgreSQL that can be reached")
+        return StorageError(
+            Said("cannot use the database {shown}: {reason}", shown=shown, reason=reason),
+            "a PostgreSQL that can be reached",
+        )
     if "not a database" in reason or "malformed" in reason:
-        return StorageError(f"{str(file)!r} is not an SQLite database", "a database, or a name that is free")
+        return StorageError(
+            Said("{file!r} is not an SQLite database", file=str(file)), "a database, or a name that is free"
+        )
     return StorageError(
-        f"cannot use the database {str(file)!r}: {reason}", "a file and a folder that can be written"
+        Said("cannot use the database {file!r}: {reason}", file=str(file), reason=reason),
+        "a file and a folder that can be written",
     )

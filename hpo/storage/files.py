@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hpo.errors import StorageError
+from hpo.errors import Said, StorageError
 from hpo.storage.mounts import refuse_network_folder
 
 _LONGEST_NAME = 255 - len("-journal")
@@ -25,13 +25,13 @@ def check_file(file: Path, *, create: bool) -> None:
         )
     if not file.parent.is_dir():
         raise StorageError(
-            f"the folder {str(file.parent)!r} does not exist",
+            Said("the folder {parent!r} does not exist", parent=str(file.parent)),
             "an existing folder for the database",
-            f"type: mkdir -p {file.parent}",
+            Said("type: mkdir -p {parent}", parent=file.parent),
         )
     if not create and not file.exists():
         raise StorageError(
-            f"there is no database {str(file)!r}",
+            Said("there is no database {file!r}", file=str(file)),
             "the database of a search",
             "type: hpo run NAME to begin one, or name another with --storage",
         )
@@ -48,8 +48,10 @@ def way_in(file: Path) -> str:
     if not log.exists() or not log.stat().st_size:
         return "mode=ro&immutable=1"
     if not index.exists():
-        what = f"the database {str(file)!r} has a log that was not closed, and can only be read here"
-        raise StorageError(what, _WRITABLE, f"type: cp {file}* FOLDER   (and name the copy)")
+        what = Said(
+            "the database {file!r} has a log that was not closed, and can only be read here", file=str(file)
+        )
+        raise StorageError(what, _WRITABLE, Said("type: cp {file}* FOLDER   (and name the copy)", file=file))
     return "mode=ro"
 
 
@@ -68,7 +70,7 @@ def is_read_only(file: Path) -> bool:
 def refuse_read_only(file: Path) -> None:
     """Raise :class:`StorageError` for a database that this process may only look at."""
     if is_read_only(file):
-        what = f"the database {str(file)!r} can only be read here"
+        what = Said("the database {file!r} can only be read here", file=str(file))
         raise StorageError(what, _WRITABLE, "hpo status and hpo report read it")
 
 

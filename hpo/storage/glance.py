@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
-from hpo.errors import StorageError
+from hpo.errors import Said, StorageError
 from hpo.storage import clock
 from hpo.storage.address import plain_file
 from hpo.storage.files import check_file, way_in
@@ -45,7 +45,7 @@ class Glance:
         try:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            what = f"cannot read the database {str(self._file)!r}: {error}"
+            what = Said("cannot read the database {file!r}: {error}", file=str(self._file), error=error)
             raise StorageError(what, "one that can be read", "type the same command again") from error
 
     def is_of_today(self) -> bool:

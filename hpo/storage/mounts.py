@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hpo.errors import StorageError
+from hpo.errors import Said, StorageError
 
 _NETWORK = re.compile(
     r"^(nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|glusterfs|gpfs|beegfs|davfs|ncpfs|fuse\.\w+)$"
@@ -22,7 +22,11 @@ def refuse_network_folder(folder: Path, mounts: Path = MOUNTS) -> None:
     kind = file_system(folder, mounts)
     if _NETWORK.match(kind) and kind not in _LOCAL_FUSE:
         raise StorageError(
-            f"{str(folder)!r} is on a network file system ({kind}), where SQLite loses data",
+            Said(
+                "{folder!r} is on a network file system ({kind}), where SQLite loses data",
+                folder=str(folder),
+                kind=kind,
+            ),
             "a folder on a disk of this machine",
             "for several machines use PostgreSQL: --storage postgresql://user@host/database",
         )

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from hpo.errors import StorageError
+from hpo.errors import Said, StorageError
 
 Result = TypeVar("Result")
 
@@ -128,12 +128,19 @@ def _is_refusal(error: BaseException) -> bool:
 
 def _refused(error: BaseException) -> StorageError:
     expected = "a PostgreSQL that has the database and lets us in"
-    return StorageError(f"the database cannot be used: {_reason(error)}", expected, "look at --storage")
+    return StorageError(
+        Said("the database cannot be used: {reason}", reason=_reason(error)), expected, "look at --storage"
+    )
 
 
 def _out_of_patience(error: Exception, waited_s: float, subject: str) -> StorageError:
     return StorageError(
-        f"{subject} could not be used for {waited_s:.0f} s ({_reason(error)})",
+        Said(
+            "{subject} could not be used for {waited_s:.0f} s ({reason})",
+            subject=Said(subject),
+            waited_s=waited_s,
+            reason=_reason(error),
+        ),
         "one that can be reached and written",
         "type the same command again when it is back: nothing is lost",
     )

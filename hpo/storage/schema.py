@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from hpo.errors import MismatchError, StorageError
+from hpo.errors import MismatchError, Said, StorageError
 from hpo.storage.revisions import OPTUNA_REVISION, REVISION, VERSION_TABLE
 
 _LOCK_KEY = zlib.crc32(b"hpo schema")
@@ -59,7 +59,9 @@ def _refuse_foreign(engine: sa.Engine) -> None:
         )
     if theirs:
         raise StorageError(
-            f"the database has tables of another program ({', '.join(sorted(theirs)[:3])})",
+            Said(
+                "the database has tables of another program ({theirs})", theirs=", ".join(sorted(theirs)[:3])
+            ),
             "a new database, or one of this program or of Optuna",
             "take another --storage",
         )
@@ -83,8 +85,8 @@ def _revision(engine: sa.Engine, table: str) -> str | None:
 def _refuse_newer(ours: str | None, theirs: str | None) -> None:
     if ours is not None and ours > REVISION:
         raise MismatchError(
-            f"the database has schema {ours} of a newer version of this program",
-            f"schema {REVISION} or older",
+            Said("the database has schema {ours} of a newer version of this program", ours=ours),
+            Said("schema {revision} or older", revision=REVISION),
             "update this program, or take another --storage",
         )
     if (
@@ -93,8 +95,8 @@ def _refuse_newer(ours: str | None, theirs: str | None) -> None:
         and _as_numbers(theirs) > _as_numbers(OPTUNA_REVISION)
     ):
         raise MismatchError(
-            f"the database has Optuna's schema {theirs} of a newer Optuna",
-            f"Optuna's schema {OPTUNA_REVISION}",
+            Said("the database has Optuna's schema {theirs} of a newer Optuna", theirs=theirs),
+            Said("Optuna's schema {optuna_revision}", optuna_revision=OPTUNA_REVISION),
             "take another --storage",
         )
 
@@ -144,7 +146,7 @@ def _make_optuna_tables(engine: sa.Engine) -> None:
     except RuntimeError as error:
         raise MismatchError(
             "the database was made by another version of Optuna",
-            f"Optuna's schema {OPTUNA_REVISION}",
+            Said("Optuna's schema {optuna_revision}", optuna_revision=OPTUNA_REVISION),
             "type: optuna storage upgrade --storage URL",
         ) from error
     storage.engine.dispose()

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import Dialect
 
-from hpo.errors import LostDatabaseError
+from hpo.errors import LostDatabaseError, Said
 from hpo.storage import clock
 from hpo.storage.columns import parsed
 from hpo.storage.files import is_read_only, refuse_read_only, way_in
@@ -105,9 +105,9 @@ def keep_to_this_file(engine: sa.Engine, file: Path) -> None:
         try:
             found = _identity(file)
         except FileNotFoundError:
-            raise _lost(file, "is gone") from None
+            raise _lost(file, Said("is gone")) from None
         if found != is_this:
-            raise _lost(file, "was replaced by another file")
+            raise _lost(file, Said("was replaced by another file"))
 
     _never_make(engine, file)
     sa.event.listen(engine, "begin", lambda _: check(), insert=True)
@@ -130,7 +130,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 def _lost(file: Path, what: str) -> LostDatabaseError:
     return LostDatabaseError(
-        f"the database {str(file)!r} {what} while it was in use",
+        Said("the database {file!r} {what} while it was in use", file=str(file), what=what),
         "the file that was opened",
         "put it back, or type the command again for a new search",
     )

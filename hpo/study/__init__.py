@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from finetune.api import InputSpec, Mode, RunSpec, Task, find_task
 from finetune.api import Recipe as RunRecipe
-from hpo.errors import MismatchError, SpecError, UnknownStudyError
+from hpo.errors import MismatchError, Said, SpecError, UnknownStudyError, apart, at
 from hpo.study.own_signals import OwnSignals
 from hpo.study.part import Part
 from hpo.study.parts import (
@@ -95,7 +95,7 @@ class Absent:
 
     def __str__(self) -> str:
         """Return it as a message of an error says it."""
-        return "nothing"
+        return Said("nothing")
 
 
 ABSENT = Absent()
@@ -111,7 +111,7 @@ class Difference:
 
     def __str__(self) -> str:
         """Return it as a message of an error says it."""
-        return f"{self.key}: {self.here} here, {self.there} there"
+        return apart(self.key, self.here, self.there)
 
 
 class StudySpec(Part):
@@ -263,7 +263,11 @@ def stored_spec(name: str, stored: Mapping[str, Any]) -> StudySpec:
     except ValidationError as error:
         reasons = "; ".join(dict.fromkeys(_reason(details) for details in error.errors()))
         raise MismatchError(
-            f"study {name!r} was made by another version of this program ({reasons})",
+            Said(
+                "study {name!r} was made by another version of this program ({reasons})",
+                name=name,
+                reasons=reasons,
+            ),
             "a study that this version knows",
             "use the version that made it",
         ) from error
@@ -315,8 +319,12 @@ def load_spec(name_or_file: str) -> StudySpec:
     names = shipped_studies()
     if name_or_file not in names:
         raise UnknownStudyError(
-            f"unknown study {name_or_file!r}",
-            f"a YAML file or one of {', '.join(names)}{nearest(name_or_file, names)}",
+            Said("unknown study {name!r}", name=name_or_file),
+            Said(
+                "a YAML file or one of {names}{nearest}",
+                names=", ".join(names),
+                nearest=nearest(name_or_file, names),
+            ),
             "type: hpo studies",
         )
     return _load_file(studies_folder() / f"{name_or_file}.yaml", shipped=True)
@@ -326,19 +334,22 @@ def _load_file(file: Path, *, shipped: bool = False) -> StudySpec:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise SpecError(f"{file}:1: not a text file in UTF-8", "a study in YAML") from error
+        raise SpecError(at(file, 1, "not a text file in UTF-8"), "a study in YAML") from error
     except OSError as error:
         raise UnknownStudyError(
-            f"cannot read the study {str(file)!r} ({error.strerror})",
+            Said("cannot read the study {file!r} ({strerror})", file=str(file), strerror=error.strerror),
             "a readable YAML file",
             "type: hpo studies",
         ) from error
     spec, faults = parse_spec(text)
     if spec is not None and shipped and spec.name != file.stem:
-        faults = [Fault(1, f"name is {spec.name!r}; expected {file.stem!r}, as the file is named")]
+        wrong = Said(
+            "name is {name!r}; expected {stem!r}, as the file is named", name=spec.name, stem=file.stem
+        )
+        faults = [Fault(1, wrong)]
     if faults or spec is None:
         lines = sorted(faults, key=lambda fault: fault.line)
-        raise SpecError("\n".join(f"{file}:{fault.line}: {fault.text}" for fault in lines))
+        raise SpecError(Said.listed((at(file, one.line, one.text) for one in lines), "\n"))
     return spec
 
 
@@ -372,8 +383,8 @@ def _said_twice(document: Document) -> list[Fault]:
     if not isinstance(recipe, dict) or not isinstance(space, dict):
         return []
     both = [key for key in NAMES if key in recipe and key in space]
-    said = "{} is in recipe too; expected it in one of them"
-    return [Fault(document.line(("space", key)), said.format(f"space.{key}")) for key in both]
+    said = "{key} is in recipe too; expected it in one of them"
+    return [Fault(document.line(("space", key)), Said(said, key=f"space.{key}")) for key in both]
 
 
 def _disagreements_in(document: Document) -> list[tuple[KeyPath, str]]:

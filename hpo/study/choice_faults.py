@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import ValidationError
 
 from finetune.api import Task
+from hpo.errors import Said
 from hpo.study.choices import MOST_COMBINATIONS, Value, combinations, value_words
 from hpo.study.recipe import Recipe, Searched, default_of
 from hpo.study.yaml_lines import Path as KeyPath
@@ -27,9 +28,16 @@ def choice_faults(
     """Give what does not fit together, as (key, text); parts that are None are faulty by themselves."""
     for path, key, value in _all_values(searched, recipe):
         if key in OF_LAYERS and value != default_of(key) and not has_layers:
-            yield path, f"{key} {value_words(value)} of an encoder without groups; expected backbone.groups"
+            yield (
+                path,
+                Said(
+                    "{key} {value} of an encoder without groups; expected backbone.groups",
+                    key=key,
+                    value=value_words(value),
+                ),
+            )
         if key == "label_smoothing" and value and task is not None and task.kind == "regression":
-            yield path, f"label_smoothing {value_words(value)} of a regression; expected 0"
+            yield path, Said("label_smoothing {value} of a regression; expected 0", value=value_words(value))
     if searched is None:
         return
     if recipe is not None:
@@ -39,7 +47,11 @@ def choice_faults(
         last = list(searched.choices)[-1]
         yield (
             ("space", last),
-            f"{count} combinations of losses and choices; expected at most {MOST_COMBINATIONS}",
+            Said(
+                "{count} combinations of losses and choices; expected at most {most}",
+                count=count,
+                most=MOST_COMBINATIONS,
+            ),
         )
 
 
@@ -57,7 +69,7 @@ def _all_values(searched: Searched | None, recipe: Recipe | None) -> Iterator[tu
 def _against_the_recipe(searched: Searched, recipe: Recipe) -> _Faults:
     for key, values in searched.choices.items():
         if getattr(recipe, key) != default_of(key):
-            yield ("space", key), f"{key} is in recipe too; expected it in one of them"
+            yield ("space", key), Said("{key} is in recipe too; expected it in one of them", key=key)
         for place, value in enumerate(values):
             try:
                 Recipe.model_validate({**recipe.model_dump(), key: value})
@@ -71,17 +83,32 @@ def named_faults(
     """Give what a named configuration says of choices that the space has not, or does not say."""
     for key, value in named.items():
         if key not in choices:
-            yield (*path, key), f"{key} is not searched; expected it in recipe, or a list of values in space"
+            yield (
+                (*path, key),
+                Said("{key} is not searched; expected it in recipe, or a list of values in space", key=key),
+            )
         elif value not in choices[key]:
             yield (*path, key), _outside(key, value, choices[key])
     for key, values in choices.items():
         if key not in named:
-            said = (
-                f"{key} is missing, and a recipe's own {value_words(default_of(key))} is not in space.{key}"
+            said = Said(
+                "{key} is missing, and a recipe's own {value} is not in space.{key}",
+                key=key,
+                value=value_words(default_of(key)),
             )
-            yield path, f"{said}; expected one of {', '.join(map(value_words, values))}"
+            yield (
+                path,
+                Said(
+                    "{said}; expected one of {values}", said=said, values=", ".join(map(value_words, values))
+                ),
+            )
 
 
 def _outside(key: str, value: Value, values: Sequence[Value]) -> str:
     listed = ", ".join(map(value_words, values))
-    return f"{key} {value_words(value)} is not in space.{key}; expected one of {listed}"
+    return Said(
+        "{key} {value} is not in space.{key}; expected one of {listed}",
+        key=key,
+        value=value_words(value),
+        listed=listed,
+    )

@@ -6,9 +6,9 @@ from pathlib import PurePath
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from finetune.api import Allowance, Filter, FilterKind, FinetuneError, Modality, OwnData, OwnKind, OwnSplit
+from hpo.study.part import file_fault
 
 
 class _Part(BaseModel):
@@ -93,7 +93,7 @@ class OwnSignals(_Part):
         try:
             self.signals()
         except FinetuneError as error:
-            raise PydanticCustomError("file_fault", "{text}", {"text": str(error)}) from error
+            raise file_fault(error.line) from error
         return self
 
     @property

@@ -16,7 +16,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from finetune.api import (
     BACKBONES,
@@ -30,10 +29,11 @@ from finetune.api import (
     check_backbone,
     find_task,
 )
+from hpo.errors import Said
 from hpo.study.choice_faults import choice_faults, named_faults
 from hpo.study.choices import NONE, Choices, Value
 from hpo.study.own_signals import OwnSignals
-from hpo.study.part import HUGE, MANY, TINY, Part
+from hpo.study.part import HUGE, MANY, TINY, Part, file_fault
 from hpo.study.recipe import NAMES, SEARCHABLE, Recipe, Searched, as_a_recipe_has_it
 from hpo.study.yaml_lines import Path as KeyPath
 from hpo.study.yaml_lines import dotted, nearest
@@ -64,47 +64,40 @@ class Range(Part):
         listed = [given] if isinstance(given, int | float) and not isinstance(given, bool) else given
         if isinstance(listed, list) and listed:
             if not all(isinstance(rate, int | float) and not isinstance(rate, bool) for rate in listed):
-                raise PydanticCustomError("file_fault", "{rates}; expected numbers alone", {"rates": listed})
+                raise file_fault(Said("{rates}; expected numbers alone", rates=listed))
             rates = sorted({float(rate) for rate in listed})
             return {"low": rates[0], "high": rates[-1], "values": rates}
         if not isinstance(given, dict | Range):
             expected = "a rate, a list of rates, or {low: ..., high: ...}"
-            raise PydanticCustomError(
-                "file_fault",
-                "it is {given}; expected {expected}",
-                {"given": repr(given), "expected": expected},
-            )
+            raise file_fault(Said("it is {given!r}; expected {expected}", given=given, expected=expected))
         return given
 
     @model_validator(mode="after")
     def _is_a_log_range(self) -> Self:
         if self.low <= 0:
-            raise PydanticCustomError(
-                "file_fault",
-                "low is {low}; expected a number above 0 (the range is logarithmic)",
-                {"low": self.low},
+            raise file_fault(
+                Said("low is {low}; expected a number above 0 (the range is logarithmic)", low=self.low)
             )
         if self.values is not None:
             return self._with_ends_of_its_values()
         if self.low < TINY:
-            raise PydanticCustomError(
-                "file_fault", "low is {low}; expected at least {tiny}", {"low": self.low, "tiny": TINY}
-            )
+            raise file_fault(Said("low is {low}; expected at least {tiny}", low=self.low, tiny=TINY))
         if self.low >= self.high:
-            raise PydanticCustomError(
-                "file_fault",
-                "low {low} is not below high {high}; expected low < high",
-                {"low": self.low, "high": self.high},
+            raise file_fault(
+                Said("low {low} is not below high {high}; expected low < high", low=self.low, high=self.high)
             )
         return self
 
     def _with_ends_of_its_values(self) -> Self:
         rates = self.values or ()
         if list(rates) != sorted(set(rates)) or (self.low, self.high) != (rates[0], rates[-1]):
-            raise PydanticCustomError(
-                "file_fault",
-                "values {rates} from {low} to {high}; expected ascending ones whose ends these are",
-                {"rates": list(rates), "low": self.low, "high": self.high},
+            raise file_fault(
+                Said(
+                    "values {rates} from {low} to {high}; expected ascending ones whose ends these are",
+                    rates=list(rates),
+                    low=self.low,
+                    high=self.high,
+                )
             )
         return self
 
@@ -137,17 +130,17 @@ class SeedRange(Part):
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if self.low > self.high:
-            raise PydanticCustomError(
-                "file_fault",
-                "low {low} is above high {high}; expected low <= high",
-                {"low": self.low, "high": self.high},
+            raise file_fault(
+                Said("low {low} is above high {high}; expected low <= high", low=self.low, high=self.high)
             )
         seeds = self.high - self.low + 1
         if self.count is not None and self.count > seeds:
-            raise PydanticCustomError(
-                "file_fault",
-                "count {count} with {seeds} seeds from low to high; expected at most as many",
-                {"count": self.count, "seeds": seeds},
+            raise file_fault(
+                Said(
+                    "count {count} with {seeds} seeds from low to high; expected at most as many",
+                    count=self.count,
+                    seeds=seeds,
+                )
             )
         return self
 
@@ -261,9 +254,7 @@ class Backbone(Part):
         own = [key for key in ("options", "groups", "code") if getattr(self, key)]
         own += ["input"] if self.input != EncoderInput() else []
         if self.factory is None and own:
-            raise PydanticCustomError(
-                "file_fault", "{key} without a factory; expected factory: file.py:function", {"key": own[0]}
-            )
+            raise file_fault(Said("{key} without a factory; expected factory: file.py:function", key=own[0]))
         return self
 
     def spec(self) -> BackboneSpec:
@@ -381,7 +372,18 @@ def _task_faults(task: object, data: object) -> tuple[list[tuple[KeyPath, str]],
 def _unknown(path: KeyPath, kind: str, name: object, names: Sequence[str]) -> list[tuple[KeyPath, str]]:
     if not isinstance(name, str) or name in names:
         return []
-    return [(path, f"unknown {kind} {name!r}; expected one of {', '.join(names)}{nearest(name, names)}")]
+    return [
+        (
+            path,
+            Said(
+                "unknown {kind} {name!r}; expected one of {names}{nearest}",
+                kind=Said(kind),
+                name=name,
+                names=", ".join(names),
+                nearest=nearest(name, names),
+            ),
+        )
+    ]
 
 
 def _backbone_faults(backbone: Backbone, task: Task | None) -> list[tuple[KeyPath, str]]:
@@ -391,7 +393,7 @@ def _backbone_faults(backbone: Backbone, task: Task | None) -> list[tuple[KeyPat
         check_backbone(backbone.spec(), task)
     except FinetuneError as error:
         key = "weights" if "weights" in error.what else "name"
-        return [(("backbone", key), str(error))]
+        return [(("backbone", key), error.line)]
     return []
 
 
@@ -399,7 +401,15 @@ def _loss_faults(path: KeyPath, loss: str, task: Task | None) -> list[tuple[KeyP
     fitting = LOSSES if task is None else task.losses
     if task is not None and loss in LOSSES and loss not in fitting:
         return [
-            (path, f"loss {loss!r} does not fit task {task.name!r}; expected one of {', '.join(fitting)}")
+            (
+                path,
+                Said(
+                    "loss {loss!r} does not fit task {name!r}; expected one of {fitting}",
+                    loss=loss,
+                    name=task.name,
+                    fitting=", ".join(fitting),
+                ),
+            )
         ]
     return _unknown(path, "loss", loss, fitting)
 
@@ -410,13 +420,31 @@ def _outside(path: KeyPath, configuration: NamedConfiguration, space: Space) -> 
         value = getattr(configuration, name)
         if not bounds.contains(value):
             key = (*path, name)
-            allowed = f"{bounds.low} to {bounds.high}" if bounds.low < bounds.high else f"{bounds.low}"
-            wrong.append((key, f"{dotted(key)} {value} is outside the space; expected {allowed}"))
+            allowed = (
+                Said("{low} to {high}", low=bounds.low, high=bounds.high)
+                if bounds.low < bounds.high
+                else str(bounds.low)
+            )
+            wrong.append(
+                (
+                    key,
+                    Said(
+                        "{key} {value} is outside the space; expected {allowed}",
+                        key=dotted(key),
+                        value=value,
+                        allowed=allowed,
+                    ),
+                )
+            )
     if configuration.loss in LOSSES and configuration.loss not in space.loss:
         wrong.append(
             (
                 (*path, "loss"),
-                f"loss {configuration.loss!r} is not in space.loss; expected one of {', '.join(space.loss)}",
+                Said(
+                    "loss {loss!r} is not in space.loss; expected one of {losses}",
+                    loss=configuration.loss,
+                    losses=", ".join(space.loss),
+                ),
             )
         )
     return wrong

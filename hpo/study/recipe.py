@@ -16,11 +16,11 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from finetune.api import Precision, Schedule
+from hpo.errors import Said
 from hpo.study.choices import MOST_VALUES, Value, value_words
-from hpo.study.part import HUGE, MANY, Part
+from hpo.study.part import HUGE, MANY, Part, file_fault
 from hpo.study.yaml_lines import expected_by, nearest
 
 SEARCHABLE = (
@@ -78,10 +78,13 @@ class Recipe(Part):
     def _leaves_epochs(self) -> Self:
         for key in ("warmup_epochs", "head_epochs", "unfreeze_epochs"):
             if getattr(self, key) and getattr(self, key) >= self.epochs:
-                raise PydanticCustomError(
-                    "file_fault",
-                    "{key} {value} of {epochs} epochs; expected fewer than the epochs",
-                    {"key": key, "value": getattr(self, key), "epochs": self.epochs},
+                raise file_fault(
+                    Said(
+                        "{key} {value} of {epochs} epochs; expected fewer than the epochs",
+                        key=key,
+                        value=getattr(self, key),
+                        epochs=self.epochs,
+                    )
                 )
         return self
 
@@ -102,15 +105,20 @@ def as_a_recipe_has_it(key: str, value: Any) -> tuple[str, Value]:
     """Return a key by its own name and its value as a recipe holds it; a fault where a recipe refuses it."""
     name = _own_name(key)
     if name not in SEARCHABLE:
-        expected = f"one of {', '.join(SEARCHABLE)}{nearest(key, SEARCHABLE)}"
-        raise PydanticCustomError(
-            "file_fault", "unknown key {key}; expected {expected}", {"key": repr(key), "expected": expected}
+        expected = Said(
+            "one of {names}{nearest}", names=", ".join(SEARCHABLE), nearest=nearest(key, SEARCHABLE)
         )
+        raise file_fault(Said("unknown key {key!r}; expected {expected}", key=key, expected=expected))
     try:
         found: Value = getattr(Recipe.model_validate({"epochs": MANY, name: value}), name)
     except ValidationError as error:
-        said = f"{key} is {value!r}; expected {expected_by(error)}, as in recipe"
-        raise PydanticCustomError("file_fault", "{said}", {"said": said}) from error
+        said = Said(
+            "{key} is {value!r}; expected {expected}, as in recipe",
+            key=key,
+            value=value,
+            expected=expected_by(error),
+        )
+        raise file_fault(said) from error
     return name, found
 
 
@@ -142,15 +150,9 @@ class Searched(Part):
         if given is None:
             return None
         if not isinstance(given, list | tuple):
-            raise PydanticCustomError(
-                "file_fault", "it is {given}; expected a list of values", {"given": repr(given)}
-            )
+            raise file_fault(Said("it is {given!r}; expected a list of values", given=given))
         if not 2 <= len(given) <= MOST_VALUES:
-            raise PydanticCustomError(
-                "file_fault",
-                "{count} values; expected 2 to {most}",
-                {"count": len(given), "most": MOST_VALUES},
-            )
+            raise file_fault(Said("{count} values; expected 2 to {most}", count=len(given), most=MOST_VALUES))
         return given
 
     @field_validator(*SEARCHABLE, mode="after")
@@ -158,9 +160,7 @@ class Searched(Part):
     def _has_each_once(cls, listed: tuple[Value, ...] | None) -> tuple[Value, ...] | None:
         for place, value in enumerate(listed or ()):
             if value in (listed or ())[:place]:
-                raise PydanticCustomError(
-                    "file_fault", "{value} twice; expected it once", {"value": value_words(value)}
-                )
+                raise file_fault(Said("{value} twice; expected it once", value=value_words(value)))
         return listed
 
     @property

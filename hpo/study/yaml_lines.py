@@ -12,12 +12,35 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from hpo.errors import Said
+
 Path = tuple[str | int, ...]
 """Keys and list positions from the top of the file, such as ``("space", "lr", "low")``."""
 
 
 LONGEST = 1_000_000
 """Characters of a study file; the shipped ones have about 2,000."""
+
+
+_EXPECTED = {
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "greater than or equal to {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "less than or equal to {le}",
+    "literal_error": "{expected}",
+    "int_type": "integer",
+    "int_parsing": "integer, unable to parse string as an integer",
+    "int_from_float": "integer, got a number with a fractional part",
+    "float_type": "number",
+    "float_parsing": "number, unable to parse string as a number",
+    "finite_number": "a finite number",
+    "bool_type": "boolean",
+    "bool_parsing": "boolean, unable to interpret input",
+    "string_type": "string",
+    "tuple_type": "tuple",
+    "dict_type": "dictionary",
+}
+"""What pydantic expected, by the type of its error; of any other its own line is said."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,16 @@ def read_yaml(text: str) -> Document:
     """Read ``text``; faults of the syntax and duplicate keys are in the document's ``faults``."""
     document = Document()
     if len(text) > LONGEST:
-        document.faults.append(Fault(1, f"{len(text)} characters; expected a study, under {LONGEST}"))
+        document.faults.append(
+            Fault(
+                1,
+                Said(
+                    "{n_text} characters; expected a study, under {longest}",
+                    n_text=len(text),
+                    longest=LONGEST,
+                ),
+            )
+        )
         return document
     try:
         loader = _Loader(text)
@@ -87,15 +119,19 @@ def read_yaml(text: str) -> Document:
             document.value = _value(loader, node, (), document)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        document.faults.append(Fault(mark.line + 1 if mark else 1, f"not YAML: {error.problem}"))
+        document.faults.append(
+            Fault(mark.line + 1 if mark else 1, Said("not YAML: {problem}", problem=error.problem))
+        )
     except yaml.reader.ReaderError as error:
-        document.faults.append(Fault(1, f"not YAML: {error.reason}"))
+        document.faults.append(Fault(1, Said("not YAML: {reason}", reason=error.reason)))
     except RecursionError:
         document.faults.append(Fault(1, "nested too deeply; expected the few levels of a study"))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         # what PyYAML's constructors raise on a date or a number that is none, without a place
         document.value = None
-        document.faults.append(Fault(1, f"not YAML: a value cannot be read ({type(error).__name__})"))
+        document.faults.append(
+            Fault(1, Said("not YAML: a value cannot be read ({kind})", kind=type(error).__name__))
+        )
     return document
 
 
@@ -116,7 +152,12 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document: Docu
             first = document.lines[(*path, key)]
             document.faults.append(
                 Fault(
-                    line, f"duplicate key {dotted((*path, key))!r}; expected it once (first on line {first})"
+                    line,
+                    Said(
+                        "duplicate key {key!r}; expected it once (first on line {first})",
+                        key=dotted((*path, key)),
+                        first=first,
+                    ),
                 )
             )
             continue
@@ -134,7 +175,7 @@ def dotted(path: Path) -> str:
 def nearest(name: str, names: Sequence[str]) -> str:
     """Return ``; did you mean ...?`` for the names that are near, or nothing."""
     near = get_close_matches(name, names, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return Said("; did you mean {near}?", near=Said.listed(near, " or ")) if near else ""
 
 
 def model_faults(error: ValidationError, model: type[BaseModel], document: Document) -> list[Fault]:
@@ -148,15 +189,33 @@ def _fault(details: ErrorDetails, model: type[BaseModel], document: Document) ->
     key = dotted(path)
     if details["type"] == "extra_forbidden":
         names = _keys_at(model, path[:-1])
-        known = f"expected one of {', '.join(names)}"
-        return Fault(line, f"unknown key {key!r}; {known}{nearest(str(path[-1]), names)}")
+        known = Said("expected one of {names}", names=", ".join(names))
+        return Fault(
+            line,
+            Said(
+                "unknown key {key!r}; {known}{nearest}",
+                key=key,
+                known=known,
+                nearest=nearest(str(path[-1]), names),
+            ),
+        )
     if details["type"] == "missing":
-        return Fault(line, f"missing key {key!r}; expected it here")
+        return Fault(line, Said("missing key {key!r}; expected it here", key=key))
     if details["type"] == "file_fault":
-        return Fault(line, f"{key}: {details['msg']}" if key else details["msg"])
+        said = details["ctx"]["said"]
+        return Fault(line, Said("{key}: {said}", key=key, said=said) if key else said)
     expected = _expected(details)
     hint = nearest(str(details["input"]), re.findall(r"'([^']+)'", expected))
-    return Fault(line, f"{key} is {_short(details['input'])}; expected {expected}{hint}")
+    return Fault(
+        line,
+        Said(
+            "{key} is {short}; expected {expected}{hint}",
+            key=key,
+            short=_short(details["input"]),
+            expected=expected,
+            hint=hint,
+        ),
+    )
 
 
 def expected_by(error: ValidationError) -> str:
@@ -165,7 +224,10 @@ def expected_by(error: ValidationError) -> str:
 
 
 def _expected(details: ErrorDetails) -> str:
-    return details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    """Return what pydantic expected, as a sentence of its own with the values that it put in."""
+    line = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    said = Said(_EXPECTED.get(details["type"], "{line}"), line=line, **details.get("ctx", {}))
+    return said if said == line else line
 
 
 def _short(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hpo.errors import UsageError
+from hpo.errors import Said, UsageError
 
 EVERY_S = 10.0
 
@@ -26,7 +26,11 @@ def showing_alive(file: Path | None, every_s: float = EVERY_S) -> Iterator[None]
     try:
         file.touch()
     except OSError as error:
-        what = f"HPO_ALIVE is {str(file)!r}, which cannot be made ({error.strerror})"
+        what = Said(
+            "HPO_ALIVE is {file!r}, which cannot be made ({strerror})",
+            file=str(file),
+            strerror=error.strerror,
+        )
         raise UsageError(what, "a file in a folder that can be written") from error
     done = threading.Event()
     thread = threading.Thread(target=_touch, args=(file, every_s, done), name="alive", daemon=True)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from finetune.api import DataSummary, check_code, seal_backbone, settle_own_data
-from hpo.errors import MismatchError, UsageError
+from hpo.errors import MismatchError, Said, UsageError, apart
 from hpo.ledger.values import Kind, StudyRow
 from hpo.search import tuning_seed
 from hpo.storage import patiently
@@ -16,7 +16,7 @@ from hpo.study import Configuration, NamedConfiguration, StudySpec, keep_default
 from hpo.study.setting import Setting
 from hpo.worker.session import Settings, open_ledger, versions
 
-_RESUME = "to go on, type: hpo resume --study {}"
+_RESUME = "to go on, type: hpo resume --study {name}"
 
 
 def open_study(
@@ -46,7 +46,11 @@ def open_study(
         mine = versions(settings.doorway)
         row = here(partial(ledger.create_study, spec, kind=kind, data=asdict(data), versions=mine))
         if row.state != "open":
-            raise UsageError(f"study {row.name!r} is {row.state}", "an open study", _RESUME.format(row.name))
+            raise UsageError(
+                Said("study {name!r} is {state}", name=row.name, state=row.state),
+                "an open study",
+                Said(_RESUME, name=row.name),
+            )
         row = here(partial(ledger.set_budget, row, spec))
         first = fixed_configurations(spec, warm)
         here(partial(ledger.add_slots, row.study_id, total or spec.budget.trials, first))
@@ -107,13 +111,18 @@ def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:
     there = {**study.versions, "spec": study.fingerprint}
     here["data"] = _describe(spec, settings).data_hash
     there["data"] = str(study.data.get("data_hash", "unknown"))
-    wrong = [
-        f"{key} {here.get(key)} here, {there[key]} there" for key in there if here.get(key) != there[key]
-    ]
+    wrong = [apart(key, here.get(key), there[key]) for key in there if here.get(key) != there[key]]
     if wrong:
         raise MismatchError(
-            f"study {study.name!r} was made with something else: {'; '.join(wrong)}",
+            Said(
+                "study {name!r} was made with something else: {wrong}",
+                name=study.name,
+                wrong=Said.listed(wrong, "; "),
+            ),
             "the same code and data on every worker",
-            f"use the versions of the study, or type: hpo run --study {study.name} --as {study.name}-2 "
-            f"--warm-start {study.name}",
+            Said(
+                "use the versions of the study, or type: hpo run --study {name} --as {name}-2 "
+                "--warm-start {name}",
+                name=study.name,
+            ),
         )

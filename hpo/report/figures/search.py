@@ -119,13 +119,14 @@ def curves_figure(findings: Findings, words: Words) -> Figure:
     """Return validation loss by epoch: complete trials, pruned ones with their ends, the best one bold."""
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    curves, ends = findings.curves, findings.trials.set_index("number")
-    by_trial = dict(list(curves.groupby("number"))) if "epoch" in curves else {}
-    shown = [number for number in _chosen(findings.trials) if number in by_trial]
+    curves, ends, chosen = findings.curves, findings.trials.set_index("number"), _chosen(findings.trials)
+    best = findings.answer.best
+    wanted = chosen if best is None else [*chosen, best.number]
+    by_trial = dict(list(curves[curves["number"].isin(wanted)].groupby("number"))) if len(curves) else {}
+    shown = [number for number in chosen if number in by_trial]
     for number in shown:
         state, end = (str(ends.loc[number, name]) for name in ("state", "end"))
         _draw_curve(axes, by_trial[number], "diverged" if end == "diverged" else state, words)
-    best = findings.answer.best
     if best is not None and best.number in by_trial:
         rows = by_trial[best.number]
         label = words.say("figure.best", number=best.number)
@@ -201,12 +202,12 @@ def _replicated(findings: Findings, words: Words) -> dict[str, list[float]]:
     complete = trials[(trials["state"] == "complete") & np.isfinite(trials["value"].to_numpy(float))]
     names = [name for name in findings.spec.space.choices if name in complete]
     shown = complete.assign(**{name: [value_words(one) for one in complete[name]] for name in names})
+    columns = ["lr", "backbone_lr", "loss", *names]
     found = {}
-    for (lr, slow, loss, *values), rows in shown.groupby(["lr", "backbone_lr", "loss", *names]):
+    for (lr, slow, loss, *values), rows in shown[shown.duplicated(columns, keep=False)].groupby(columns):
         chosen = loss_words(loss, dict(zip(names, values, strict=True)), words)
         given = {"lr": rate(lr), "backbone_lr": rate(slow), "loss": chosen, "n": len(rows)}
-        if len(rows) > 1:
-            found[words.say("figure.seeds.group", **given)] = rows["value"].astype(float).tolist()
+        found[words.say("figure.seeds.group", **given)] = rows["value"].astype(float).tolist()
     return dict(sorted(found.items(), key=lambda group: np.mean(group[1]))[:MOST_GROUPS])
 
 
