@@ -334,6 +334,7 @@ def test_where_nothing_matters_no_ratio_is_best() -> None:
 
     assert found.curve is not None
     assert not found.curve.identified
+    assert not found.curve.is_known_within(1e9), "a search would end"
     low, high = found.curve.indistinguishable
     assert high - low > 2
 

@@ -438,7 +438,7 @@ def test_a_changed_spec_is_refused(place: Place, engine: sa.Engine, tmp_path: Pa
 def test_other_data_are_refused(place: Place, engine: sa.Engine) -> None:
     place.behave(data_hash="another")
 
-    assert "data another here, analytic there" in refused(place, engine)
+    assert "data: another here, analytic there" in refused(place, engine)
 
 
 def test_too_few_trials_are_refused(place: Place) -> None:
