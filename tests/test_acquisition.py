@@ -69,6 +69,16 @@ def test_a_doubtful_leader_is_worth_another_seed(seed: int) -> None:
     assert place_of(best_point(LATTICE, draws, 0.01, "decision")) == KNOWN
 
 
+def test_an_improvement_is_what_lies_below_the_lowest_mean() -> None:
+    lattice = Lattice.of(Box((-4.0, -2.0), (-5.0, -3.0), ("mse", "l1")), 1.0)
+    draws = np.full((40, 2, *lattice.feasible.shape), 1.0)
+    draws[:20, 1, 1, 1], draws[20:, 1, 1, 1] = -1.0, 2.5
+
+    found = best_point(lattice, draws, 0.01, "improvement")
+
+    np.testing.assert_array_equal(found, lattice.place(1, lattice.lr[1], lattice.ratio[1]))
+
+
 @pytest.mark.parametrize("rule", ["decision", "confidence", "information", "improvement", "thompson"])
 def test_no_rule_leaves_the_box(rule: str) -> None:
     rng = np.random.default_rng(0)

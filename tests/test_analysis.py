@@ -28,7 +28,7 @@ from hpo.analysis.modes import Mode, Proposal
 from hpo.analysis.noise import replicate_sd, shares
 from hpo.analysis.outlook import Foretold, Regression
 from hpo.analysis.posterior import draw_parameters, fit_surrogates
-from hpo.analysis.ratio import bowl_minimum
+from hpo.analysis.ratio import _indistinguishable, bowl_minimum
 from hpo.analysis.surrogate import Fit
 from hpo.analysis.values import Answer, Expected, Note, NoteKind
 from hpo.analysis.zones import Standing, WorthSource
@@ -284,6 +284,13 @@ def test_a_tilted_bowls_minimum_is_found_between_the_points_of_a_lattice() -> No
     assert bowl_minimum(-(a * a)) is None
 
 
+def test_a_ratio_is_as_good_where_it_is_no_worse_in_more_than_a_fortieth_of_the_draws() -> None:
+    profiles = np.tile([1.0, 0.0, 1.0], (100, 1))
+    profiles[:3, 0] = profiles[:2, 2] = -1.0
+
+    assert _indistinguishable(np.array([0.5, 1.0, 1.5]), profiles, 1.0) == (0.5, 1.0)
+
+
 @pytest.mark.parametrize("shape", [-2.0, 0.0, 0.5, 2.5])
 def test_every_basin_is_a_parabola_at_its_bottom(shape: float) -> None:
     narrow, wide = brentq(lambda v: _stretched(np.array([v]))[0][0], -5, 5), 9.0
@@ -327,6 +334,7 @@ def test_where_nothing_matters_no_ratio_is_best() -> None:
 
     assert found.curve is not None
     assert not found.curve.identified
+    assert not found.curve.is_known_within(1e9), "a search would end"
     low, high = found.curve.indistinguishable
     assert high - low > 2
 

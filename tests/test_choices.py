@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -454,6 +455,14 @@ def test_a_confirmation_runs_what_was_chosen(searched: tuple[Place, Findings]) -
         findings.spec.run_spec(first.configuration(1, 1e-5)).recipe.layer_decay
         == choice.choices["layer_decay"]
     )
+
+
+def test_a_confirmation_of_other_choices_is_another(searched: tuple[Place, Findings]) -> None:
+    _, findings = searched
+
+    other = replace(findings, trials=findings.trials.assign(layer_decay=0.5))
+
+    assert Request().key(other) != Request().key(findings)
 
 
 @pytest.mark.usefixtures("one_process")

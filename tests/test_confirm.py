@@ -115,6 +115,7 @@ def test_the_arms_are_leaders_the_default_the_diary_and_what_knows_less(shared: 
 
     assert roles == ["choice", "choice", "baseline", "diary", "from_scratch", "linear_probing", "trivial"]
     assert arm_of(found, "baseline").arm.ratio == pytest.approx(10)
+    assert arm_of(found, "linear_probing").arm.lr == 1e-3
     assert arm_of(found, "linear_probing").arm.ratio is None
 
 
@@ -437,7 +438,7 @@ def test_a_changed_spec_is_refused(place: Place, engine: sa.Engine, tmp_path: Pa
 def test_other_data_are_refused(place: Place, engine: sa.Engine) -> None:
     place.behave(data_hash="another")
 
-    assert "data another here, analytic there" in refused(place, engine)
+    assert "data: another here, analytic there" in refused(place, engine)
 
 
 def test_too_few_trials_are_refused(place: Place) -> None:

@@ -263,7 +263,7 @@ def test_a_mismatch_reaches_the_parent(place: Place) -> None:
     place.open(2)
     place.behave(data_hash="other")
 
-    with pytest.raises(MismatchError, match="data other here"):
+    with pytest.raises(MismatchError, match="data: other here"):
         run(place, 2, 1)
 
 

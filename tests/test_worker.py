@@ -119,6 +119,7 @@ def test_divergence_is_a_result(place: Place) -> None:
 
     assert place.ends_of_attempts(1) == ["diverged"]
     assert place.trials()[1].state is TrialState.PRUNED
+    assert place.slots()[1].value is None, "the loss of its one finite epoch is no result"
     assert place.counts().finished == 2
 
 
@@ -314,7 +315,7 @@ def test_other_data_are_refused(place: Place) -> None:
     run(place, 1)
     place.behave(data_hash="other")
 
-    with pytest.raises(MismatchError, match="data other here, analytic there"):
+    with pytest.raises(MismatchError, match="data: other here, analytic there"):
         run(place, 2)
     with pytest.raises(MismatchError):
         place.open(2)
@@ -324,7 +325,7 @@ def test_other_code_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) ->
     place.open(2)
     monkeypatch.setattr(analytic_trainer, "ENGINE_VERSION", "newer")
 
-    with pytest.raises(MismatchError, match="engine newer here, analytic there"):
+    with pytest.raises(MismatchError, match="engine: newer here, analytic there"):
         run(place, 2)
 
 
@@ -424,7 +425,7 @@ def test_a_study_of_other_data_is_passed_over_and_told_in_the_end(place: Place) 
     open_studies(place, "here")
     events: list[Event] = []
 
-    with pytest.raises(MismatchError, match=r"'elsewhere'.*data analytic here, other there"):
+    with pytest.raises(MismatchError, match=r"'elsewhere'.*data: analytic here, other there"):
         work(place.url, settings=place.settings(), on_event=events.append)
 
     assert order_of_runs(events) == ["here"] * 3
