@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+import sqlalchemy as sa
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_play import make_study, outcome, report, take
 
 from hpo.cli import app as command_line
+from hpo.cli.listing import failure_lines, status_lines, worker_lines
 from hpo.cli.quick import status_words
 from hpo.errors import StorageError
 from hpo.ledger.ledger import Ledger
+from hpo.ledger.values import Claim, StudyRow, StudyState
+from hpo.reading.frames import trials_frame
 from hpo.reading.standing import attached_workers, overview
-from hpo.storage import open_engine
+from hpo.report.language import Language
+from hpo.storage import open_engine, writing
 from hpo.storage.glance import Glance, glance_at
+from hpo.storage.tables import slots
 from hpo.study import StudySpec
 
 HEAVY = (
@@ -222,3 +229,106 @@ def typers(words: list[str]) -> dict[str, Any]:
     command = group.commands["status"]
     with command.make_context("status", words[1:]) as context:
         return dict(context.params)
+
+
+# --- every state of a study
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["take", "take", "finish", "report", "finish", "prune", "diverge", "fail", "give_back", "lapse"]
+        ),
+        st.integers(0, 3),
+        st.floats(0.1, 9.0),
+    ),
+    max_size=14,
+)
+
+
+def play(engine: sa.Engine, study: StudyRow, moves: list[tuple[str, int, float]]) -> None:
+    """Make the moves of some workers; one that cannot be made is passed over."""
+    ledger = Ledger(engine)
+    held: list[Claim] = []
+    for move, place, value in moves:
+        if move == "take":
+            if ledger.counts(study.study_id).free:
+                held.append(take(ledger, study, holder=f"worker-{place}"))
+            continue
+        if not held:
+            continue
+        claim = held[place % len(held)]
+        match move:
+            case "report":
+                report(ledger, claim, 1 + place, value)
+                continue
+            case "lapse":
+                past = sa.update(slots).where(slots.c.slot == claim.slot).values(lease_until=1.0)
+                with writing(engine) as connection:
+                    connection.execute(past.where(slots.c.study_id == study.study_id))
+                continue
+            case "finish":
+                ledger.finish(claim, outcome(value))
+            case "prune":
+                ledger.finish(claim, outcome(value, end="pruned"))
+            case "diverge":
+                ledger.finish(claim, outcome(None, end="diverged", best_epoch=None))
+            case "fail":
+                ledger.fail(claim, "error", f"RuntimeError: {value}")
+            case "give_back":
+                ledger.give_back(claim)
+        held.remove(claim)
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a database without a study."""
+    file = tmp_path_factory.mktemp("empty") / "hpo.db"
+    open_engine(f"sqlite:///{file}").dispose()
+    return file
+
+
+@given(MOVES, MOVES, st.sampled_from(["open", "paused", "stopped"]))
+@settings(max_examples=40, deadline=None)
+def test_a_glance_says_the_words_and_numbers_of_the_whole(
+    empty_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    first: list[tuple[str, int, float]],
+    second: list[tuple[str, int, float]],
+    state: StudyState,
+) -> None:
+    file = tmp_path_factory.mktemp("play") / "hpo.db"
+    shutil.copy(empty_database, file)
+    engine = open_engine(f"sqlite:///{file}")
+    ledger = Ledger(engine)
+    for name, moves in (("one", first), ("two", second)):
+        study = make_study(ledger, 4, name=name)
+        play(engine, study, moves)
+    ledger.set_state(study.study_id, state)
+    with glance_at(f"sqlite:///{file}") as there:
+        assert isinstance(there, Glance)
+        short, workers = overview(there, "u"), attached_workers(there)
+
+    whole = overview(engine, "u")
+    for language in get_args(Language):
+        assert said(short, workers, language) == said(whole, attached_workers(engine), language)
+    for one in short:
+        row = ledger.study(one["study"])
+        counts, trials = ledger.counts(row.study_id), trials_frame(engine, row.study_id)
+        complete = trials[trials["state"] == "complete"]
+        assert (
+            (one["state"], one["failed"]) == (row.state, counts.failed) == (row.state, len(one["failures"]))
+        )
+        assert (one["finished"], one["complete"]) == (counts.finished, len(complete))
+        assert one["pruned"] == counts.pruned == (trials["state"] == "pruned").sum()
+        assert one["running"] + one["silent"] == (trials["state"] == "running").sum()
+        best = one["best"]["validation_loss"] if one["best"] else None
+        assert best == (None if complete.empty else complete["value"].min())
+    engine.dispose()
+
+
+def said(studies: list[dict[str, Any]], workers: list[dict[str, Any]], language: Language) -> list[str]:
+    """Return what status prints, with the clock out of it."""
+    still = [one | {"silent_s": 0.0} for one in workers]
+    failures = [line for one in studies for line in failure_lines(one, whole=True, language=language)]
+    timeless = [one | {"trials_per_hour": 0.0, "remaining_s": None} for one in studies]
+    return [*status_lines(timeless, language), *failures, *worker_lines(still, language)]
