@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,7 @@ from hpo.cli.confirm import confirm, import_diary
 from hpo.cli.figure import figure
 from hpo.cli.keep import copy, delete, rename
 from hpo.cli.model import export, predict
-from hpo.cli.quick import status_words
+from hpo.cli.quick import status_words, words_of
 from hpo.cli.report import compare, report
 from hpo.cli.run import run
 from hpo.cli.service import fleet_app, pause, resume, stop, submit, worker
@@ -263,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended = app(words, prog_name="hpo", standalone_mode=False) if plain is None else status(**plain)
     except (Interrupted, KeyboardInterrupt, typer.Abort):
         said = Said("interrupted; to go on, type: hpo {words}", words=shlex.join(words))
-        spoken = _words_of(words)
+        spoken = words_of(words)
         return _complain(spoken.retold(said), 130, spoken)
     except Exception as error:
         return explain(error, words)
@@ -274,7 +273,7 @@ def explain(error: Exception, typed: Sequence[str] = ()) -> int:
     """Say what an error means to a person, in the language of what they typed; return the exit status."""
     from finetune.api import DeviceLostError
 
-    words = _words_of(typed)
+    words = words_of(typed)
     if isinstance(error, UserError):
         return _complain(words.fault(error), 2, words)
     if isinstance(error, BrokenPipeError):
@@ -305,15 +304,6 @@ def _wrong_words(error: Any, words: Words) -> str:
         case "BadParameter" if name:
             return words.say("typed.value", name=name, fault=error.message)
     return words.say("typed.other", fault=error.format_message())
-
-
-def _words_of(typed: Sequence[str]) -> Words:
-    """Return the words of the language that a command or HPO_LANG asks for, whatever else is wrong."""
-    from hpo.report.language import SPOKEN
-
-    asked = [after for word, after in pairwise([*typed, ""]) if word == "--lang"]
-    asked += [word.removeprefix("--lang=") for word in typed if word.startswith("--lang=")]
-    return SPOKEN["zh" if [os.environ.get("HPO_LANG"), *asked][-1] == "zh" else "en"]
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

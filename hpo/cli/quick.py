@@ -10,7 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.report.language import Words
 
 _WITH_VALUE = {"--study": "study", "--storage": "storage", "--lang": "lang"}
 
@@ -38,15 +41,18 @@ def status_words(words: Sequence[str]) -> dict[str, Any] | None:
     return found
 
 
-def say_starting(words: Sequence[str]) -> None:
-    """Say on standard error that the command of these words is starting, in the language it was asked in."""
+def words_of(typed: Sequence[str]) -> Words:
+    """Return the words of the language that a command or HPO_LANG asks for, whatever else is wrong."""
     from hpo.report.language import SPOKEN
 
-    languages = [os.environ.get("HPO_LANG", "")]
-    languages += [word.removeprefix("--lang=") for word in words if word.startswith("--lang=")]
-    languages += [value for option, value in pairwise(words) if option == "--lang"]
-    spoken = [own for name, own in SPOKEN.items() if name in languages]
-    command = next((word for word in words if not word.startswith("-")), "")
-    line = (spoken or [SPOKEN["en"]])[-1].say("doing.starting", command=f"hpo {command}".strip())
+    asked = [after for word, after in pairwise([*typed, ""]) if word == "--lang"]
+    asked += [word.removeprefix("--lang=") for word in typed if word.startswith("--lang=")]
+    return SPOKEN["zh" if [os.environ.get("HPO_LANG"), *asked][-1] == "zh" else "en"]
+
+
+def say_starting(typed: Sequence[str]) -> None:
+    """Say on standard error that the command of these words is starting."""
+    command = next((word for word in typed if not word.startswith("-")), "")
+    line = words_of(typed).say("doing.starting", command=f"hpo {command}".strip())
     sys.stderr.write(f"{line} ...\n")
     sys.stderr.flush()
