@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from foreign_families import STEP, Floats
@@ -26,7 +25,7 @@ def judged(ratio: Floats, excess: Floats, zones: Zones | None) -> dict[str, floa
     """
     if zones is None:
         return dict.fromkeys(JUDGED, math.nan)
-    sure, likely = (_judged(ratio, excess, one) for one in (zones, replace(zones, pieces=zones.likely)))
+    sure, likely = (_judged(ratio, excess, one) for one in (zones, zones.with_likely))
     found = sure | {f"likely_{name}": likely[name] for name in _TOLD}
     return found | {"as_good": float(np.mean(excess <= zones.worth)), "worth": zones.worth}
 

@@ -24,7 +24,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, product
 from pathlib import Path
@@ -511,46 +511,54 @@ class Race:
     """The last part of a budget: rounds of runs of the leaders, none stopped (:mod:`hpo.search.race`)."""
 
     racing: list[Setting]
-    results: dict[tuple[Setting, int], float]
+    seed: int | None = None
+    results: dict[tuple[Setting, int], float] = field(default_factory=dict)
     """Loss of each, by round."""
 
     @classmethod
     def of(cls, history: History, space: Any) -> Race:
         """Return the race of the leaders of the trials so far."""
-        return cls(leaders(*history.frames(len(history.rows)), space, LEADERS), {})
+        return cls(leaders(*history.frames(len(history.rows)), space, LEADERS))
 
-    def next(self) -> tuple[Setting, int]:
-        """Return who runs next, in which round."""
-        for number in count():
-            for place, one in enumerate(self.racing):
-                is_in = place == 0 or not is_behind(self.results, one, self.racing[0], range(number))
-                if is_in and (one, number) not in self.results:
-                    return one, number
-        raise AssertionError
+    def ask(self) -> tuple[float, float, str]:
+        """Suggest the next of the round that still runs."""
+        self._now = next(one for number in count() for one in self._left(number))
+        setting, _ = self._now
+        return setting.lr, setting.backbone_lr, setting.loss
+
+    def _left(self, number: int) -> Iterator[tuple[Setting, int]]:
+        """Yield who has not run yet in a round."""
+        for one in self.racing:
+            is_in = one is self.racing[0] or not is_behind(self.results, one, self.racing[0], range(number))
+            if is_in and (one, number) not in self.results:
+                yield one, number
+
+    def goes_on(self, epoch: int, loss: float) -> bool:
+        """Never stop a run."""
+        return True
+
+    def tell(self, loss: float | None, end: str) -> None:
+        """Take the end of the run."""
+        self.results[self._now] = np.inf if loss is None else loss
+
+    def incumbent(self) -> None:
+        """The choice is the answer's."""
 
 
 def run(
     world: World, search: Search, epochs: float, trials: int | None = None, *, replicates: float = 0.0
 ) -> History:
     """Search until ``epochs`` are spent, or so many trials are made; the last share of them by a race."""
-    history, spent, race = History([], [], [], [], []), 0, None
+    history, spent = History([], [], [], [], []), 0
     while spent < epochs and len(history.rows) != trials:
-        if spent >= (1 - replicates) * epochs:
-            race = race or Race.of(history, world.space)
-            one, number = race.next()
-            lr, backbone_lr, loss = one.lr, one.backbone_lr, one.loss
-            curve = world.curve(lr, backbone_lr, loss)
-            end = "diverged" if np.isnan(curve).any() else "finished"
-            value = None if end == "diverged" else float(curve.min())
-            race.results[one, number] = np.inf if value is None else value
-            history.suggest_s.append(0.0)
-        else:
-            started = time.process_time()
-            lr, backbone_lr, loss = search.ask()
-            history.suggest_s.append(time.process_time() - started)
-            curve, end = _followed(search, world.curve(lr, backbone_lr, loss, search.seed), world.epochs)
-            value = None if end == "diverged" else float(np.nanmin(curve))
-            search.tell(value, end)
+        if spent >= (1 - replicates) * epochs and not isinstance(search, Race):
+            search = Race.of(history, world.space)
+        started = time.process_time()
+        lr, backbone_lr, loss = search.ask()
+        history.suggest_s.append(time.process_time() - started)
+        curve, end = _followed(search, world.curve(lr, backbone_lr, loss, search.seed), world.epochs)
+        value = None if end == "diverged" else float(np.nanmin(curve))
+        search.tell(value, end)
         spent += len(curve)
         history.rows.append(
             {

@@ -7,7 +7,7 @@ is compared with the *worth*: the difference that the user cares for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
 from typing import Any
@@ -78,13 +78,18 @@ class Zones:
     """The whole axis again, by what is at least likely; empty where no model fits."""
 
     @property
+    def with_likely(self) -> Zones:
+        """The zones with what is likely taken for sure."""
+        return replace(self, pieces=self.likely)
+
+    @property
     def leaning(self) -> tuple[Zone, ...]:
         """What of the open pieces is likely as good, or likely worse."""
         ends = [
             (max(piece.low, likely.low), min(piece.high, likely.high), likely.standing)
             for piece in self.pieces
             for likely in self.likely
-            if piece.standing is Standing.OPEN is not likely.standing
+            if piece.standing is Standing.OPEN and likely.standing is not Standing.OPEN
         ]
         return tuple(Zone(low, high, standing) for low, high, standing in ends if low < high)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from hpo.analysis.matters import Cost, Mattering, Matters
 from hpo.analysis.values import Note, NoteKind
@@ -36,8 +35,7 @@ def _likely(zones: Zones, words: Words) -> list[tuple[Standing, str]]:
         for piece in zones.likely
         if any(piece.low < one.high and one.low < piece.high for one in zones.leaning)
     ]
-    whole = replace(zones, pieces=zones.likely)
-    found = [(one, spans(whole, one, words, "and", among=reaching)) for one in Standing]
+    found = [(one, spans(zones.with_likely, one, words, "and", among=reaching)) for one in Standing]
     return [(one, said) for one, said in found if said and one is not Standing.OPEN]
 
 
@@ -104,9 +102,7 @@ def _mattering(name: str, found: Matters, findings: Findings, words: Words) -> s
         low, high = (rate(10**end) for end in good)
         return words.say("matters.does_not_matter", name=name, low=low, high=high)
     if found.standing is not Mattering.MATTERS:
-        likely = spans(
-            replace(found.zones, pieces=found.zones.likely), Standing.AS_GOOD, words, "or", number=rate
-        )
+        likely = spans(found.zones.with_likely, Standing.AS_GOOD, words, "or", number=rate)
         key = "matters.open.likely" if likely else "matters.open"
         return words.say(key, name=name, spans=likely)
     given = {"name": name, "best": rate(10**found.best)}
