@@ -66,9 +66,9 @@ def _measured(shape: tuple[object, ...], device: torch.device) -> list[Arm]:
     return []
 
 
-def simplest_near_best(costs: Costs, tolerance: float = 0.1) -> Arm:
-    """Return the first arm whose cost is within ``tolerance`` of the least."""
-    bound = min(costs.values()) * (1 + tolerance)
+def simplest_near_best(costs: Costs) -> Arm:
+    """Return the first arm whose cost is within 10 % of the least."""
+    bound = 1.1 * min(costs.values())
     return next(arm for arm, cost in costs.items() if cost <= bound)
 
 
