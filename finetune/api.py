@@ -301,20 +301,13 @@ def get_data(
     return get_data(name, data_dir, base_url=base_url, notify=notify)
 
 
-def describe_data(
-    inputs: InputSpec,
-    *,
-    data_dir: Path,
-    cache_dir: Path,
-    fold: int | None = None,
-    notify: Callable[[str], None] | None = None,
-) -> DataSummary:
+def describe_data(inputs: InputSpec, *, data_dir: Path, cache_dir: Path) -> DataSummary:
     """Prepare the data of a task (or find them prepared) and say what a search must know of them.
 
-    With ``inputs.folds`` and no ``fold``: of all folds together. Needs no torch.
+    With ``inputs.folds``: of all folds together. Needs no torch.
     Raises :class:`MissingDataError` when the data set, or a part of it that was not allowed to be
     missing, is not in ``data_dir``.
     """
     from finetune.data.prepared import describe
 
-    return describe(inputs, data_dir, cache_dir, fold=fold, notify=notify)
+    return describe(inputs, data_dir, cache_dir)

@@ -47,11 +47,6 @@ except Interrupted as error:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-@pytest.fixture
 def any_place(tmp_path: Path, database_url: str) -> Place:
     """On each kind of database in turn."""
     return Place(tmp_path, database_url)

@@ -123,9 +123,9 @@ def _by_itself(device: torch.device) -> Iterator[None]:
             torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
-def simplest_near_best(costs: Costs, tolerance: float = 0.1) -> Arm:
-    """Return the first arm whose cost is within ``tolerance`` of the least."""
-    bound = min(costs.values()) * (1 + tolerance)
+def simplest_near_best(costs: Costs) -> Arm:
+    """Return the first arm whose cost is within 10 % of the least."""
+    bound = 1.1 * min(costs.values())
     return next(arm for arm, cost in costs.items() if cost <= bound)
 
 
