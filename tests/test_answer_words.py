@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from small_study import NAME, Place, small_spec
+from small_study import NAME, Place, finished_study, small_spec
 
 from hpo.analysis.matters import Cost, Mattering, Matters
 from hpo.analysis.values import Answer, Choice, Expected, Noise
@@ -24,17 +24,13 @@ from hpo.report.told import to_json
 from hpo.report.zones import costs_lines, zone_lines
 from hpo.storage import open_engine
 from hpo.study import Configuration
-from hpo.worker import work
 
 GOOD, WORSE, OPEN = Standing.AS_GOOD, Standing.WORSE, Standing.OPEN
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("answered"))
-    place.open(40, pruner={"kind": "none"})
-    work(place.url, [NAME], below=40, settings=place.settings())
-    return place
+    return finished_study(tmp_path_factory.mktemp("answered"), total=40, pruner={"kind": "none"})
 
 
 @pytest.fixture(scope="module")

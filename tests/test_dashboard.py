@@ -30,8 +30,8 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.storages import RDBStorage
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._app import create_app
-from small_study import NAME, Place
-from web import TOKEN, Answer, ask, finished_study, running, served
+from small_study import NAME, Place, finished_study
+from web import TOKEN, Answer, ask, running, served
 
 from hpo.dashboard import Access, PageKeeper, build, check_token, listening, make_access, make_door
 from hpo.dashboard.door import WriteCheck

@@ -21,11 +21,6 @@ from hpo.worker import open_study, work
 PUBLISHED = {"name": "somebody", "metrics": {"mae": 2.5}, "source": "a paper", "comparable": "nothing"}
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def test_all_is_the_own_study_of_every_task_with_real_signals() -> None:
     tasks = {name for name, task in TASKS.items() if not task.synthetic}
 

@@ -28,11 +28,6 @@ from hpo.worker import Event, open_study, work
 from hpo.worker.session import open_ledger
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def run(place: Place, total: int, on_event: Callable[[Event], None] = lambda event: None) -> None:
     work(place.url, [NAME], below=total, settings=place.settings(), on_event=on_event)
 

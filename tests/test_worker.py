@@ -21,11 +21,6 @@ from hpo.study import Configuration
 from hpo.worker import Event, WorkSummary, checkpoints_of, open_study, work
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def run(
     place: Place, total: int, on_event: Callable[[Event], None] = lambda event: None, **settings: object
 ) -> WorkSummary:

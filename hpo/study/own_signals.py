@@ -16,6 +16,12 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _named(value: Any) -> Any:
+    """Take whole numbers as names of classes."""
+    given = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(one) if type(one) is int else one for one in given)
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
@@ -46,6 +52,10 @@ def _split(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
+def _window(value: Any) -> Any:
+    return {"seconds": value} if isinstance(value, int | float) else value
+
+
 def _filters(value: Any) -> Any:
     """Take one filter as a list of one, a name as a filter without frequencies, a number as one of them."""
     given = value if isinstance(value, list | tuple) else [value]
@@ -73,9 +83,9 @@ class OwnSignals(Part):
     path: str | None = None
     rate_hz: float | None = Field(default=None, gt=0, le=1e6)
     unit: str = ""
-    classes: Names = ()
+    classes: Annotated[tuple[str, ...], BeforeValidator(_named)] = ()
     modality: Modality = "any"
-    window: WindowRule | None = None
+    window: Annotated[WindowRule | None, BeforeValidator(_window)] = None
     label_rate_hz: float | None = Field(default=None, gt=0, le=1e6)
     resample_hz: float | None = Field(default=None, gt=0, le=1e6)
     filter: Annotated[tuple[dict[FilterKind, tuple[float, ...]], ...], BeforeValidator(_filters)] = ()
@@ -91,6 +101,11 @@ class OwnSignals(Part):
         except FinetuneError as error:
             raise file_fault(error.line) from error
         return self
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that only the files say stands here."""
+        return bool(self.channels and self.window and (self.classes or self.kind == "regression"))
 
     @property
     def task_name(self) -> str:
@@ -126,10 +141,11 @@ class OwnSignals(Part):
         )
 
     def settled(self, found: OwnData) -> Self:
-        """Return this with what the files say: classes, the rate, and the length of a window."""
+        """Return this with what the files say: subjects, classes, the rate, the length of a window."""
         window = self.window or WindowRule(seconds=found.window_s or 1.0)
         return self.model_copy(
             update={
+                "subject": self.subject or found.subject,
                 "classes": found.classes,
                 "rate_hz": found.rate_hz,
                 "window": window,

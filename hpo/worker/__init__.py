@@ -8,6 +8,7 @@ The test split is sealed meanwhile: nothing that a search does in this process c
 
 from __future__ import annotations
 
+import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,7 +88,7 @@ def work(
     """
     stop = stop or Stop()
     ends: Mapping[str, int] = {}
-    with sealed_test_split(), stop.listening(), _clock(settings.timeout_s, stop):
+    with sealed_test_split(), stop.listening(), _clock(settings.timeout_s, stop), _heard(on_event):
         try:
             with stop.raising(), open_session(url, settings, on_event, stop) as session:
                 depot = depot_of(settings)
@@ -106,6 +107,29 @@ def work(
     for error in roster.refused.values():
         raise error
     return WorkSummary("no_work", ends)
+
+
+class _Teller(logging.Handler):
+    """Passes on what the trainer logs."""
+
+    def __init__(self, on_event: Callable[[Event], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._on_event = on_event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it as an event."""
+        self._on_event(Event("message", text=record.getMessage()))
+
+
+@contextmanager
+def _heard(on_event: Callable[[Event], None]) -> Iterator[None]:
+    """Tell the trainer's warnings: a worker's own output is shown to nobody unless it dies."""
+    log, teller = logging.getLogger("finetune"), _Teller(on_event)
+    log.addHandler(teller)
+    try:
+        yield
+    finally:
+        log.removeHandler(teller)
 
 
 @contextmanager

@@ -65,4 +65,4 @@ def showing_alive(file: Path | None, every_s: float = EVERY_S) -> Iterator[None]
             yield
     finally:
         with suppress(OSError):
-            file.unlink(missing_ok=True)
+            file.unlink()
