@@ -21,6 +21,7 @@ from finetune.errors import (
     DeviceLostError,
     FinetuneError,
     MissingDataError,
+    NoDeviceError,
     SettingError,
     UnknownNameError,
 )
@@ -45,6 +46,7 @@ from finetune.spec import (
     RunSource,
     RunSpec,
     Schedule,
+    SlotAdvice,
     Slots,
     TestScores,
 )
@@ -82,6 +84,7 @@ __all__ = [
     "MissingDataError",
     "Modality",
     "Mode",
+    "NoDeviceError",
     "Normalisation",
     "OwnData",
     "OwnKind",
@@ -96,6 +99,7 @@ __all__ = [
     "RunSpec",
     "Schedule",
     "SettingError",
+    "SlotAdvice",
     "Slots",
     "TASKS",
     "Task",
@@ -158,14 +162,18 @@ def gpu_count() -> int:
     return gpu_count()
 
 
-def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Slots:
-    """Return what ``slots="auto"`` takes for runs like ``spec``; on a GPU by timing an epoch of each way."""
-    from finetune.engine.arms import choose_slots
+def recommend_slots(
+    spec: RunSpec, *, runs: int, data_dir: Path, cache_dir: Path, device: str = "auto"
+) -> SlotAdvice:
+    """Return what ``slots="auto"`` takes for so many runs like ``spec``; on a GPU each way is timed."""
+    from finetune.engine.arms import choose_slots, costs_here
     from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
 
     chosen = open_device(device)
-    return choose_slots(spec, input_loader(data_dir, cache_dir, chosen), chosen)
+    load = input_loader(data_dir, cache_dir, chosen)
+    costs = costs_here(spec, load, chosen, runs)
+    return SlotAdvice(choose_slots(spec, load, chosen, runs), dict(costs.items()))
 
 
 def export_model(
