@@ -66,7 +66,7 @@ def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
         code, weights = seal_backbone(spec.backbone.spec())
         backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
         spec = spec.model_copy(update={"backbone": backbone})
-    if spec.data is not None and not spec.data.channels:
+    if spec.data is not None and not spec.data.is_settled:
         found = settle_own_data(spec.data.signals(), data_dir)
         spec = spec.model_copy(update={"data": spec.data.settled(found)})
     return spec
