@@ -118,7 +118,7 @@ def warn_of_slow_precision(precision: Precision, device: torch.device) -> None:
 def has_bf16(device: torch.device) -> bool:
     """Return whether a device has instructions for bf16; True where it cannot be told."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
