@@ -365,8 +365,18 @@ def is_passed_on(method: str, path: str) -> bool:
         start_response("200 OK", [])
         return []
 
-    ask(WriteCheck(app, allow_writes=True), path, method)  # type: ignore[arg-type]  # a smaller start_response
+    ask(WriteCheck(app, allow_writes=True), path, method, body=b"{}")  # type: ignore[arg-type]  # a smaller start_response
     return bool(passed)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"body":', b"5", b"\xff", b"[" * 100_000])
+def test_a_note_that_is_no_json_object_is_the_askers_fault(own_place: Place, body: bytes) -> None:
+    engine = open_engine(own_place.url)
+    app = build(own_place.url, engine, Access(allow_writes=True))
+    answer = ask(app, "/api/studies/1/note", "PUT", body=body)
+    engine.dispose()
+
+    assert (answer.status, "a note is a JSON object" in answer.body.decode()) == (400, True)
 
 
 def test_even_with_writes_only_notes_files_and_a_studys_end_are_written() -> None:

@@ -13,6 +13,7 @@ import pytest
 from finetune.checking import looked_at
 from hpo.cli.app import main
 from hpo.starter import ENCODER
+from hpo.study import studies_folder
 
 FAULTY = {
     "not_repeatable": "return self.second(self.first(x)).mean(dim=-1) + torch.rand(1)",
@@ -135,6 +136,21 @@ def test_a_check_imports_no_compiler(start: Path) -> None:
         [sys.executable, "-c", script + heavy], capture_output=True, text=True, check=True
     ).stdout
     assert found.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("mode", ["linear_probing", "linear_probing_cached"])
+def test_a_frozen_encoder_is_checked_as_it_trains(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study.yaml"
+    text = (studies_folder() / "synthetic_hr.yaml").read_text(encoding="utf-8")
+    study.write_text(text.replace("full_finetuning", mode).replace("1250}", "1250, train_subjects: 3}"))
+
+    assert main(["check", str(study), "--cache", str(tmp_path / "cache"), "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["ready"]
+    assert told["loss_after"] < told["loss_before"]
 
 
 def test_a_shipped_study_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.terminal import CacheDir, Json, Storage, database, print_json, print_lines, shown, url_of
+from hpo.cli.terminal import (
+    CacheDir,
+    Json,
+    Storage,
+    database,
+    options_again,
+    print_json,
+    print_lines,
+    shown,
+    url_of,
+)
 from hpo.errors import Said
 
 if TYPE_CHECKING:
@@ -36,7 +46,11 @@ def delete(
         if not yes:
             what = Said("this would delete {words} for good", words=_words(found))
             raise UsageError(
-                what, "a word that you mean it", Said("type: hpo delete --study {study} --yes", study=study)
+                what,
+                "a word that you mean it",
+                Said(
+                    "type: hpo delete --study {study} --yes{option}", study=study, option=options_again(url)
+                ),
             )
         delete_study(engine, study)
     for row in found.rows:
@@ -63,7 +77,7 @@ def rename(
         found = contents(engine, to)
     old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
     _reach(lambda: old.move_to(new))
-    _tell(f"{study} is {to} now; next: hpo status --study {to}", found, as_json)
+    _tell(f"{study} is {to} now; next: hpo status --study {to}{options_again(url)}", found, as_json)
 
 
 def copy(
@@ -92,7 +106,7 @@ def copy(
     there = as_name or study
     old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
     _reach(lambda: old.copy_to(new))
-    said = f"copied to {shown(to)}: {_words(found)}; next: hpo status --study {there} --storage {shown(to)}"
+    said = f"copied to {shown(to)}: {_words(found)}; next: hpo status --study {there}{options_again(to)}"
     _tell(said, found, as_json)
 
 

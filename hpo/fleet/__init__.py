@@ -50,13 +50,15 @@ def run_local(
     workers: int | None = None,
     settings: Settings,
     on_event: Callable[[Event], None] = lambda event: None,
+    fingerprint: str | None = None,
 ) -> WorkSummary:
     """Work on the first ``total`` slots of ``study`` with ``workers`` processes until all are closed.
 
-    ``workers`` None means one a GPU or, without any, one a core. A worker that dies is replaced, and its
-    trial goes on at once. Raises :class:`Interrupted` on SIGINT or SIGTERM (within 5 s, everything given
-    back), what a worker raised that is the user's to mend, and :class:`RuntimeError` with its last words for
-    a fault of ours.
+    ``workers`` None means one a GPU or, without any, one a core. With a ``fingerprint`` a study of another
+    one is refused: another command may begin a study anew that nobody works on yet. A worker that dies is
+    replaced, and its trial goes on at once. Raises :class:`Interrupted` on a signal (within 5 s, everything
+    given back), what a worker raised that is the user's to mend, and :class:`RuntimeError` with its last
+    words for a fault of ours.
     """
     if workers is not None and workers < 1:
         raise UsageError(Said("workers is {workers}", workers=workers), "at least 1")
@@ -64,7 +66,8 @@ def run_local(
     with stop.listening(for_good=True), open_ledger(url) as ledger:
         row = _patiently(partial(ledger.study, study), stop, on_event)
         counts = _patiently(partial(ledger.counts, row.study_id, total), stop, on_event)
-        fleet = _Fleet(Job(url, study, total, replace(settings, timeout_s=None)), row, ledger, stop, on_event)
+        job = Job(url, study, total, replace(settings, timeout_s=None), fingerprint)
+        fleet = _Fleet(job, row, ledger, stop, on_event)
         places = min(workers or fleet.places, counts.free + counts.running)
         return fleet.run(places, settings.timeout_s)
 

@@ -99,7 +99,7 @@ _COMMANDS = {
     "the record of {n} looks at the test split": "{n} 次查看测试集的记录",
     "this would delete {words} for good": "这将永久删除 {words}",
     "a word that you mean it": "一个表明确实如此的选项",
-    "type: hpo delete --study {study} --yes": "请输入：hpo delete --study {study} --yes",
+    "type: hpo delete --study {study} --yes{option}": "请输入：hpo delete --study {study} --yes{option}",
     "a study and --all are named": "同时给出了研究和 --all",
     "type: hpo report --all": "请输入：hpo report --all",
     "{n_failed} of {n_specs} studies were not run: {failed}": "{n_specs} 个研究中有 {n_failed} 个没"
@@ -274,6 +274,15 @@ _DATABASE = {
     "study {name!r} in the database is another one ({differing})": "数据库中的研究 {name!r} 与此不"
     "同（{differing}）",
     "the same spec, data and versions": "相同的设定、数据和版本",
+    "another command has begun the study {name!r} anew, with another spec": (
+        "另一条命令已用不同的设定重新开始了研究 {name!r}"
+    ),
+    "one spec for a name": "一个名称对应一种设定",
+    "type the same command with --as {name}-2": "请在同一命令后加上 --as {name}-2",
+    "it is {value}; expected a number": "其值为 {value}；应为数字",
+    "ratio {told:g}; expected {ratio:g}, as the two rates have it": (
+        "ratio 为 {told:g}；应为 {ratio:g}，即两个学习率之比"
+    ),
     "a free name": "未被占用的名称",
     "give the study another name, or take another --storage": "请给研究换一个名称，或换一个 --storage",
     "type the same command with {anew}, or take another --storage": "请在同一命令后加上 {anew}，或"
@@ -476,7 +485,7 @@ _STUDY_FILE = {
     "boolean": "true 或 false",
     "boolean, unable to interpret input": "true 或 false",
     "string": "文本",
-    "tuple": "列表",
+    "a list": "列表",
     "dictionary": "键和值",
 }
 FAULTS = MappingProxyType(

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from finetune.api import Allowance, Filter, FilterKind, FinetuneError, Modality, OwnData, OwnKind, OwnSplit
-from hpo.study.part import file_fault
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from hpo.study.part import Part, file_fault
 
 
 def _listed(value: Any) -> Any:
@@ -29,7 +25,7 @@ def _named(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
-class SplitRule(_Part):
+class SplitRule(Part):
     """Who trains, validates and tests: a rule with its seed, or (as a plain word) a column."""
 
     column: str | None = None
@@ -39,13 +35,13 @@ class SplitRule(_Part):
     seed: int = Field(default=42, ge=0, lt=2**32)
 
 
-class SubjectRule(_Part):
+class SubjectRule(Part):
     """A regular expression over the paths of files, whose one group is the subject."""
 
     pattern: str
 
 
-class WindowRule(_Part):
+class WindowRule(Part):
     """How long records are cut."""
 
     seconds: float = Field(gt=0, le=1e6)
@@ -74,7 +70,7 @@ def _filters(value: Any) -> Any:
     return filters
 
 
-class OwnSignals(_Part):
+class OwnSignals(Part):
     """Where a user's signals are and what is what in them."""
 
     file: str = Field(min_length=1)

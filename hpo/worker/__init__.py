@@ -73,12 +73,14 @@ def work(
     settings: Settings,
     on_event: Callable[[Event], None] = lambda event: None,
     stop: Stop | None = None,
+    fingerprint: str | None = None,
 ) -> WorkSummary:
     """Work on ``studies`` (none named: all open ones) until none has a slot (``< below``) left for anybody.
 
     The most urgent study comes first, then the oldest; between two runs a more urgent one takes over. While
     other workers run the last slots this one waits, because they may die; with ``forever`` it waits for new
-    work too. SIGINT, SIGTERM and the timeout give back what is under way.
+    work too. With a ``fingerprint`` a study of another one is refused. SIGINT, SIGTERM and the timeout give
+    back what is under way.
 
     Raises :class:`FinetuneError` and :class:`HpoError` (another attempt could not mend them) after giving
     back: at once for a study that was named; otherwise that study is served no more, the others go on, and
@@ -92,7 +94,7 @@ def work(
                 depot = depot_of(settings)
                 if depot is not None:
                     session.reach(depot.probe)
-                roster = Roster(session, url, settings, studies, below)
+                roster = Roster(session, url, settings, studies, below, fingerprint)
                 on_event(Event("attached", session.worker))
                 ends = roster.ends
                 _serve(session, roster, settings, forever=forever)

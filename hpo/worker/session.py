@@ -276,5 +276,5 @@ def checkpoints_of(url: str, study: StudyRow, settings: Settings) -> Checkpoints
         return Checkpoints(plain_folder(settings.checkpoints) / name)
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return Checkpoints(Path(f"{parsed.database}.checkpoints").resolve() / name)
+        return Checkpoints(Path(f"{Path(parsed.database).resolve()}.checkpoints") / name)
     return Checkpoints(cached)
