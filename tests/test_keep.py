@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
 from small_study import NAME, Place, small_spec
 from test_cli import complaint
 
@@ -20,7 +21,7 @@ from hpo.errors import MismatchError, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.whole_studies import contents, copy_study, delete_study, rename_study
 from hpo.reading.frames import attempts_frame, curves_frame, trials_frame
-from hpo.search_here import read_spec
+from hpo.search_here import launch, read_spec
 from hpo.storage import open_engine, parse_url, writing
 from hpo.storage.tables import metadata, studies
 from hpo.study import StudySpec, keep_defaults, load_spec
@@ -107,6 +108,19 @@ def test_a_command_whose_study_another_has_begun_anew_ends_and_says_so(place: Pl
             fingerprint=asked.fingerprint,
         )
     assert place.counts().finished == 0
+
+
+def test_an_answer_is_that_of_the_study_that_was_asked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*_: object, **__: object) -> None:
+        place.open(2)
+        run(place, 2)
+
+    monkeypatch.setattr("hpo.search_here.run_local", meanwhile)
+
+    with pytest.raises(MismatchError, match="another command has begun the study 'small' anew"):
+        launch(small_spec(recipe={"epochs": 3}), place.url, 2, 1, place.settings(), Console(quiet=True))
 
 
 # --- another version

@@ -100,6 +100,16 @@ def _describe(spec: StudySpec, settings: Settings) -> DataSummary:
     )
 
 
+def check_is_same(study: StudyRow, fingerprint: str | None) -> None:
+    """Refuse a study of another ``fingerprint`` (None: take any) than the one that was opened."""
+    if fingerprint not in {None, study.fingerprint}:
+        raise MismatchError(
+            Said("another command has begun the study {name!r} anew, with another spec", name=study.name),
+            "one spec for a name",
+            Said("type the same command with --as {name}-2", name=study.name),
+        )
+
+
 def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:
     """Refuse to add trials to a study made with other code or data; MismatchError says what differs.
 
