@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import optuna
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from small_study import NAME, Place, small_spec
 from test_cli import complaint
 
 from finetune.api import CheckpointError
+from finetune.backbones.cmssl_files import BUILTIN
 from hpo.cli.app import main
 from hpo.errors import MismatchError, UsageError
 from hpo.fleet import run_local
@@ -121,6 +125,27 @@ def test_an_answer_is_that_of_the_study_that_was_asked_for(
 
     with pytest.raises(MismatchError, match="another command has begun the study 'small' anew"):
         launch(small_spec(recipe={"epochs": 3}), place.url, 2, 1, place.settings(), Console(quiet=True))
+
+
+def test_weights_that_were_replaced_are_no_longer_the_studys(tmp_path: Path) -> None:
+    place, weights = Place(tmp_path), tmp_path / "w.safetensors"
+    shutil.copy(BUILTIN / "cmssl_tiny_ppg.safetensors", weights)
+    spec = small_spec(
+        task="synthetic_hr",
+        inputs={"train_subjects": 2, "every": 40},
+        backbone={"name": "cmssl", "weights": str(weights)},
+        mode="linear_probing_cached",
+        recipe={"epochs": 1},
+        known=[],
+    )
+    settings = place.settings(doorway="finetune.api")
+    made = open_study(place.url, spec, settings, total=2)
+    work(place.url, [NAME], below=1, settings=settings)
+    save_file({**load_file(weights), "extra": torch.zeros(1)}, weights)
+
+    with pytest.raises(CheckpointError, match=r"not the file that the study was made with.*put"):
+        work(place.url, [NAME], settings=settings)
+    assert (made.fingerprint, place.counts().finished, place.counts().free) == (spec.fingerprint(), 1, 1)
 
 
 # --- another version

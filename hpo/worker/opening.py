@@ -62,7 +62,7 @@ def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
     What is filled in stays. Raises :class:`finetune.api.FinetuneError` for files that are not there, and for
     code outside the folder of ``--code``.
     """
-    if spec.backbone.factory is not None and not spec.backbone.code:
+    if not spec.backbone.code and not spec.backbone.weights_hash:
         code, weights = seal_backbone(spec.backbone.spec())
         backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
         spec = spec.model_copy(update={"backbone": backbone})
