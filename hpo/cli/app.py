@@ -87,15 +87,8 @@ def everywhere(
     """Do what is asked before any command."""
 
 
-app.command()(run)
-for command in (worker, submit, stop, pause, resume):
+for command in (run, worker, submit, stop, pause, resume, bench, delete, rename, copy, init, check):
     app.command()(command)
-app.command()(bench)
-app.command()(delete)
-app.command()(rename)
-app.command()(copy)
-app.command()(init)
-app.command()(check)
 
 
 @app.command()
@@ -135,11 +128,8 @@ def status(
         print_lines([words.say("status.nobody", option=option, study=waiting[0])], is_result=False)
 
 
-app.command()(watch)
-app.command()(alert)
-app.command()(report)
-app.command()(compare)
-app.command()(figure)
+for reader in (watch, alert, report, compare, figure):
+    app.command()(reader)
 
 
 @app.command()
