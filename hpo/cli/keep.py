@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.terminal import CacheDir, Json, Storage, database, print_json, print_lines, shown, url_of
+from hpo.cli.terminal import (
+    CacheDir,
+    Given,
+    Json,
+    Named,
+    Storage,
+    database,
+    print_json,
+    print_lines,
+    shown,
+    the_study,
+    url_of,
+)
 from hpo.errors import Said
 
 if TYPE_CHECKING:
@@ -16,11 +28,10 @@ if TYPE_CHECKING:
     from hpo.ledger.values import StudyRow
     from hpo.ledger.whole_studies import Contents
 
-Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
-
 
 def delete(
-    study: Study,
+    given: Given = None,
+    study: Named = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; without, say what would go.")] = False,
     storage: Storage = None,
     cache: CacheDir = None,
@@ -30,13 +41,13 @@ def delete(
     from hpo.errors import UsageError
     from hpo.ledger.whole_studies import contents, delete_study
 
-    url = url_of(storage)
+    url, study = url_of(storage), the_study(given, study, "delete")
     with database(url) as engine:
         found = contents(engine, study)
         if not yes:
             what = Said("this would delete {words} for good", words=_words(found))
             raise UsageError(
-                what, "a word that you mean it", Said("type: hpo delete --study {study} --yes", study=study)
+                what, "a word that you mean it", Said("type: hpo delete {study} --yes", study=study)
             )
         delete_study(engine, study)
     for row in found.rows:
@@ -45,8 +56,9 @@ def delete(
 
 
 def rename(
-    study: Study,
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="Its new name.")],
+    given: Given = None,
+    study: Named = None,
     storage: Storage = None,
     cache: CacheDir = None,
     as_json: Json = False,
@@ -56,19 +68,20 @@ def rename(
     from hpo.search_here import check_name
 
     check_name("--to", to)
-    url = url_of(storage)
+    url, study = url_of(storage), the_study(given, study, "rename --to NEW")
     with database(url) as engine:
         before = contents(engine, study)
         rename_study(engine, study, to)
         found = contents(engine, to)
     old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
     _reach(lambda: old.move_to(new))
-    _tell(f"{study} is {to} now; next: hpo status --study {to}", found, as_json)
+    _tell(f"{study} is {to} now; next: hpo status {to}", found, as_json)
 
 
 def copy(
-    study: Study,
-    to: Annotated[str, typer.Option("--to", metavar="URL", help="The other database; made if need be.")],
+    to: Annotated[str, typer.Option("--to", metavar="FILE|URL", help="The other database; made if need be.")],
+    given: Given = None,
+    study: Named = None,
     as_name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Its name there.")] = None,
     storage: Storage = None,
     cache: CacheDir = None,
@@ -81,7 +94,7 @@ def copy(
 
     if as_name is not None:
         check_name("--as", as_name)
-    url, to = url_of(storage), url_of(to)
+    url, to, study = url_of(storage), url_of(to), the_study(given, study, "copy --to FILE")
     with database(url) as engine:
         target = open_engine(to)
         try:
@@ -92,7 +105,7 @@ def copy(
     there = as_name or study
     old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
     _reach(lambda: old.copy_to(new))
-    said = f"copied to {shown(to)}: {_words(found)}; next: hpo status --study {there} --storage {shown(to)}"
+    said = f"copied to {shown(to)}: {_words(found)}; next: hpo status {there} --storage {shown(to)}"
     _tell(said, found, as_json)
 
 

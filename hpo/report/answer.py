@@ -13,8 +13,13 @@ from hpo.report.zones import costs_lines, is_settled_note, zone_lines
 
 
 def answer_lines(findings: Findings, language: Language = "en") -> list[str]:
-    """Return the answer, the news first: how the choice stands to the published default."""
+    """Return the answer, the news first: how the choice stands to the published default.
+
+    The runs of a confirmation choose nothing: of them only that is said.
+    """
     words = SPOKEN[language]
+    if findings.row.confirms:
+        return [words.say("answer.confirms", name=findings.row.name, study=findings.row.confirms)]
     return [
         headline(findings, words),
         *_constant(findings, words),
@@ -57,7 +62,8 @@ def headline(findings: Findings, words: Words) -> str:
     given = {"said": said, "metric": metric(findings.task, words), "mine": mine}
     if found.baseline is None:
         return words.say("answer.expect.alone", **given)
-    default = rounded(found.baseline.value, found.choice.standard_error, findings.task.unit)
+    error = found.baseline.standard_error or found.noise.seed_sd  # as the default's own line has it
+    default = rounded(found.baseline.value, error, findings.task.unit)
     return words.say("answer.expect", **given, default=default)
 
 

@@ -50,6 +50,8 @@ _ANSWER = {
     "answer.expect.alone": "{said}：换新的随机种子，预期 {metric} 为 {mine}。",
     "answer.constant.does not beat": "不优于常数：{guess}，{metric} 为 {value}。",
     "answer.constant.cannot be told": "不能确定是否优于常数：{guess}，{metric} 为 {value}，差距在噪声之内。",
+    "answer.confirms": "{name}：{study} 的确认运行，所用随机种子在搜索中从未出现过。"
+    "不从中作任何选择；结果见：hpo report {study}",
     "answer.none": "{name}：尚无结论：{why}。",
     "answer.none.nothing": "没有试验结束",
     "answer.none.running.one": "没有试验结束（{n} 次正在运行，{epoch}）",
@@ -162,7 +164,7 @@ _PAGE = {
     "table.default": "默认设置（{name}，预期）",
     "table.unknown": "未知",
     "table.arm.ratio": "{name}（比值 {ratio}，{loss}）",
-    "table.arm.gap": "{difference} [{low}, {high}]，p {p}",
+    "table.arm.gap": "{gap}，p {p}",
     "split.train": "训练",
     "split.validation": "验证",
     "split.test": "测试",
@@ -343,6 +345,8 @@ _CONFIRMED = {
     "confirmed.failed.counted": "失败的随机种子按该组中最差的种子计算。",
     "confirmed.failed.none.one": "没有随机种子失败；{n} 个随机种子不能排除低于 {rate} 的失败率。",
     "confirmed.failed.none.many": "没有随机种子失败；{n} 个随机种子不能排除低于 {rate} 的失败率。",
+    "confirm.few_seeds": "随机种子数 {n}：太少，无法得出任何结论；第 {look} 次查看测试集至少需要 {least} 个"
+    "（在运行结束前按 Ctrl-C，测试集不会被打开）",
     "confirmed.few_seeds": "{seeds}的 p 值不会低于 {smallest}：不下结论；第 {look} 次查看至少需要 "
     "{least} 个。",
     "confirmed.spent": "第 {look} 次查看误称“优于”的概率至多 {alpha}，所有查看合计 5 %；第 {next} "
@@ -357,7 +361,7 @@ _CONFIRMED = {
     "confirmed.arm.beside": "{arm}：{estimate}；{others}。与默认设置之差 {gap}：{verdict}。",
     "confirmed.rates": "{name}（{rates}）",
     "confirmed.rate": "{name} {value}",
-    "confirmed.estimate": "{metric} {mean} [{low}, {high}] {unit}",
+    "confirmed.estimate": "{metric} {value}",
     "confirmed.basis": "{seeds}成对比较，从 {first} 起；测试集有 {units}。区间均为 95 %：各组按{of}计算，"
     "差值按随机种子与{of}计算；p 来自符号翻转检验，先检验所选配置，其余各组用 Holm 校正。",
     "confirmed.detectable": "所选配置若真有 {size} 的差异，五次中约有四次能被发现。",
@@ -513,13 +517,22 @@ _ALERTS = {
 
 _TERMINAL = {
     "error": "错误：{text}",
-    "typed.help": "{fault} 请输入：{path} --help",
+    "typed.help": "{fault}请输入：{path} --help",
     "typed.unknown": "没有选项 {name}。",
     "typed.near": "没有选项 {name}（是否指 {near}？）。",
     "typed.missing.option": "缺少选项 {name}。",
     "typed.missing.argument": "缺少参数 {name}。",
     "typed.value": "{name} 的值无效：{fault}",
-    "typed.other": "{fault}",
+    "typed.wrong": "{name} 的值为 {value!r}；应为{expected}。",
+    "typed.wanted.int": "整数",
+    "typed.wanted.float": "数字",
+    "typed.wanted.ge": "至少 {least}",
+    "typed.bare": "{name} 需要一个值。",
+    "typed.flag": "{name} 不带值。",
+    "typed.more": "多了一个词。",
+    "typed.no_command": "没有指定命令；可用的有 {known}。",
+    "typed.unknown_command": "没有命令 {name!r}。",
+    "typed.near_command": "没有命令 {name!r}。是否指 {near}？",
     "run.not_run": "没有运行：{study}：{why}",
     "progress.finished": "已结束 {finished}/{total}（提前停止 {pruned}）",
     "progress.failed": "失败 {n}",

@@ -99,7 +99,7 @@ _COMMANDS = {
     "the record of {n} looks at the test split": "{n} 次查看测试集的记录",
     "this would delete {words} for good": "这将永久删除 {words}",
     "a word that you mean it": "一个表明确实如此的选项",
-    "type: hpo delete --study {study} --yes": "请输入：hpo delete --study {study} --yes",
+    "type: hpo delete {study} --yes": "请输入：hpo delete {study} --yes",
     "a study and --all are named": "同时给出了研究和 --all",
     "type: hpo report --all": "请输入：hpo report --all",
     "{n_failed} of {n_specs} studies were not run: {failed}": "{n_specs} 个研究中有 {n_failed} 个没"
@@ -269,7 +269,7 @@ _DIARY = {
 }
 _DATABASE = {
     "the database has no study {name!r}": "数据库中没有研究 {name!r}",
-    "one of its studies: {names}": "其中的研究之一：{names}",
+    "one of its studies: {names}{nearest}": "其中的研究之一：{names}{nearest}",
     "type: hpo studies": "请输入：hpo studies",
     "study {name!r} in the database is another one ({differing})": "数据库中的研究 {name!r} 与此不"
     "同（{differing}）",

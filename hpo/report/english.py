@@ -54,6 +54,8 @@ _ANSWER = {
     "answer.constant.does not beat": "No better than a constant: {guess} has {metric} {value}.",
     "answer.constant.cannot be told": "Not known to be better than a constant: {guess} has {metric} {value}, "
     "and the difference is within noise.",
+    "answer.confirms": "{name}: the runs of a confirmation of {study}, on seeds that its search never had. "
+    "They choose nothing; what they show: hpo report {study}",
     "answer.none": "{name}: no answer yet: {why}.",
     "answer.none.nothing": "no trial has finished",
     "answer.none.running.one": "no trial has finished ({n} is under way, {epoch})",
@@ -181,7 +183,7 @@ _PAGE = {
     "table.default": "default ({name}), expected",
     "table.unknown": "not known",
     "table.arm.ratio": "{name} (ratio {ratio}, {loss})",
-    "table.arm.gap": "{difference} [{low}, {high}], p {p}",
+    "table.arm.gap": "{gap}, p {p}",
     "split.train": "train",
     "split.validation": "validation",
     "split.test": "test",
@@ -369,6 +371,8 @@ _CONFIRMED = {
     "confirmed.failed.counted": "A seed that failed counts as the worst of its arm's seeds.",
     "confirmed.failed.none.one": "No seed failed; {n} seed cannot exclude failure rates under {rate}.",
     "confirmed.failed.none.many": "No seed failed; {n} seeds cannot exclude failure rates under {rate}.",
+    "confirm.few_seeds": "seeds {n}: nothing can be called real with so few; look {look} at the test split "
+    "needs at least {least} (Ctrl-C before the runs end leaves the test split closed)",
     "confirmed.few_seeds": "With {seeds} no p can be under {smallest}: nothing is called real; look "
     "{look} needs at least {least} seeds.",
     "confirmed.spent": "The chance that look {look} calls a choice better that is not is at most "
@@ -383,7 +387,7 @@ _CONFIRMED = {
     "confirmed.arm.beside": "{arm}: {estimate}; {others}. Beside the default {gap}: {verdict}.",
     "confirmed.rates": "{name} ({rates})",
     "confirmed.rate": "{name} {value}",
-    "confirmed.estimate": "{metric} {mean} [{low}, {high}] {unit}",
+    "confirmed.estimate": "{metric} {value}",
     "confirmed.basis": "{seeds} in pairs, from {first} on, and {units} of the test split. Intervals are "
     "95 %: "
     "arms over {of}, differences over seeds and {of}; p from sign flips, the choice first, Holm over the "
@@ -552,7 +556,16 @@ _TERMINAL = {
     "typed.missing.option": "Missing option {name}.",
     "typed.missing.argument": "Missing argument {name}.",
     "typed.value": "Invalid value for {name}: {fault}",
-    "typed.other": "{fault}",
+    "typed.wrong": "{name} is {value!r}; expected {expected}.",
+    "typed.wanted.int": "a whole number",
+    "typed.wanted.float": "a number",
+    "typed.wanted.ge": "at least {least}",
+    "typed.bare": "{name} needs a value.",
+    "typed.flag": "{name} takes no value.",
+    "typed.more": "There is a word too many.",
+    "typed.no_command": "No command is named; there are {known}.",
+    "typed.unknown_command": "No such command: {name!r}.",
+    "typed.near_command": "No such command: {name!r}. Did you mean {near}?",
     "run.not_run": "not run: {study}: {why}",
     "progress.finished": "{finished}/{total} finished ({pruned} pruned)",
     "progress.failed": "{n} failed",
