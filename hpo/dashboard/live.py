@@ -72,7 +72,9 @@ def _progress(engine: sa.Engine, row: StudyRow, kept: Findings | None, words: Wo
     foreign = foreign_trials(engine, row.study_id)
     best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
     is_over = counts.finished + counts.failed >= total
-    state: str = row.state if row.state != "open" else "done" if is_over else "open"
+    state: str = row.state
+    if state == "open" and not counts.running:
+        state = "done" if is_over else "waits"
     task = known_task(row)
     state = state if task else "unknown"
     return {
