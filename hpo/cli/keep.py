@@ -12,11 +12,13 @@ from hpo.cli.terminal import (
     CacheDir,
     Given,
     Json,
+    Lang,
     Named,
     Storage,
     database,
     print_json,
     print_lines,
+    print_said,
     shown,
     the_study,
     url_of,
@@ -35,6 +37,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; without, say what would go.")] = False,
     storage: Storage = None,
     cache: CacheDir = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Delete a study with its trials, curves and confirmations."""
@@ -52,7 +55,7 @@ def delete(
         delete_study(engine, study)
     for row in found.rows:
         _reach(_checkpoints(url, row, cache).delete)
-    _tell(f"deleted: {_words(found)}", found, as_json)
+    _tell(Said("deleted: {words}", words=_words(found)), found, lang, as_json)
 
 
 def rename(
@@ -61,6 +64,7 @@ def rename(
     study: Named = None,
     storage: Storage = None,
     cache: CacheDir = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Give a study another name."""
@@ -75,7 +79,7 @@ def rename(
         found = contents(engine, to)
     old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
     _reach(lambda: old.move_to(new))
-    _tell(f"{study} is {to} now; next: hpo status {to}", found, as_json)
+    _tell(Said("{study} is {to} now; next: hpo status {to}", study=study, to=to), found, lang, as_json)
 
 
 def copy(
@@ -85,6 +89,7 @@ def copy(
     as_name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Its name there.")] = None,
     storage: Storage = None,
     cache: CacheDir = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Copy a study into another database. In mid-search too: it goes on there."""
@@ -105,15 +110,16 @@ def copy(
     there = as_name or study
     old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
     _reach(lambda: old.copy_to(new))
-    said = f"copied to {shown(to)}: {_words(found)}; next: hpo status {there} --storage {shown(to)}"
-    _tell(said, found, as_json)
+    where = {"to": shown(to), "words": _words(found), "study": there}
+    said = Said("copied to {to}: {words}; next: hpo status {study} --storage {to}", **where)
+    _tell(said, found, lang, as_json)
 
 
-def _tell(line: str, found: Contents, as_json: bool) -> None:
+def _tell(line: Said, found: Contents, lang: str, as_json: bool) -> None:
     if as_json:
         print_json({"studies": list(found.names), "trials": found.trials, "test_looks": found.looks})
     else:
-        print_lines([line])
+        print_said([line], lang)
 
 
 def _words(found: Contents) -> Said:

@@ -6,7 +6,6 @@ out to a person and come back nowhere: nothing reads, cuts or compares one (test
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,9 +17,6 @@ from hpo.report.english import ENGLISH
 
 Language = Literal["en", "zh"]
 
-_BLANK_BEFORE_STOP = re.compile(" (?=[。，；：、）])")
-"""A part that ends with a number ends with a blank, which no Chinese stop has before it."""
-
 
 @dataclass(frozen=True)
 class Words:
@@ -31,8 +27,7 @@ class Words:
 
     def say(self, key: str, /, **parts: object) -> str:
         """Return the sentence of ``key`` with its parts filled in."""
-        said = self.table[key].format(**parts)
-        return said if self.language == "en" else _BLANK_BEFORE_STOP.sub("", said)
+        return self.table[key].format(**parts)
 
     def count(self, key: str, count: int, /, **parts: object) -> str:
         """Return the sentence of ``key`` about ``count`` things (its part ``n``), one or several."""
