@@ -190,7 +190,7 @@ def _broken(error: Exception) -> str:
         return "the server does not answer"
     if isinstance(error, requests.ConnectionError):
         return "the server cannot be reached"
-    return f"the connection broke ({' '.join(str(error).split()) or type(error).__name__})"
+    return "the connection broke"
 
 
 def _why(error: requests.RequestException) -> str:
