@@ -19,7 +19,7 @@ from hpo.numbers import percent, rate, ratio, rounded
 from hpo.reading.findings import Findings
 from hpo.reading.foreign import foreign_trials
 from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, known_task, pace
-from hpo.report.answer import answer_lines
+from hpo.report.answer import answer_lines, no_answer
 from hpo.report.language import Words
 from hpo.report.naming import loss_words
 from hpo.report.zones import good_words
@@ -87,7 +87,9 @@ def _progress(engine: sa.Engine, row: StudyRow, kept: Findings | None, words: Wo
         "counted": words.count("board.finished", counts.finished, total=total),
         "foreign": words.count("status.foreign", foreign) if foreign else "",
         "left": "" if is_over or not left_s or not counts.running else _left(left_s, words),
-        "best": _value(best["validation_loss"], task.unit if task else "", kept) if best else "",
+        "best": _value(best["validation_loss"], task.unit if task else "", kept)
+        if best and not row.confirms
+        else "",
     }
 
 
@@ -115,7 +117,7 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
     workers = attached_workers(engine, row.name)
     return {
         **_progress(engine, row, kept, words),
-        "answer": answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")],
+        "answer": _answer(row, kept, words),
         "figure": 0 if row.confirms else store.mark(row.name),
         "trials": [_trial(one, unit, kept, words) for one in shown.values()],
         "losses": list(_space(row).get("loss", [])),
@@ -124,6 +126,12 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
         "workers": [_worker(one, words) for one in workers],
         "confirmed": store.confirmed(row.name, words) if task else [],
     }
+
+
+def _answer(row: StudyRow, kept: Findings | None, words: Words) -> list[str]:
+    if row.confirms:
+        return no_answer(row, words)
+    return answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")]
 
 
 def _space(row: StudyRow) -> Mapping[str, Any]:

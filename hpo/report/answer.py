@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpo.analysis.evidence import MIN_MODEL
 from hpo.analysis.values import Choice, Expected, Note, NoteKind
+from hpo.ledger.values import StudyRow
 from hpo.numbers import rate, ratio, rounded, with_error
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
@@ -19,7 +20,7 @@ def answer_lines(findings: Findings, language: Language = "en") -> list[str]:
     """
     words = SPOKEN[language]
     if findings.row.confirms:
-        return [words.say("answer.confirms", name=findings.row.name, study=findings.row.confirms)]
+        return no_answer(findings.row, words)
     return [
         headline(findings, words),
         *_constant(findings, words),
@@ -39,6 +40,11 @@ def answer_lines(findings: Findings, language: Language = "en") -> list[str]:
             if not is_settled_note(findings, note)
         ),
     ]
+
+
+def no_answer(row: StudyRow, words: Words) -> list[str]:
+    """Return what is said of the runs of a confirmation, in place of an answer."""
+    return [words.say("answer.confirms", name=row.name, study=row.confirms)]
 
 
 def note_words(note: Note, words: Words) -> str:
