@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,6 +39,8 @@ ENCODERS = {
     "small": CmsslArchitecture(embedding=256, layers=4, heads=4),
     "large": CmsslArchitecture(embedding=1024, layers=12, heads=16),
 }
+REHEARSED = {name: replace(one, embedding=64, layers=min(4, one.layers)) for name, one in ENCODERS.items()}
+"""What stands for them where the cells themselves are tried, on a CPU."""
 EPOCHS = 12
 """Of a trial of the study bidmc_rr without pruning."""
 EQUAL_STEPS, EQUAL_SLOTS = 4, 8
@@ -52,7 +54,7 @@ class Cell:
     kind: Kind
     encoder: str = "tiny"
     precision: Precision = "fp32"
-    slots: int = 1
+    slots: Slots = 1
     batch: int = 64
     processes: int = 1
     is_shared: bool = False
@@ -68,7 +70,14 @@ class Place:
     seconds: float
     windows: int
     """Of the training; a fifth of them validates."""
-    cpu_losses: dict[str, float]
+    cpu_losses: Mapping[str, float]
+    trials: int = 400
+    """Of a whole search, at most."""
+    is_rehearsal: bool = False
+
+    def architecture(self, name: str) -> CmsslArchitecture:
+        """Return the encoder of that name."""
+        return (REHEARSED if self.is_rehearsal else ENCODERS)[name]
 
 
 def measure(cell: Cell, place: Place) -> dict[str, object]:
@@ -108,19 +117,19 @@ def random_data(windows: int, device: torch.device) -> DeviceData:
     return DeviceData(task, x[:windows], y[:windows].to(device), x[windows:], y[windows:].numpy(), None, None)
 
 
-def encoder_file(name: str, folder: Path) -> Path:
+def encoder_file(name: str, place: Place) -> Path:
     """Write random weights of an encoder, the same everywhere, once, and return their file."""
-    weights = folder / f"{name}.safetensors"
+    weights = place.folder / f"{name}.safetensors"
     if not weights.exists():
-        encoder = CmsslEncoder(ENCODERS[name]).initialise(torch_generator(0, Purpose.INIT))
+        encoder = CmsslEncoder(place.architecture(name)).initialise(torch_generator(0, Purpose.INIT))
         save_cmssl(weights, encoder, {"licence": "none"})
     return weights
 
 
-def spec_of(cell: Cell, folder: Path) -> RunSpec:
+def spec_of(cell: Cell, place: Place) -> RunSpec:
     """Return a run that trains on until it is told to stop."""
     recipe = Recipe(10**6, cell.batch, 10**6, precision=cell.precision)
-    backbone = BackboneSpec("cmssl_tiny_ppg", str(encoder_file(cell.encoder, folder)))
+    backbone = BackboneSpec("cmssl_tiny_ppg", str(encoder_file(cell.encoder, place)))
     return RunSpec(InputSpec("bidmc_rr"), backbone, "full_finetuning", recipe, 1e-4, 1e-5, "mse", 0)
 
 
@@ -162,7 +171,7 @@ class Clocked:
 def ours(cell: Cell, place: Place) -> dict[str, object]:
     """Train in as many slots as the cell says, or one run at a time by a CUDA graph."""
     data = random_data(place.windows, place.device)
-    source = Clocked(spec_of(cell, place.folder), place.folder, place.seconds)
+    source = Clocked(spec_of(cell, place), place.folder, place.seconds)
     slots: Slots = "graph" if cell.kind == "graph" else cell.slots
     run_all(source, lambda spec: data, place.device, slots)
     return rates(source.epochs, source.seconds)
@@ -170,7 +179,7 @@ def ours(cell: Cell, place: Place) -> dict[str, object]:
 
 def compiled(cell: Cell, place: Place) -> dict[str, object]:
     """Train the plain loop with torch.compile around the model."""
-    run = Run("compiled", spec_of(cell, place.folder), place.folder / "compiled")
+    run = Run("compiled", spec_of(cell, place), place.folder / "compiled")
     member = open_member(run, random_data(place.windows, place.device), place.device)
     member.model.compile()
     source = Clocked(run.spec, place.folder, place.seconds)
@@ -186,7 +195,7 @@ def compiled(cell: Cell, place: Place) -> dict[str, object]:
 
 def equality(cell: Cell, place: Place) -> dict[str, object]:
     """Compare the training losses of the first steps with the CPU's: alone, by a graph, in a population."""
-    spec = spec_of(cell, place.folder)
+    spec = spec_of(cell, place)
     data = random_data(EQUAL_STEPS * cell.batch, place.device)
     found = {"plain": train_epoch(open_member(Run("a", spec), data, place.device))}
     if place.device.type == "cuda":  # three steps are launched, the fourth is replayed
@@ -200,7 +209,8 @@ def equality(cell: Cell, place: Place) -> dict[str, object]:
         for seed in range(EQUAL_SLOTS)
     ]
     found["population"] = train_epoch_stacked(members, EQUAL_SLOTS)[0]
-    cpu = place.cpu_losses.get(cell.encoder)
+    is_whole = place.architecture(cell.encoder) == ENCODERS[cell.encoder]
+    cpu = place.cpu_losses.get(cell.encoder) if is_whole else None
     off = {name: None if cpu is None else abs(loss / cpu - 1) for name, loss in found.items()}
     return {"losses": found, "cpu_loss": cpu, "off": off}
 
@@ -209,14 +219,14 @@ def launches(cell: Cell, place: Place) -> dict[str, object]:
     """Count the kernels and copies of an epoch of four steps, as the profiler saw them, over its steps."""
     from torch.profiler import ProfilerActivity, profile
 
-    spec, data = spec_of(cell, place.folder), random_data(EQUAL_STEPS * cell.batch, place.device)
+    spec, data = spec_of(cell, place), random_data(EQUAL_STEPS * cell.batch, place.device)
     members = [
         open_member(Run(str(seed), replace(spec, seed=seed)), data, place.device)
-        for seed in range(cell.slots)
+        for seed in range(int(cell.slots))
     ]
 
     def epoch() -> object:
-        return train_epoch(members[0]) if cell.slots == 1 else train_epoch_stacked(members, cell.slots)
+        return train_epoch(members[0]) if cell.slots == 1 else train_epoch_stacked(members, len(members))
 
     epoch()
     is_cuda = place.device.type == "cuda"
@@ -231,7 +241,7 @@ def user(cell: Cell, place: Place) -> dict[str, object]:
     """Train what a user would write: torch's layers, a loader with workers, ``item()`` each step."""
     torch.manual_seed(0)
     data, device = random_data(place.windows, place.device), place.device
-    architecture = ENCODERS[cell.encoder]
+    architecture = place.architecture(cell.encoder)
     model = PlainModel(architecture).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     rows = torch.utils.data.TensorDataset(data.train_x.cpu(), data.train_y.cpu())
@@ -245,7 +255,7 @@ def user(cell: Cell, place: Place) -> dict[str, object]:
         torch.utils.data.DataLoader(one, cell.batch, shuffle=one is rows, **pinned) for one in (rows, held)
     ]
     torch.set_float32_matmul_precision("high" if cell.precision == "tf32" else "highest")
-    source = Clocked(spec_of(cell, place.folder), place.folder, place.seconds)
+    source = Clocked(spec_of(cell, place), place.folder, place.seconds)
     goes_on = True
     while goes_on:
         loss = _plain_epoch(model, optimizer, loaders, device, cell.precision == "bf16")
@@ -310,6 +320,7 @@ def processes(cell: Cell, place: Place) -> dict[str, object]:
     one = replace(cell, kind="ours", processes=1, is_shared=False)
     words = [sys.executable, str(Path(__file__).with_name("gpu.py")), "--cell", json.dumps(asdict(one))]
     words += ["--device", place.device.type, "--seconds", str(place.seconds), "--windows", str(place.windows)]
+    words += ["--rehearse"] * place.is_rehearsal
     with _mps(cell.is_shared, place) as is_on:
         if not is_on:
             return {"error": "MPS does not run here"}
@@ -317,7 +328,7 @@ def processes(cell: Cell, place: Place) -> dict[str, object]:
             subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(cell.processes)
         ]
-        said = [(*each.communicate(timeout=200), each.returncode) for each in running]
+        said = [(*each.communicate(), each.returncode) for each in running]
     failed = [errors.strip()[-300:] for _, errors, code in said if code]
     if failed:
         return {"error": failed[0], "failed": len(failed)}
@@ -348,28 +359,31 @@ def _mps(is_wanted: bool, place: Place) -> Iterator[bool]:
 
 
 def search(cell: Cell, place: Place) -> dict[str, object]:
-    """Search with two workers on one device and SQLite, as a user types it: trials an hour by the clock."""
+    """Search with several workers on one device and SQLite, as a user types it: trials an hour."""
+    seconds = 600 if place.is_rehearsal else max(60, round(3 * place.seconds))
     with tempfile.TemporaryDirectory(dir=place.folder) as folder:
+        storage = ["--storage", f"{folder}/hpo.db"]
         words = [
-            sys.executable,
-            "-m",
-            "hpo",
             "run",
             "synthetic_rr",
+            "--json",
             "--workers",
             str(cell.processes),
-            "--json",
+            "--slots",
+            str(cell.slots),
         ]
-        words += ["--trials", "400", "--timeout", f"{max(60, round(3 * place.seconds))}s"]
-        words += ["--device", place.device.type, "--slots", str(cell.slots)]
-        words += ["--storage", f"{folder}/hpo.db", "--data", folder, "--cache", folder]
+        words += ["--trials", str(place.trials), "--timeout", f"{seconds}s", "--device", place.device.type]
+        words += [*storage, "--data", folder, "--cache", folder]
         began = time.perf_counter()
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
-        seconds = time.perf_counter() - began
-        listed = [sys.executable, "-m", "hpo", "status", "--json", "--storage", f"{folder}/hpo.db"]
-        told = subprocess.run(listed, capture_output=True, text=True, check=False, timeout=60)
+        done = _hpo(*words)
+        took_s = time.perf_counter() - began
+        told = _hpo("status", "--json", *storage)
     if done.returncode or told.returncode:
         return {"error": (done.stderr or told.stderr).strip()[-400:]}
     (study,) = json.loads(told.stdout)["studies"]
     names = ("finished", "complete", "pruned", "failed", "epochs", "trials_per_hour", "epochs_per_hour")
-    return {"seconds": round(seconds, 1), **{name: study[name] for name in names}}
+    return {"seconds": round(took_s, 1), **{name: study[name] for name in names}}
+
+
+def _hpo(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "hpo", *words], capture_output=True, text=True, check=False)

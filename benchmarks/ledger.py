@@ -204,7 +204,7 @@ def epochs_ours(ledger: Ledger, study: StudyRow) -> float:
     begun = time.process_time()
     for epoch in range(1, EPOCHS + 1):
         ledger.report([zero_cost.point(claim, epoch)], lease_s=60)
-        is_above_median(pruner, epoch, 0.5, ledger.peers_at(claim, epoch))
+        is_above_median(pruner, 0.5, ledger.peers_at(claim, epoch))
     spent = time.process_time() - begun
     ledger.finish(claim, zero_cost.outcome(0.5, EPOCHS))
     return 1e3 * spent / EPOCHS

@@ -21,6 +21,7 @@ from finetune.errors import (
     DeviceLostError,
     FinetuneError,
     MissingDataError,
+    NoDeviceError,
     SettingError,
     UnknownNameError,
 )
@@ -45,6 +46,7 @@ from finetune.spec import (
     RunSource,
     RunSpec,
     Schedule,
+    SlotAdvice,
     Slots,
     TestScores,
 )
@@ -82,6 +84,7 @@ __all__ = [
     "MissingDataError",
     "Modality",
     "Mode",
+    "NoDeviceError",
     "Normalisation",
     "OwnData",
     "OwnKind",
@@ -96,6 +99,7 @@ __all__ = [
     "RunSpec",
     "Schedule",
     "SettingError",
+    "SlotAdvice",
     "Slots",
     "TASKS",
     "Task",
@@ -158,14 +162,18 @@ def gpu_count() -> int:
     return gpu_count()
 
 
-def recommend_slots(spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str = "auto") -> Slots:
-    """Return what ``slots="auto"`` takes for runs like ``spec``; on a GPU by timing an epoch of each way."""
-    from finetune.engine.arms import choose_slots
+def recommend_slots(
+    spec: RunSpec, *, runs: int, data_dir: Path, cache_dir: Path, device: str = "auto"
+) -> SlotAdvice:
+    """Return what ``slots="auto"`` takes for so many runs like ``spec``; on a GPU each way is timed."""
+    from finetune.engine.arms import choose_slots, costs_here
     from finetune.engine.devices import open_device
     from finetune.engine.features import input_loader
 
     chosen = open_device(device)
-    return choose_slots(spec, input_loader(data_dir, cache_dir, chosen), chosen)
+    load = input_loader(data_dir, cache_dir, chosen)
+    costs = costs_here(spec, load, chosen, runs)
+    return SlotAdvice(choose_slots(spec, load, chosen, runs), dict(costs.items()))
 
 
 def export_model(
@@ -293,20 +301,13 @@ def get_data(
     return get_data(name, data_dir, base_url=base_url, notify=notify)
 
 
-def describe_data(
-    inputs: InputSpec,
-    *,
-    data_dir: Path,
-    cache_dir: Path,
-    fold: int | None = None,
-    notify: Callable[[str], None] | None = None,
-) -> DataSummary:
+def describe_data(inputs: InputSpec, *, data_dir: Path, cache_dir: Path) -> DataSummary:
     """Prepare the data of a task (or find them prepared) and say what a search must know of them.
 
-    With ``inputs.folds`` and no ``fold``: of all folds together. Needs no torch.
+    With ``inputs.folds``: of all folds together. Needs no torch.
     Raises :class:`MissingDataError` when the data set, or a part of it that was not allowed to be
     missing, is not in ``data_dir``.
     """
     from finetune.data.prepared import describe
 
-    return describe(inputs, data_dir, cache_dir, fold=fold, notify=notify)
+    return describe(inputs, data_dir, cache_dir)

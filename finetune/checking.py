@@ -16,6 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from finetune.data.prepared import prepare
 from finetune.engine.device_data import DeviceData, place
+from finetune.engine.features import features_of
 from finetune.engine.loop import Member, open_member, train_epoch
 from finetune.fast.sheet import epoch_noise
 from finetune.model import FineTunedModel
@@ -43,19 +44,25 @@ def check(spec: RunSpec, data_dir: Path, cache_dir: Path, device: torch.device) 
     task = find_task(spec.inputs.task, spec.inputs.own)
     prepared = prepare(spec.inputs, data_dir, cache_dir, fold=spec.fold)
     data = place(prepared, task, device)
-    opened = open_member(Run("check", spec), _rows(data, LOOKED_AT), device)
+    shape = tuple(data.train_x.shape)
+    is_cached = spec.mode == "linear_probing_cached"
+    whole = replace(spec, mode="linear_probing") if is_cached else spec
+    opened = open_member(Run("check", whole), _rows(data, LOOKED_AT), device)
     count = looked_at(_mflop(opened))
     member = replace(opened, data=_rows(data, count))
-    faults = [*_mode_faults(member), *_gradient_faults(member)]
+    faults = _mode_faults(member)
+    if is_cached:
+        member, data = _on_features(spec, data, count, device)
+    faults += _gradient_faults(member)
     before = _loss(member)
     after, window_s = _descend(member, before)
     if not np.isfinite([before, after]).all():
         faults.append("not_finite")
     elif not after < before:
         faults.append("loss_not_lowered")
-    steps = -(-len(data.train_x) // spec.recipe.batch_size)
+    steps = -(-shape[0] // spec.recipe.batch_size)
     return Checked(
-        windows=tuple(data.train_x.shape),
+        windows=shape,
         embedding=member.model.head.hidden.in_features,
         backbone_parameters=_count(member.model.backbone),
         head_parameters=_count(member.model.head),
@@ -99,6 +106,15 @@ def _mflop(member: Member) -> float:
     with counted:
         member.model(member.data.train_x[:1], None)
     return counted.flop / 1e6
+
+
+def _on_features(
+    spec: RunSpec, data: DeviceData, count: int, device: torch.device
+) -> tuple[Member, DeviceData]:
+    """Return a run that sees ``count`` windows' features of its frozen backbone, and what its steps take."""
+    few = _rows(data, max(count, TIMED_STEPS * spec.recipe.batch_size))
+    features = features_of(spec, replace(few, validation_x=data.validation_x[:1]), device)
+    return open_member(Run("check", spec), _rows(features, count), device), features
 
 
 def _rows(data: DeviceData, count: int) -> DeviceData:

@@ -7,6 +7,7 @@
     ├── CodeError            code of a user's own may not run here, or does not do what it must
     ├── UnknownNameError     a task, loss, backbone or data set of that name does not exist
     └── SettingError         a value is out of its range, or two settings contradict each other
+        └── NoDeviceError      the GPU is not there, or CUDA cannot open it
 
     DeviceLostError      the device failed, and this process cannot use it any more (no fault of the user)
 
@@ -129,6 +130,10 @@ class UnknownNameError(FinetuneError):
 
 class SettingError(FinetuneError):
     """A value is out of its range, or two settings contradict each other."""
+
+
+class NoDeviceError(SettingError):
+    """The GPU that a run should train on is not there, or cannot be opened: no run has begun on it."""
 
 
 class SealedError(RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,10 @@ FilterKind = Literal["bandpass", "lowpass", "highpass", "notch", "elgendi"]
 Allowance = Literal["gaps", "duplicates", "implausible", "flat", "two_splits"]
 """Faults of a file that a user may know of and accept: they are then named in the notes of every output.
 ``gaps`` and ``flat``: such windows are left out; of the others they stay."""
+
+
+PATTERN = "pattern:"
+"""Begins a subject that is read out of paths."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,17 @@ class OwnData:
             raise SettingError("data.window has a stride and no length", "window: {seconds: 10, stride: 2}")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise SettingError(f"data.range is {list(self.range)}", "low, then high")
+        if self.label_rate_hz is not None and (self.window_s is None or self.kind != "regression"):
+            what = (
+                "data.label_rate_hz without a window" if self.window_s is None else f"a mean of {self.kind}"
+            )
+            raise SettingError(what, "window: {seconds: 10}, and kind regression: a window takes the mean")
+        for key, names in (("signal", self.signal), ("label", self.label), ("classes", self.classes)):
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise SettingError(f"data.{key} names {twice!r} {names.count(twice)} times", "once")
+        if self.subject is not None and self.subject.startswith(PATTERN):
+            _check_pattern(self.subject.removeprefix(PATTERN).strip())
         if self.kind == "regression" and self.classes:
             raise SettingError("data.classes with kind regression", "no classes, or kind classes")
 
@@ -142,3 +158,12 @@ class OwnData:
     def allows(self, fault: Allowance) -> bool:
         """Return whether the study accepts that fault."""
         return fault in self.allow
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise SettingError(f"data.subject.pattern {pattern!r} ({error})", "a regular expression") from error
+    if not groups:
+        raise SettingError(f"data.subject.pattern {pattern!r} has no group", "one, such as '(p[0-9]+)_'")

@@ -43,12 +43,10 @@ def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
     return np.random.Generator(_philox(seed, purpose, step))
 
 
-def torch_generator(
-    seed: int, purpose: Purpose, step: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """Return torch's own generator on ``device``, seeded by the first draw of :func:`stream`."""
+def torch_generator(seed: int, purpose: Purpose, step: int = 0) -> torch.Generator:
+    """Return torch's own generator, seeded by the first draw of :func:`stream`."""
     first = int(_philox(seed, purpose, step).random_raw())
-    return torch.Generator(device).manual_seed(first)
+    return torch.Generator().manual_seed(first)
 
 
 def _philox(seed: int, purpose: Purpose, step: int) -> np.random.Philox:

@@ -156,6 +156,17 @@ class Run:
     on_kept: Callable[[Path], None] | None = None
     """Called with each of those files as soon as it is whole, ``best.safetensors`` before the ``last.pt``
     that needs it; mostly by a thread of the engine's."""
+    others: Callable[[], int] | None = None
+    """How many more runs its source may have now: no more slots are worth a try. None: nobody knows."""
+
+
+@dataclass(frozen=True)
+class SlotAdvice:
+    """What ``slots="auto"`` takes, and why."""
+
+    slots: Slots
+    seconds: Mapping[Slots, float]
+    """A run and epoch, with validation and checkpoint, each way as measured here; none on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from hpo.cli.quick import say_starting
 def run() -> None:
     """Run the command and leave; does not return."""
     keep_freed_memory()
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no Chinese shows its numbers
             stream.reconfigure(errors="backslashreplace")
@@ -22,6 +23,15 @@ def run() -> None:
     from hpo.cli.app import main  # with typer, after the promise
 
     leave(main())
+
+
+def _open_what_is_closed() -> None:
+    """Let what was started without an output (``>&-``) speak to nobody, and no file take its place."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for the process's life
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def leave(status: int) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.api import Report, Run, RunResult, RunSource, Slots
+from finetune.api import Report, Run, RunResult, RunSource, SlotAdvice
 from hpo.checkpoints import Checkpoints
 from hpo.fleet import places, run_local
 from hpo.fleet.machine import cores
@@ -61,7 +61,7 @@ class Benchmark:
     """Of the recipe: patience and pruning end most trials earlier."""
     overhead: Overhead
     rates: tuple[Rate, ...]
-    slots: Slots
+    advice: SlotAdvice
     """What ``--slots auto`` takes here."""
 
     @property
@@ -128,8 +128,8 @@ def measure(
         for workers in sorted({1, room}):
             notify(f"{workers} worker{'s' * (workers > 1)} for {seconds:g} s")
             rates.append(measure_rate(spec, settings, Path(folder), workers, seconds))
-    slots = recommended_slots(spec, settings)
-    return Benchmark(spec.name, settings.device, cores(), spec.recipe.epochs, overhead, tuple(rates), slots)
+    advice = recommended_slots(spec, settings)
+    return Benchmark(spec.name, settings.device, cores(), spec.recipe.epochs, overhead, tuple(rates), advice)
 
 
 def measure_overhead(spec: StudySpec, settings: Settings, folder: Path, *, trials: int) -> Overhead:
@@ -181,11 +181,14 @@ def measure_rate(spec: StudySpec, settings: Settings, folder: Path, workers: int
     return Rate(workers, clock.rate())
 
 
-def recommended_slots(spec: StudySpec, settings: Settings) -> Slots:
-    """Return what ``--slots auto`` takes for this study on this device."""
-    run = spec.run_spec(fixed_configurations(spec)[0][1])
+def recommended_slots(spec: StudySpec, settings: Settings) -> SlotAdvice:
+    """Return what ``--slots auto`` takes for this study, with its budget, on this device."""
     return settings.open_trainer().recommend_slots(
-        run, data_dir=settings.data_dir, cache_dir=settings.cache_dir, device=settings.device
+        spec.run_spec(fixed_configurations(spec)[0][1]),
+        runs=spec.budget.trials,
+        data_dir=settings.data_dir,
+        cache_dir=settings.cache_dir,
+        device=settings.device,
     )
 
 
@@ -198,7 +201,11 @@ def bench_lines(found: Benchmark) -> list[str]:
         *(f"  {rate.workers} workers: {rate.epochs_per_s:.2f} epochs a second" for rate in found.rates),
         f"  the service takes {100 * cost.share:.1f} % of a trial's CPU time "
         f"({1000 * cost.service_s / max(1, cost.epochs):.0f} ms an epoch, n = {cost.epochs} epochs)",
-        f"recommended on these {found.cores} cores: --workers {best.workers} --slots {found.slots}",
+        *(
+            f"  --slots {slots}: {seconds:.3g} s a run and epoch, with validation and checkpoint"
+            for slots, seconds in found.advice.seconds.items()
+        ),
+        f"recommended on these {found.cores} cores: --workers {best.workers} --slots {found.advice.slots}",
     ]
 
 
@@ -212,5 +219,6 @@ def to_json(found: Benchmark) -> dict[str, object]:
         "epochs_per_trial": found.epochs_per_trial,
         "epochs_per_s": {str(rate.workers): rate.epochs_per_s for rate in found.rates},
         "service_share": found.overhead.share,
-        "recommended": {"workers": found.best.workers, "slots": found.slots},
+        "seconds_by_slots": {str(slots): seconds for slots, seconds in found.advice.seconds.items()},
+        "recommended": {"workers": found.best.workers, "slots": found.advice.slots},
     }

@@ -70,7 +70,8 @@ def launch(
         reach(depot.probe, settings.patience_s, console.print)
     words = SPOKEN[language]
     with said_if_slow(words.say("doing.reading", study=spec.name), console.print):
-        name = open_study(url, spec, settings, total=total, warm=warm).name
+        opened = open_study(url, spec, settings, total=total, warm=warm)
+    name = opened.name
     engine = open_engine(url, create=False)
     try:
         row = Ledger(engine).study(name)
@@ -83,7 +84,15 @@ def launch(
             if before.known_within is not None or counts.finished >= total:
                 return before
         with Display(_progress(engine, row, counts, total, words), console) as display:
-            run_local(url, name, total=total, workers=workers, settings=settings, on_event=display.take)
+            run_local(
+                url,
+                name,
+                total=total,
+                workers=workers,
+                settings=settings,
+                on_event=display.take,
+                fingerprint=opened.fingerprint,
+            )
         with said_if_slow(words.say("doing.answer", study=name), console.print):
             return Launched(_found(engine, name), total, did_nothing=False)
     finally:

@@ -7,13 +7,14 @@ slots (the name of the run's checkpoint folder) which exception to raise, and in
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import DataError, DeviceLostError
+from finetune.errors import DataError, DeviceLostError, NoDeviceError
 from finetune.spec import DataSummary, InputSpec, Report, Run, RunResult, RunSource, RunSpec, TestScores
 
 ENGINE_VERSION = "analytic"
@@ -156,6 +157,10 @@ def _misbehave(run: Run, behaviour: dict[str, Any]) -> None:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         case "lost":
             raise DeviceLostError("the device failed: CUDA error: unspecified launch failure")
+        case "no_device":
+            raise NoDeviceError("device 'cuda' cannot be opened (busy)", "one that works")
+        case "warns":
+            logging.getLogger("finetune.engine").warning("every step is launched")
         case "data":
             raise DataError("bidmc_01_Signals.csv is broken", "numbers", "download it again")
         case _:

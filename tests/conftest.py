@@ -23,6 +23,7 @@ from fixtures_db import (  # noqa: F401 - fixtures
     sqlite_url,
 )
 from published import Shelf
+from small_study import Place
 
 from hpo.analysis import look, modes, posterior
 from hpo.worker import WorkSummary, work
@@ -85,6 +86,12 @@ def hpo_data() -> Path:
     if not folder:
         pytest.skip("HPO_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A database and a data folder of this test's own; many a file has a ``place`` with more in it."""
+    return Place(tmp_path)
 
 
 @pytest.fixture

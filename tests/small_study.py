@@ -18,7 +18,7 @@ from hpo.ledger.values import Counts, StudyRow
 from hpo.storage import open_engine
 from hpo.storage.tables import attempts, curve, slots
 from hpo.study import StudySpec
-from hpo.worker import Settings, open_study
+from hpo.worker import Settings, open_study, work
 from hpo.worker.session import open_ledger
 
 NAME = "small"
@@ -109,3 +109,11 @@ class Place:
             rows = list(connection.execute(query).all())
         engine.dispose()
         return rows
+
+
+def finished_study(folder: Path, total: int = 12, *, below: int | None = None, **parts: object) -> Place:
+    """Return a database with one study, its first ``below`` trials (None: all) finished."""
+    place = Place(folder)
+    place.open(total, **parts)
+    work(place.url, [NAME], below=total if below is None else below, settings=place.settings())
+    return place

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpo.analysis.box import Box, Floats, Lattice
-from hpo.search.acquisition import best_point, decision
+from hpo.search.acquisition import _reach, best_point, decision
 
 pytestmark = pytest.mark.whole_posterior
 
@@ -67,6 +67,14 @@ def test_a_doubtful_leader_is_worth_another_seed(seed: int) -> None:
     draws = draws_of({KNOWN: 1.0, CLOSE: 1.05}, {KNOWN: 0.3}, seed)
 
     assert place_of(best_point(LATTICE, draws, 0.01, "decision")) == KNOWN
+
+
+def test_a_trials_news_fades_with_distance_and_is_less_for_another_loss() -> None:
+    places = np.array([KNOWN, (0, 1, 5), (1, 1, 3)])  # itself, a decade off in the ratio, the other loss
+
+    told = _reach(LATTICE, places[:1], places)
+
+    np.testing.assert_allclose(told, [[1.0, np.exp(-0.5), 0.7]])
 
 
 def test_an_improvement_is_what_lies_below_the_lowest_mean() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from small_study import NAME, Place, small_spec
+from small_study import NAME, Place, finished_study, small_spec
 
 from hpo.analysis.matters import Cost, Mattering, Matters
 from hpo.analysis.values import Answer, Choice, Expected, Noise
@@ -19,22 +19,18 @@ from hpo.reading.findings import Findings, find_out
 from hpo.report.answer import answer_lines
 from hpo.report.language import SPOKEN, Language
 from hpo.report.markdown import markdown
-from hpo.report.side_by_side import statements
+from hpo.report.side_by_side import statements, table
 from hpo.report.told import to_json
 from hpo.report.zones import costs_lines, zone_lines
 from hpo.storage import open_engine
 from hpo.study import Configuration
-from hpo.worker import work
 
 GOOD, WORSE, OPEN = Standing.AS_GOOD, Standing.WORSE, Standing.OPEN
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("answered"))
-    place.open(40, pruner={"kind": "none"})
-    work(place.url, [NAME], below=40, settings=place.settings())
-    return place
+    return finished_study(tmp_path_factory.mktemp("answered"), total=40, pruner={"kind": "none"})
 
 
 @pytest.fixture(scope="module")
@@ -70,21 +66,33 @@ def test_each_kind_of_zone_is_named_with_its_ends_and_what_it_costs(findings: Fi
     assert said(findings, pieces) == [
         "Any ratio lr / backbone_lr from 3 to 90 is as good as the best (costs less than 0.16 breaths/min).",
         "It costs more below 0.5.",
-        "It is not known yet from 0.5 to 3 and above 90 (48 % of the range searched).",
+        "It is not known yet from 0.5 to 3 and above 90.",
         "Each of these is 95 % sure, provided that the loss changes smoothly between the places tried.",
     ]
 
 
-def test_what_is_likely_is_said_where_it_reaches_into_what_is_not_known(findings: Findings) -> None:
+def test_what_is_likely_is_said_beside_what_is_sure_and_not_called_unknown(findings: Findings) -> None:
     sure = zones((-4, -1, WORSE), (-1, 0, OPEN), (0, 1, GOOD), (1, 2, OPEN), (2, 4, WORSE), (4, 6, OPEN))
     likely = zones((-4, -1, WORSE), (-1, 1, GOOD), (1, 1.5, OPEN), (1.5, 6, WORSE))
 
-    lines = said(findings, replace(sure, likely=likely.pieces))
+    assert said(findings, replace(sure, likely=likely.pieces)) == [
+        "Any ratio lr / backbone_lr from 1 to 10 is as good as the best (costs less than 0.16 breaths/min), "
+        "and likely (80 %) any from 0.1 to 10.",
+        "It costs more below 0.1 and from 100 to 10000, and likely (80 %) above 32.",
+        "It is not known yet from 10 to 32.",
+        "What is not called likely is 95 % sure (60 % of the range searched). All this provided that "
+        "the loss changes smoothly between the places tried.",
+    ]
 
-    assert lines[-3].startswith("Each of these is 95 % sure")
-    assert lines[-2:] == [
-        "Likely as good as the best, though not sure (80 %): any ratio from 0.1 to 10.",
-        "Likely to cost more, though not sure (80 %): above 32.",
+
+def test_what_is_only_likely_comes_before_what_is_not_known(findings: Findings) -> None:
+    likely = zones((-4, -1, WORSE), (-1, 1, GOOD), (1, 1.5, OPEN), (1.5, 6, WORSE))
+
+    assert said(findings, replace(zones((-4, 6, OPEN)), likely=likely.pieces))[:3] == [
+        "Any ratio lr / backbone_lr from 0.1 to 10 is likely (80 %) as good as the best (costs less than "
+        "0.16 breaths/min); none is for sure yet.",
+        "It likely (80 %) costs more below 0.1 and above 32.",
+        "It is not known yet from 10 to 32.",
     ]
 
 
@@ -110,7 +118,7 @@ def test_where_only_bad_ratios_are_known_they_are_named(findings: Findings) -> N
     assert lines[0].endswith(f"is not known yet: {findings.counts.complete} complete trials.")
     assert lines[1:3] == [
         "It costs more above 100.",
-        "It is not known yet below 100 (60 % of the range searched).",
+        "It is not known yet below 100.",
     ]
 
 
@@ -291,3 +299,16 @@ def test_what_is_as_good_in_both_studies_is_said_of_two(findings: Findings) -> N
 
     assert "As good as the best in both: any ratio from 10 to 100." in statements(one, other)
     assert "No ratio is known to be as good as the best in both." in statements(one, apart)
+
+
+def test_what_is_likely_as_good_in_both_studies_is_said_where_nothing_is_sure(findings: Findings) -> None:
+    hazy = replace(zones((-4, 6, OPEN)), likely=zones((-4, 0, WORSE), (0, 2, GOOD), (2, 6, OPEN)).pieces)
+    sure = replace(
+        zones((-4, 1, OPEN), (1, 3, GOOD), (3, 6, WORSE)), likely=zones((-4, 1, OPEN), (1, 6, GOOD)).pieces
+    )
+    one, other = answered(findings, zones=hazy), answered(findings, zones=sure)
+
+    assert "Likely (80 %) as good as the best in both: any ratio from 10 to 100." in statements(one, other)
+    assert ("ratios as good as the best", "likely (80 %) from 1 to 100", "from 10 to 1000") in table(
+        one, other
+    )

@@ -7,14 +7,17 @@ import time
 import pytest
 from small_study import Place, small_spec
 
-from hpo.bench import Benchmark, EpochClock, Overhead, Rate, bench_lines, measure_overhead
+from finetune.api import SlotAdvice
+from hpo.bench import Benchmark, EpochClock, Overhead, Rate, bench_lines, measure_overhead, to_json
 from hpo.errors import UsageError
 from hpo.search_here import parse_slots
 from hpo.worker.session import Event
 
+ADVICE = SlotAdvice("graph", {1: 2.0, "graph": 0.5, 2: 1.25})
+
 
 def benchmark_of(*rates: Rate) -> Benchmark:
-    return Benchmark("small", "cpu", 2, 10, Overhead(1, 10, 9.8, 0.2), rates, 1)
+    return Benchmark("small", "cpu", 2, 10, Overhead(1, 10, 9.8, 0.2), rates, ADVICE)
 
 
 def test_overhead_counts_every_trial_and_epoch_and_splits_their_time(tmp_path):
@@ -36,7 +39,9 @@ def test_the_summary_names_trials_an_hour_the_share_and_the_options_to_type():
 
     assert "720 trials an hour of 10 epochs" in text
     assert "2.0 % of a trial's CPU time" in text
-    assert "--workers 2 --slots 1" in text
+    assert "--workers 2 --slots graph" in text
+    assert "--slots graph: 0.5 s a run and epoch" in text
+    assert to_json(benchmark_of(Rate(1, 1.0)))["seconds_by_slots"] == {"1": 2.0, "graph": 0.5, "2": 1.25}
 
 
 def test_a_rate_is_counted_from_each_workers_first_epoch():

@@ -12,6 +12,8 @@ import pytest
 from bidmc_files import write_subject
 from makers import cpsc2018, csn, physionet2017, ppg_bp, ppg_dalia, ptb, ptbxl, uci_bp, wesad
 
+from finetune.datasets import READERS
+from finetune.tasks import TASKS
 from hpo.cli.app import main
 
 
@@ -44,6 +46,10 @@ CASES: list[tuple[str, Callable[[Path], Path], str]] = [
     ("cpsc2018", cpsc2018.write, "training/cpsc_2018/g1/A0004.mat"),
     ("cpsc2018", cpsc2018.write, "training/cpsc_2018/g1/A0004.hea"),
 ]
+
+
+def test_a_file_of_every_data_set_is_broken() -> None:
+    assert {TASKS[task].dataset for task, *_ in CASES} == {*READERS} - {"synthetic"}
 
 
 def complaint(tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]) -> str:

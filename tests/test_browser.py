@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import NAME, Place
-from web import TOKEN, finished_study, served
+from small_study import NAME, Place, finished_study
+from web import TOKEN, served
 
 from hpo.cli.app import main
 from hpo.dashboard import Access, PageKeeper, build

@@ -54,11 +54,6 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-@pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """A study that really trains, in seconds."""
     file = tmp_path / "tiny.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from small_study import Place
+from small_study import NAME, Place
 
 from hpo.cli.app import main
 from hpo.storage import open_engine
@@ -39,7 +40,28 @@ def test_who_reads_no_further_hears_no_complaint(words: str, place: Place) -> No
     done = typed(f"{words} | true", place)
 
     assert "Traceback" not in done.stderr
-    assert done.stderr.strip() in {"status 141", "status 1", "status 0"}  # 0: all was written before
+    assert done.stderr.strip() in {"status 141", "status 0"}  # 0: all was written before
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_who_is_started_without_an_output_works_all_the_same(closed: str, place: Place) -> None:
+    done = typed(f"status {closed}", place)
+
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().endswith("status 0")
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "%41.db", "100%.db", "a#b.db", "ü &'b.db"])
+def test_the_file_that_was_named_is_the_one(
+    name: str, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place.folder)
+    assert main(["copy", "--study", NAME, "--storage", place.url, "--to", f"./{name}"]) == 0
+    told = capsys.readouterr().out.strip().rpartition("next: hpo ")[2]
+
+    assert (place.folder / name).is_file()
+    assert main(shlex.split(told)) == 0
+    assert main(["rename", "--study", NAME, "--to", "other", "--storage", f"./{name}"]) == 0
 
 
 @pytest.mark.parametrize("words", ["status --json", "studies", "--help"])

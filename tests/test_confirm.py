@@ -38,11 +38,6 @@ REQUEST = Request(top=2, seeds=6)
 pytestmark = pytest.mark.usefixtures("one_process")  # but for the confirmation that tests only look at
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def search(place: Place, trials: int = 12, **parts: object) -> sa.Engine:
     place.open(trials, **parts)
     work(place.url, [NAME], settings=place.settings())

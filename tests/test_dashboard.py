@@ -30,8 +30,8 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.storages import RDBStorage
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._app import create_app
-from small_study import NAME, Place
-from web import TOKEN, Answer, ask, finished_study, running, served
+from small_study import NAME, Place, finished_study
+from web import TOKEN, Answer, ask, running, served
 
 from hpo.dashboard import Access, PageKeeper, build, check_token, listening, make_access, make_door
 from hpo.dashboard.door import WriteCheck
@@ -365,8 +365,18 @@ def is_passed_on(method: str, path: str) -> bool:
         start_response("200 OK", [])
         return []
 
-    ask(WriteCheck(app, allow_writes=True), path, method)  # type: ignore[arg-type]  # a smaller start_response
+    ask(WriteCheck(app, allow_writes=True), path, method, body=b"{}")  # type: ignore[arg-type]  # a smaller start_response
     return bool(passed)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"body":', b"5", b"\xff", b"[" * 100_000])
+def test_a_note_that_is_no_json_object_is_the_askers_fault(own_place: Place, body: bytes) -> None:
+    engine = open_engine(own_place.url)
+    app = build(own_place.url, engine, Access(allow_writes=True))
+    answer = ask(app, "/api/studies/1/note", "PUT", body=body)
+    engine.dispose()
+
+    assert (answer.status, "a note is a JSON object" in answer.body.decode()) == (400, True)
 
 
 def test_even_with_writes_only_notes_files_and_a_studys_end_are_written() -> None:

@@ -54,11 +54,6 @@ def _emptied() -> Iterator[None]:
     Moody.mood = staticmethod(lambda call: None)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def file(folder: Path, text: str, name: str = "last.pt") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text)

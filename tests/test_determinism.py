@@ -12,7 +12,7 @@ import torch
 from engine_runs import SPEC, ListSource
 from typer.testing import CliRunner
 
-from finetune.api import Report, Run, train
+from finetune.api import NoDeviceError, Report, Run, train
 from finetune.engine import devices
 from finetune.engine.devices import DETERMINISTIC, open_device, reproducible
 from hpo.cli.app import app
@@ -79,10 +79,68 @@ def test_the_gpu_that_is_named_is_the_current_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
 
     assert open_device("cuda:1") == torch.device("cuda:1")
     assert open_device("cuda") == torch.device("cuda:0")
     assert chosen == [torch.device("cuda:1"), torch.device("cuda:0")]
+
+
+BUSY = "CUDA error: all CUDA-capable devices are busy or unavailable\nSearch for more in the manual"
+OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver."
+
+
+def test_a_gpu_that_cannot_be_opened_is_told_in_one_line_before_any_run(monkeypatch):
+    def refuse(device: torch.device) -> None:
+        raise torch.AcceleratorError(BUSY)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", refuse)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+    with pytest.raises(NoDeviceError, match=r"'cuda' cannot be opened .*busy or unavailable") as caught:
+        open_device("cuda")
+
+    assert "manual" not in str(caught.value)
+
+
+def test_why_there_is_no_gpu_is_said(monkeypatch, caplog):
+    def refuse() -> None:
+        raise RuntimeError(OLD)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    assert open_device("auto") == torch.device("cpu")
+    assert caplog.messages == []
+
+    monkeypatch.setattr(devices, "has_gpu", lambda: True)
+    assert open_device("auto") == torch.device("cpu")
+    assert len(caplog.messages) == 1
+    assert "driver on your system is too old" in caplog.text
+    with pytest.raises(NoDeviceError, match=r"'cuda' is not there .*driver on your system is too old"):
+        open_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("file", "chosen", "is_there"),
+    [
+        ("nvidia0", None, True),
+        ("nvidia3", "GPU-aa", True),
+        ("dxg", None, True),
+        ("nvidiactl", None, False),
+        ("nvidia0", "", False),
+        ("nvidia0", "-1", False),
+        ("nvidia0", "NoDevFiles", False),
+    ],
+)
+def test_a_gpu_is_there_unless_it_was_taken_away(monkeypatch, tmp_path, file, chosen, is_there):
+    (tmp_path / file).touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+
+    assert devices.has_gpu(tmp_path) == is_there
 
 
 @pytest.mark.parametrize(

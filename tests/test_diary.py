@@ -235,6 +235,10 @@ def test_metrics_of_another_split_are_no_evidence(tmp_path: Path, capsys: pytest
                 "runs.csv:4: 6 cells; expected 5, as in the header",
             ],
         ),
+        (
+            "lr,backbone_lr,ratio,loss,seed,validation_mae\n1e-4,1e-5,10.02,l1,1,2\n1e-4,1e-5,100,l1,1,2\n",
+            ["runs.csv:3: ratio 100; expected 10, as the two rates have it"],
+        ),
         ("lr;ratio;loss;seed;mae\n1e-4;10;l1;1;2,5\n", ["runs.csv:1: fields are parted by semicolons"]),
         ('lr,ratio,loss\n1e-4,10,"l1\n', ["runs.csv:2: unexpected end of data"]),
     ],
@@ -248,6 +252,7 @@ def test_metrics_of_another_split_are_no_evidence(tmp_path: Path, capsys: pytest
         "values that no metric has",
         "a yardstick below 0",
         "rows of another width",
+        "a ratio that the rates do not have",
         "semicolons",
         "a quotation mark that is left open",
     ],

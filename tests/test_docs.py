@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
+from finetune.data.publishers import SOURCES, Source
+from finetune.tasks import LOSSES, TASKS
 from hpo.cli.app import app
 from hpo.study import StudySpec
 
@@ -140,6 +142,22 @@ def test_every_dependency_has_its_reason() -> None:
     text = (DOCS / "dependencies.md").read_text(encoding="utf-8")
 
     assert [name for name in names if f"| {name} |" not in text] == []
+
+
+PAGE = (DOCS / "data.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "source", [one for one in SOURCES.values() if one.url], ids=lambda source: source.name
+)
+def test_every_public_data_set_has_its_row_and_its_folder_in_the_help(source: Source) -> None:
+    assert f"| `{source.folder}/`" in PAGE
+    assert f"`{source.folder}/`" in section("hpo run")
+
+
+@pytest.mark.parametrize("name", [*TASKS, *LOSSES])
+def test_every_task_and_loss_is_documented(name: str) -> None:
+    assert f"`{name}`" in PAGE
 
 
 # --- the house's papers

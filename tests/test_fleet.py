@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from gpu_machine import list_gpus
 from optuna.trial import TrialState
 from small_study import NAME, Place, small_spec
 
-from finetune.api import DataError
+from finetune.api import DataError, NoDeviceError
+from hpo import fleet
 from hpo.errors import MismatchError, UsageError
 from hpo.fleet import run_local
+from hpo.fleet.child import Child, Job
 from hpo.fleet.seats import own_device
 from hpo.study import Configuration
 from hpo.worker import Event, WorkSummary
@@ -32,6 +34,7 @@ from pathlib import Path
 from hpo.__main__ import leave
 from hpo.errors import Interrupted
 from hpo.fleet import run_local
+from hpo.fleet.child import Child, Job
 from small_study import NAME, Place
 place, workers = Place(Path(sys.argv[1])), int(sys.argv[2])
 tell = lambda event: print(event.kind, event.slot, event.worker, flush=True)
@@ -41,11 +44,6 @@ except Interrupted as error:
     print(error)
     leave(130)
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
 
 
 @pytest.fixture
@@ -393,6 +391,59 @@ def test_a_worker_whose_gpu_failed_is_replaced_and_counts_one_attempt(place: Pla
     assert summary.ended == "no_work"
     assert any("a worker lost its GPU; another takes its place" in event.text for event in told)
     assert [event.slot for event in told if event.kind == "retried"] == [1]
+
+
+def test_a_worker_without_a_device_is_missed_while_there_are_others(place: Place) -> None:
+    place.open(6)
+    place.behave(faults={"1": ["no_device", 1]}, epoch_s=0.02)
+    told: list[Event] = []
+
+    run(place, 6, 2, told.append)
+
+    assert place.counts().finished == 6
+    assert [event.text for event in told if "cannot be opened" in event.text] == [
+        "a worker less, 1 go on: device 'cuda' cannot be opened (busy); expected one that works"
+    ]
+    assert not [event for event in told if event.kind in ("retried", "failed")]
+
+
+def test_the_only_worker_without_a_device_ends_the_search(place: Place) -> None:
+    place.open(2)
+    place.behave(faults={"0": ["no_device", 1]})
+
+    with pytest.raises(NoDeviceError, match="cannot be opened"):
+        run(place, 2, 1)
+
+    counts = place.counts()
+    assert (counts.free, counts.failed) == (2, 0)
+
+
+def test_a_worker_after_a_lost_gpu_does_not_take_to_the_cpu(
+    place: Place, three_gpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.open(3)
+    place.behave(faults={"1": ["lost", 1]}, epoch_s=0.001)
+    devices: list[str] = []
+
+    class Noted(Child):
+        def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+            devices.append(job.settings.device)
+            super().__init__(job, environment)
+
+    monkeypatch.setattr(fleet, "Child", Noted)
+    run(place, 3, 1, device="auto")
+
+    assert devices == ["auto", "cuda"]
+
+
+def test_what_a_trainer_warns_of_is_told(place: Place) -> None:
+    place.open(1)
+    place.behave(faults={"0": ["warns", 1]})
+    told: list[Event] = []
+
+    run(place, 1, 1, told.append)
+
+    assert [event.text for event in told if event.kind == "message"] == ["every step is launched"]
 
 
 def test_a_run_that_always_breaks_the_gpu_fails_alone(place: Place) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_study import Place, small_spec
+from small_study import Place, finished_study, small_spec
 from test_checkpoint import SPEC, fresh, saved_in, whole
-from web import TOKEN, ask, finished_study
+from web import TOKEN, ask
 
 from finetune.api import FinetuneError
 from finetune.datasets.own.tables import read_npz

@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_play import make_study, outcome, report, take
 
+from finetune.api import find_task
 from hpo.cli import app as command_line
 from hpo.cli.listing import failure_lines, status_lines, worker_lines
 from hpo.cli.quick import status_words
 from hpo.errors import StorageError
+from hpo.ledger.gist import Gist, note_of, noted
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import Claim, StudyRow, StudyState
 from hpo.reading.frames import trials_frame
@@ -229,6 +231,15 @@ def typers(words: list[str]) -> dict[str, Any]:
     command = group.commands["status"]
     with command.make_context("status", words[1:]) as context:
         return dict(context.params)
+
+
+def test_a_note_on_a_spec_speaks_for_that_spec_and_those_sources_only() -> None:
+    task, spec = find_task("synthetic_rr"), {"task": "synthetic_rr", "name": "small"}
+    note = note_of(task, spec)
+
+    assert noted(note, spec) == Gist.of(task)
+    assert noted(note, spec | {"name": "another"}) is None
+    assert noted(note | {"reader": "another"}, spec) is None
 
 
 # --- every state of a study

@@ -7,10 +7,13 @@ shown on the meta device: nothing waits, nothing comes from the host, nothing ne
 
 from __future__ import annotations
 
+import fcntl
 import logging
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,14 +25,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from finetune.api import BackboneSpec, Run, RunResult, RunSpec, SettingError, train
+from finetune.api import BackboneSpec, Report, Run, RunResult, RunSpec, SettingError, train
 from finetune.backbones.cmssl import EncoderLayer
-from finetune.engine import arms
+from finetune.engine import arms, loop, population
 from finetune.engine.arms import choose_slots
 from finetune.engine.device_data import DeviceData
 from finetune.engine.graph import WARM_STEPS, StepGraph, is_recordable
 from finetune.engine.keeper import EVERY
-from finetune.engine.loop import Member, fine_tune, train_epoch
+from finetune.engine.loop import Member, end_epoch, fine_tune, train_epoch
 
 __all__ = ["evaluates_and_casts_on_meta"]
 CPU = torch.device("cpu")
@@ -304,9 +307,15 @@ def gradients(member: Member) -> list[torch.Tensor]:
 
 
 def chosen(
-    costs: dict[object, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spec: RunSpec | None = None
+    costs: dict[object, float],
+    monkeypatch: pytest.MonkeyPatch,
+    spec: RunSpec | None = None,
+    runs: Sequence[int | None] = (None, None),
 ) -> tuple[object, list[object]]:
-    """Return what a GPU would take, and what it tried, where an epoch of each way takes so long."""
+    """Return what a GPU would take for so many runs, one number after the other, and what it tried.
+
+    An epoch of each way takes as long as ``costs`` says; for others there is no memory.
+    """
     tried: list[object] = []
 
     def give(member: Member) -> None:
@@ -323,9 +332,8 @@ def chosen(
     arms._measured.cache_clear()
     monkeypatch.setattr(arms, "graph_giver", lambda device: give)
     monkeypatch.setattr(arms, "epoch_seconds", seconds)
-    found = [choose_slots(spec or spec_of(), lambda spec: data_of(), META) for _ in range(2)]
-    assert found[0] == found[1]  # without another measurement
-    return found[0], tried
+    found = [choose_slots(spec or spec_of(), lambda spec: data_of(), META, one) for one in runs]
+    return found[0] if len(set(found)) == 1 else found, tried
 
 
 @pytest.mark.parametrize(
@@ -337,20 +345,78 @@ def chosen(
     ],
 )
 def test_the_way_that_is_measured_to_be_faster_is_taken(
-    costs: dict[object, float], way: object, tried: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    costs: dict[object, float], way: object, tried: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, ways = chosen(costs, monkeypatch, tmp_path)
+    found, ways = chosen(costs, monkeypatch)
 
     assert found == way
     assert len(ways) == tried
 
 
-def test_a_recipe_of_schedules_is_tried_alone_and_by_graph(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_recipe_of_schedules_is_tried_alone_and_by_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(schedule="cosine")
 
-    assert chosen({1: 1.0, "graph": 0.5}, monkeypatch, tmp_path, spec) == ("graph", [1, "graph"])
+    assert chosen({1: 1.0, "graph": 0.5}, monkeypatch, spec) == ("graph", [1, "graph"])
+
+
+HALVES: dict[object, float] = {1: 1.0, "graph": 0.9, **{2**n: 2.0**-n for n in range(1, 7)}}
+
+
+@pytest.mark.parametrize(("runs", "way", "most"), [(1, 1, 1), (3, 2, 2), (7, 4, 4), (64, 64, 64)])
+def test_no_more_slots_are_tried_than_there_are_runs(
+    runs: int, way: object, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = {**HALVES, "graph": 1.0}
+    found, ways = chosen(costs, monkeypatch, runs=[runs, runs])
+
+    assert (found, max(one for one in ways if one != "graph")) == (way, most)
+    assert len(ways) == len(set(ways))  # measured once
+
+
+def test_fewer_runs_need_no_other_measurement_and_more_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, ways = chosen(HALVES, monkeypatch, runs=[9, 3, 20, None, 2])
+
+    assert found == [8, 2, 16, 64, 2]
+    assert [ways.count(slots) for slots in (1, 8, 16, 64)] == [3, 3, 2, 1]
+
+
+def test_a_run_that_has_no_room_to_be_timed_is_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen({}, monkeypatch) == (1, [1])
+
+
+def test_a_source_tells_how_many_runs_there_are(
+    tmp_path: Path, shared_cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(population, "choose_slots", lambda spec, load, device, runs: asked.append(runs) or 1)
+    for others in (None, lambda: 4):
+        run = replace(Run("a", SPEC), others=others)
+        with pytest.raises(KeyError):  # data that no meta device holds
+            population.run_all(ListSource(run), {}.__getitem__, META, "auto")
+
+    assert asked == [None, 5]
+
+
+def test_a_calibration_leaves_half_of_a_gpus_memory_to_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpu, limits = torch.device("cuda", 0), []
+    there = SimpleNamespace(uuid="aa", total_memory=80)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(arms, "free_bytes", lambda device: 40)
+    for name, call in {
+        "get_device_properties": lambda device: there,
+        "memory_allocated": lambda device: 10,
+        "set_per_process_memory_fraction": lambda share, device: limits.append(share),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, call)
+
+    with arms._by_itself(gpu):
+        assert limits == [30 / 80]
+        with (tmp_path / "hpo-aa.calibrates").open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    assert limits == [30 / 80, 1.0]
 
 
 def test_an_epoch_is_timed_with_its_validation_and_checkpoint(tmp_path: Path) -> None:
@@ -373,3 +439,31 @@ def test_what_the_host_steers_within_a_step_is_not_recorded() -> None:
 
     assert not is_recordable(asleep)
     assert not is_recordable(foreign)
+
+
+# --- memory that ends beside a graph
+
+
+def test_a_run_goes_on_without_a_graph_where_memory_ends_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the second validation, where the epoch's steps had room: that epoch is trained again, launched."""
+    spec, recorder, tries = small(), OnTape(), []
+    launched = curve(spec, None)[0]
+
+    def give(member: Member) -> None:
+        member.graph = StepGraph(member, recorder)
+
+    def no_room(member: Member, loss: float) -> Report:
+        tries.append(member.graph is not None)
+        if tries == [True, True]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return end_epoch(member, loss)
+
+    monkeypatch.setattr(loop, "end_epoch", no_room)
+    monkeypatch.setattr(population, "graph_giver", lambda device: give)
+    seen = ListSource(Run("a", spec, tmp_path / "a"), Run("b", spec, tmp_path / "b"))
+    population.run_all(seen, windows_of, CPU, "graph")
+
+    assert seen.curve("a") == seen.curve("b") == launched
+    assert tries == [True, True, *[False] * 5]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_study import NAME, Place
-from web import ask, finished_study
+from small_study import NAME, Place, finished_study
+from web import ask
 
 from hpo.cli.app import main
 from hpo.dashboard import Access, PageKeeper, make_door

@@ -17,6 +17,7 @@ from test_cli import complaint
 from finetune.api import CheckpointError
 from hpo.cli.app import main
 from hpo.errors import MismatchError, UsageError
+from hpo.fleet import run_local
 from hpo.ledger.whole_studies import contents, copy_study, delete_study, rename_study
 from hpo.reading.frames import attempts_frame, curves_frame, trials_frame
 from hpo.search_here import read_spec
@@ -25,11 +26,6 @@ from hpo.storage.tables import metadata, studies
 from hpo.study import StudySpec, keep_defaults, load_spec
 from hpo.worker import Event, open_study, work
 from hpo.worker.session import open_ledger
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
 
 
 def run(place: Place, total: int, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -93,6 +89,24 @@ def test_weights_that_cannot_be_used_are_told_before_the_study_is_there(
         open_study(f"sqlite:///{tmp_path}/a.db", spec, Place(tmp_path).settings(doorway="finetune.api"))
     with open_ledger(f"sqlite:///{tmp_path}/a.db") as ledger:
         assert ledger.studies() == []
+
+
+def test_a_command_whose_study_another_has_begun_anew_ends_and_says_so(place: Place) -> None:
+    asked = place.open(4, recipe={"epochs": 3})
+    place.open(4)
+
+    with pytest.raises(
+        MismatchError, match=r"another command has begun the study 'small' anew.*--as small-2"
+    ):
+        run_local(
+            place.url,
+            NAME,
+            total=4,
+            workers=1,
+            settings=place.settings(),
+            fingerprint=asked.fingerprint,
+        )
+    assert place.counts().finished == 0
 
 
 # --- another version

@@ -28,6 +28,7 @@ from hpo.report.chinese_faults import FAULTS
 from hpo.report.english import ENGLISH
 from hpo.report.figures.all import DRAWN
 from hpo.report.language import SPOKEN, Words
+from hpo.report.zones import SURE_OR_LIKELY
 from hpo.search_here import launch
 from hpo.storage import open_engine
 from hpo.worker import work
@@ -70,7 +71,7 @@ def test_what_is_counted_can_be_one_and_many(table: Mapping[str, str]) -> None:
         *([f"note.{kind.value}.{n}" for n in ("one", "many")] for kind in NoteKind),
         *([f"figure.zone.{standing.value}"] for standing in Standing),
         *(
-            [f"figure.likely.{standing.value}", f"zones.likely.{standing.value}"]
+            [f"figure.likely.{standing.value}", *SURE_OR_LIKELY[standing]]
             for standing in Standing
             if standing is not Standing.OPEN
         ),

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from test_sheet import CPU, META, model_of, plain_step, stacked_step
 
-from finetune.fast import layer_device
-from finetune.fast.layer_device import CLOSE, is_fused, is_right
+from finetune.engine.devices import is_lost
+from finetune.fast import layer_device, philox_device
+from finetune.fast.layer_device import is_fused, is_right
+from finetune.fast.trusted import CLOSE, SWITCH
 
 
 def interpreted(code: str) -> None:
@@ -48,7 +53,8 @@ from dataclasses import replace
 import torch
 from test_sheet import TINY, Rows, StackedNoise, forward, model_of
 from finetune.backbones.cmssl import EncoderLayer
-from finetune.fast import layer_device
+from finetune.engine.devices import is_lost
+from finetune.fast import layer_device, philox_device
 from finetune.random import Noise
 
 EncoderLayer._on_cpu = EncoderLayer._in_pieces
@@ -113,11 +119,13 @@ def there(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("error", [2 * CLOSE, float("nan"), float("inf")])
-def test_kernels_that_say_something_else_are_not_used(there: pytest.MonkeyPatch, error: float) -> None:
+def test_kernels_that_say_something_else_are_not_used(
+    there: pytest.MonkeyPatch, error: float, caplog: pytest.LogCaptureFixture
+) -> None:
     there.setattr(layer_device, "largest_error", lambda device: error)
 
-    with pytest.warns(UserWarning, match="off here"):
-        assert not is_right(CPU)
+    assert not is_right(CPU)
+    assert "off here" in caplog.text
 
 
 def test_kernels_that_are_close_are_used(there: pytest.MonkeyPatch) -> None:
@@ -126,14 +134,61 @@ def test_kernels_that_are_close_are_used(there: pytest.MonkeyPatch) -> None:
     assert is_right(CPU)
 
 
-def test_a_compiler_that_fails_leaves_torchs_operations(there: pytest.MonkeyPatch) -> None:
-    def fail(device: torch.device) -> float:
-        raise RuntimeError("no ptxas")
+class NoCompiler:
+    """A kernel on a machine without a C compiler."""
 
-    there.setattr(layer_device, "largest_error", fail)
+    def __getitem__(self, grid: object) -> Any:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable")
 
-    with pytest.warns(UserWarning, match="no ptxas"):
-        assert not is_right(CPU)
+
+class Breaking:
+    """A kernel that reads where nothing is."""
+
+    def __getitem__(self, grid: object) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+
+
+@pytest.fixture
+def tried_anew() -> Iterator[None]:
+    tried = (is_right, philox_device.is_right, layer_device.kernels, philox_device.kernel)
+    for one in tried:
+        one.cache_clear()
+    yield
+    for one in tried:
+        one.cache_clear()
+
+
+@pytest.mark.usefixtures("tried_anew")
+def test_a_compiler_that_is_not_there_leaves_torchs_operations(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    all_of_them = SimpleNamespace(add_norm=NoCompiler())
+    monkeypatch.setattr(layer_device, "kernels", lambda: all_of_them)
+    monkeypatch.setattr(philox_device, "kernel", NoCompiler)
+
+    assert not is_right(CPU)
+    assert not philox_device.is_right(CPU)
+    assert [line.count("Failed to find C compiler. Please") for line in caplog.messages] == [1, 1]
+
+
+@pytest.mark.usefixtures("tried_anew")
+def test_a_kernel_that_breaks_the_device_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(philox_device, "kernel", Breaking)
+
+    with pytest.raises(RuntimeError, match=f"{SWITCH}=0 does without") as caught:
+        philox_device.is_right(CPU)
+
+    assert is_lost(caught.value)
+
+
+@needs_triton
+@pytest.mark.usefixtures("tried_anew")
+def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert layer_device.kernels() is not None
+    layer_device.kernels.cache_clear()
+    monkeypatch.setenv(SWITCH, "0")
+
+    assert (layer_device.kernels(), philox_device.kernel()) == (None, None)
 
 
 def test_without_triton_they_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from hpo.ledger.ledger import Ledger
 from hpo.ledger.on_postgresql import PostgresqlLedger
 from hpo.ledger.peers import without_own
 from hpo.ledger.values import Claim, Counts, Lease, Peers, StudyRow
-from hpo.storage import open_engine, optuna_storage, parse_url
+from hpo.storage import open_engine, optuna_storage, parse_url, writing
 from hpo.storage.tables import attempts, curve, slots
 
 
@@ -172,6 +172,17 @@ def test_a_lease_that_is_renewed_is_not_reaped(ledger: Ledger) -> None:
 
     assert [claim.slot for claim in ledger.reap()] == [dead.slot]
     assert ledger.renew(name, [kept, dead], lease_s=60) == [True, False]
+
+
+def test_a_lease_of_before_lengths_were_noted_is_a_minute_long(ledger: Ledger, engine: sa.Engine) -> None:
+    take(ledger, make_study(ledger, 1), lease_s=-1.0)
+    with writing(engine) as connection:
+        connection.execute(sa.update(slots).values(lease_s=None))
+    seen: list[Lease] = []
+
+    ledger.reap(lambda expired: seen.extend(expired) or [])
+
+    assert [lease.length_s for lease in seen] == [60.0]
 
 
 def test_a_report_renews_the_lease(ledger: Ledger) -> None:
@@ -601,6 +612,17 @@ def test_optunas_own_tools_work_on_the_study(ledger: Ledger, plain_optuna: Any, 
     cached._storage._backend.engine.dispose()
 
 
+def test_a_study_of_ours_is_to_be_minimised_as_one_of_optunas(
+    ledger: Ledger, engine: sa.Engine, plain_optuna: Any
+) -> None:
+    ours = make_study(ledger).study_id
+    theirs = optuna.create_study(study_name="theirs", storage=plain_optuna()._storage)._study_id
+
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT study_id, direction, objective FROM study_directions"))
+        assert {tuple(row) for row in rows} == {(study, "MINIMIZE", 0) for study in (ours, theirs)}
+
+
 def test_confirmation_seeds_lie_within_their_own_distribution(ledger: Ledger, plain_optuna: Any) -> None:
     study = make_study(ledger)
     seeds = (1_000_000, 1_000_001)
@@ -630,9 +652,9 @@ def test_peers_are_the_best_so_far_of_the_other_trials_of_the_same_fold(ledger: 
     assert ledger.peers_at(claims[0], 2) == Peers(2, 2.0)
     assert ledger.peers_at(claims[1], 2) == Peers(2, 3.0)
     assert ledger.peers_at(diverged, 2) == Peers(3, 3.0)
-    nobody = ledger.peers_at(elsewhere, 2)
-    assert nobody.count == 0
-    assert np.isnan(nobody.median)
+    for nobody in (ledger.peers_at(elsewhere, 2), ledger.peers_at(claims[0], 3)):
+        assert nobody.count == 0
+        assert np.isnan(nobody.median)
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ import torch
 from engine_runs import SPEC, ListSource
 
 from finetune.api import DeviceLostError, Run, train
-from finetune.engine import population
+from finetune.engine import loop, population
 from finetune.engine.devices import is_lost, is_out_of_memory
 from finetune.engine.loop import Member
 
@@ -147,3 +147,31 @@ def test_a_device_that_failed_is_told_apart(
 def test_other_faults_lose_no_device(error: Exception, is_memory: bool) -> None:
     assert is_out_of_memory(error) == is_memory
     assert not is_lost(error)
+
+
+@pytest.mark.parametrize(("room", "batch"), [(1, 1), (5, 4), (100, 16)])
+def test_validation_takes_smaller_batches_where_memory_ends(
+    room: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may: a step of 64 windows has room, a pass over 1024 has not."""
+    sizes: list[int] = []
+    monkeypatch.setitem(loop.EVALUATION_BATCH, "cpu", 16)
+    windows = torch.arange(70.0).reshape(35, 2)
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        if len(x) > room:
+            raise torch.OutOfMemoryError(NO_ROOM)
+        return 2 * x
+
+    assert torch.equal(loop.in_batches(doubled, windows), 2 * windows)
+    parts = [len(part) for part in torch.split(windows, batch)]
+    assert sizes[-len(parts) :] == parts
+
+
+def test_validation_that_has_no_room_for_one_window_is_told() -> None:
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError(NO_ROOM)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        loop.in_batches(fail, torch.zeros(3, 2))

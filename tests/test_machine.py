@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpo.cli.app import main
 from hpo.errors import UsageError
-from hpo.fleet import check_device, gpus, places
+from hpo.fleet import check_device, gpus, machine, places
 from hpo.fleet.machine import cores, visible_gpus
 
 GPUS = [f"GPU {n}: NVIDIA A100-SXM4-40GB (UUID: GPU-{name})" for n, name in enumerate(("aa1", "aa2", "b3"))]
@@ -108,6 +108,42 @@ def test_a_named_gpu_is_one_worker_and_one_that_is_not_there_is_refused_before_a
     assert main([*words, "--cache", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("error: the device cuda:7 is not there") == 1
     assert not database.exists()
+
+
+def test_a_gpu_that_does_not_answer_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list_gpus(tmp_path, monkeypatch, [GPUS[0], "Unable to determine the device handle: GPU is lost", GPUS[2]])
+    with (tmp_path / "nvidia-smi").open("a") as tool:
+        tool.write("exit 15\n")
+
+    assert visible_gpus() == ["GPU-aa1", "GPU-b3"]
+
+
+def test_an_nvidia_smi_that_never_ends_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_gpus(tmp_path, monkeypatch, GPUS)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 600\n")
+    monkeypatch.setattr(machine, "ASKED_S", 0.05)
+
+    assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"), [(None, ["0", "1"]), ("GPU-b, 3", ["GPU-b", "3"]), ("3,0,1", ["3", "0"])]
+)
+def test_without_nvidia_smi_torch_counts_the_gpus_that_there_are_files_of(
+    chosen: str | None, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_gpus(tmp_path, monkeypatch, [])
+    monkeypatch.setattr(machine, "DEV", tmp_path)
+    monkeypatch.setattr(machine, "gpu_count", lambda: 2)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == []
+
+    (tmp_path / "nvidia0").touch()
+
+    assert visible_gpus() == found
 
 
 # --- cores ---

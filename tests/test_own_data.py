@@ -176,6 +176,7 @@ def test_a_folder_a_subject_holds_signal_and_labels(pulses: WindowSet, tmp_path:
         file="people",
         signal=("ppg",),
         label=("hr",),
+        subject=None,
         split=OwnSplit(grouped=(0.8, 0.1, 0.1)),
     )
 
@@ -367,8 +368,8 @@ def plant_text(arrays: dict[str, Any]) -> None:
 REFUSED: dict[Callable[[dict[str, Any]], None], str] = {
     plant_leak: "is in test and train|is in train and test",
     plant_duplicate: "across splits, .* row 0 and .* row",
-    plant_nan: r"missing samples \(NaN\), the first windows.npz row 5",
-    plant_label_nan: r"no label \(NaN\), the first windows.npz row 5",
+    plant_nan: r"missing samples \(NaN, infinite\), the first windows.npz row 5",
+    plant_label_nan: r"no label \('nan'\), the first windows.npz row 5",
     plant_constant: "label is 80 in all",
     plant_wrong_rate: "the pulse is .* times the labels",
     plant_per_second: "times 60 they would be right",
@@ -469,10 +470,10 @@ def test_a_rate_other_than_the_records_own_is_refused(tmp_path: Path) -> None:
 
 def test_a_table_whose_rows_have_another_number_of_fields_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones(10))
-    (tmp_path / "manifest.csv").write_text("file,label\na.npy,1,\n")
+    (tmp_path / "manifest.csv").write_text("file,label\na.npy,1,2\n")
 
-    with pytest.raises(DataError, match="columns are shifted"):
-        read(OwnData("m", "manifest.csv", "classes", OwnSplit(column="s"), rate_hz=10), tmp_path)
+    with pytest.raises(DataError, match="line 2 has 3 fields"):
+        read(OwnData("m", "manifest.csv", "classes", OwnSplit(folds=2), rate_hz=10), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +502,7 @@ def test_what_is_allowed_is_named(
     ("changes", "words"),
     [
         ({"file": "nothing.npz"}, "is not there"),
-        ({"label": ("spo2",)}, "has no 'spo2'; expected data.label, one of x, y, subject, split"),
+        ({"label": ("spo2",)}, "has no 'spo2'; expected one of x, y, subject, split"),
         ({"subject": "person"}, "has no 'person'"),
         ({"rate_hz": None}, "does not say its sampling rate"),
         ({"signal": ("subject",)}, "has shape"),

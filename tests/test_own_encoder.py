@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +208,13 @@ def test_several_channels_reach_the_encoder_and_one_channel_sees_each_alone(code
     assert together(x, None).shape == (2, 8)
     assert alone(x, None).shape == (2, 24)
     torch.testing.assert_close(alone(x, None)[:, 8:16], alone.encoder(x[:, 1], None))  # type: ignore[operator]
+
+
+def test_an_encoder_of_one_channel_on_several_says_how_it_sees_each(code: Path) -> None:
+    with pytest.raises(
+        SettingError, match=r"cannot take windows \(2, 3, 1250\).*channels: 1} passes each alone"
+    ):
+        built(spec_of(), channels=3)
 
 
 def test_channels_that_do_not_fit_are_refused(code: Path) -> None:
@@ -433,22 +442,20 @@ def test_a_search_with_an_own_encoder_ends_in_an_answer_and_a_model(
     monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path}/hpo.db")
     places = ["--data", str(tmp_path), "--cache", str(tmp_path / "cache"), "--code", str(code)]
     ran = main(["run", "--study", "./mine.yaml", "--trials", "5", "--workers", "1", *places])
+    (report,) = re.findall(r"hpo (report .*)", capsys.readouterr().out)
+    reported = main([*shlex.split(report), "--help"])
     exported = main(["export", "--study", "mine", "--out", "model", *places])
     np.save("long.npy", np.sin(np.arange(3000) / 6).astype(np.float32))
     (code / "my_encoder.py").unlink()
-    capsys.readouterr()
+    (predict,) = re.findall(r"next: hpo (predict .*)", capsys.readouterr().out)
 
-    predicted = main(
-        ["predict", "--model", "model", "--input", "long.npy", "--rate", "50", "--code", "model/code"]
-    )
+    predicted = main(shlex.split(predict.replace("FILE", "long.npy").replace("HZ", "50")))
 
-    assert (ran, exported, predicted) == (0, 0, 0)
+    assert (ran, reported, exported, predicted) == (0, 0, 0, 0)
     assert capsys.readouterr().out.startswith("start_s,end_s,windows (bpm)")
 
 
 def test_the_example_of_the_documentation_runs(code: Path, tmp_path: Path) -> None:
-    import re
-
     page = (Path(__file__).resolve().parent.parent / "docs" / "own_encoder.md").read_text(encoding="utf-8")
     source, study = re.search(r"```python\n(.*?)```.*?```yaml\n(.*?)```", page, re.DOTALL).groups()  # type: ignore[union-attr]
     (code / "my_encoder.py").write_text(source)

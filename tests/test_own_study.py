@@ -78,6 +78,25 @@ def test_filters_are_written_in_three_ways(filters: str, wanted: tuple[Filter, .
     assert spec.data.signals().filters == wanted
 
 
+def test_a_window_may_be_a_number_of_seconds_and_classes_whole_numbers() -> None:
+    text = OWN.replace("kind: regression", "kind: classes, classes: [1, 2], window: 10").replace(
+        "unit: bpm, ", ""
+    )
+    spec = own_spec(text.replace("mse", "cross_entropy").replace(", l1", ""))
+
+    assert spec.data is not None
+    assert (spec.data.signals().window_s, spec.what.classes) == (10.0, ("1", "2"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_of_a_file_are_those_that_are_found(channels: int, tmp_path: Path) -> None:
+    save_windows(tmp_path)
+    spec = settled(own_spec(OWN.replace("unit: bpm", f"unit: bpm, channels: {channels}")), tmp_path)
+
+    assert spec.data is not None
+    assert (spec.data.channels, spec.data.window.seconds) == (1, 10.0)  # type: ignore[union-attr]
+
+
 def test_folds_of_the_data_are_the_folds_of_the_runs() -> None:
     spec = own_spec(re.sub(r"split: {[^}]*}", "split: {folds: 4}", OWN))
     run: RunSpec = spec.run_spec(ONE)

@@ -176,7 +176,7 @@ def test_folds_validate_every_non_test_subject_once(shared_cache_dir: Path) -> N
 
 def test_all_folds_are_described_together(shared_cache_dir: Path) -> None:
     inputs = InputSpec("synthetic_hr", folds=3)
-    parts = [describe(inputs, NOWHERE, shared_cache_dir, fold=fold) for fold in range(3)]
+    parts = [prepare(inputs, NOWHERE, shared_cache_dir, fold=fold).summary for fold in range(3)]
 
     pooled = describe(inputs, NOWHERE, shared_cache_dir)
     assert pooled.trivial["mae"] == pytest.approx(np.mean([part.trivial["mae"] for part in parts]))

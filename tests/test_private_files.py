@@ -41,6 +41,13 @@ def test_a_database_and_its_log_are_their_owners(tmp_path: Path) -> None:
     assert found == {"hpo.db": 0o600, "hpo.db-shm": 0o600, "hpo.db-wal": 0o600}
 
 
+def test_a_database_that_a_link_leads_to_is_its_owners(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "real.db")
+    open_engine(f"sqlite:///{tmp_path / 'link.db'}").dispose()
+
+    assert modes_below(tmp_path)["real.db"] == 0o600
+
+
 def test_a_database_that_is_there_keeps_the_mode_that_somebody_gave_it(tmp_path: Path) -> None:
     file = tmp_path / "hpo.db"
     open_engine(f"sqlite:///{file}").dispose()

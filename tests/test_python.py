@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib.figure
 import pytest
-from small_study import NAME, Place
+from small_study import NAME, Place, finished_study
 
 import hpo
 from hpo.worker import work
@@ -21,10 +21,7 @@ HEAVY = ("torch", "pandas", "numpy", "scipy", "sqlalchemy", "optuna", "matplotli
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("searched"))
-    place.open(14)
-    work(place.url, [NAME], below=14, settings=place.settings())
-    return place
+    return finished_study(tmp_path_factory.mktemp("searched"), total=14)
 
 
 def test_the_import_is_light() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
-import pytest
 from small_study import NAME, Place, small_spec
 
 from hpo.fleet import run_local
@@ -41,11 +39,6 @@ def race(losses: dict[Setting, float], runs: int, noise: float = 0.0) -> list[Co
         setting = Setting(found.lr, found.backbone_lr, found.loss)
         done.append(tried(setting, found.seed, losses[setting] + noise * (found.seed % 3), slot))
     return [one.configuration for one in done]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
 
 
 def trials(place: Place) -> pd.DataFrame:

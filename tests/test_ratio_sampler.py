@@ -395,6 +395,32 @@ def test_the_bar_is_no_lucky_run_whose_unlucky_like_were_stopped() -> None:
     assert bar([]) < bar([curve(1.3, 2)] * 4) < bar([curve(1.3, 9)] * 4)
 
 
+@pytest.mark.parametrize("column", [2, 3], ids=["loss", "choice"])
+def test_what_is_seen_near_the_best_with_another_loss_or_choice_counts_less(column: int) -> None:
+    def bar(others: float) -> float:
+        x = np.array([[-3.0, 1.0, 0.0, 0.0]] * 4 + [[-3.0, 1.6, 0.0, 0.0]] * 4)
+        x[4:, column] = others
+        ends = np.array([0.7, 0.9, 1.1, 1.3, 1.4, 1.6, 1.8, 2.0])
+        curves = [np.array([3.0, 2.0, end]) for end in ends]
+        found = Prospects.of(Seen(x, np.array(["complete"] * 8), ends, curves))
+        assert found is not None
+        return found.incumbent
+
+    assert bar(1.0) < bar(0.0) - 0.01
+
+
+def test_the_pruner_learns_again_only_when_another_trial_has_ended() -> None:
+    pruner = ImprovementPruner(n_warmup_steps=1)
+    study = study_of(10, pruner)
+
+    learned = [(is_pruned(study, final=2.0), pruner._known[2])[1] for _ in range(2)]
+    study.add_trial(complete_trial(1e-3, 1e-4, 0.0))
+    is_pruned(study, final=2.0)
+
+    assert learned[0] is learned[1] is not None
+    assert pruner._known[2] is not learned[0]
+
+
 @pytest.mark.parametrize(("unlucky_by", "goes_on"), [(1.0, True), (2.5, False)])
 def test_an_unlucky_run_of_the_best_configuration_goes_on(unlucky_by: float, goes_on: bool) -> None:
     """Seeds of one configuration end 0.1 apart, and what a run will end at is seen after two epochs."""

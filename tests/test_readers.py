@@ -272,6 +272,10 @@ def test_every_task_has_a_reader_in_the_registry() -> None:
     assert {task.dataset for task in TASKS.values()} == set(READERS)
 
 
+def test_every_task_is_read_here_from_files_that_the_tests_write() -> None:
+    assert {case.task for case in CASES if case.write is not None} == set(TASKS)
+
+
 def test_an_unknown_data_set_offers_the_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown data set 'bidcm'.*did you mean bidmc"):
         find_reader("bidcm")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import NAME, Place, small_spec
+from small_study import NAME, Place, finished_study, small_spec
 
 from hpo.cli.app import main
 from hpo.reading.findings import find_out
@@ -26,10 +26,7 @@ from hpo.worker import work
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.open(8)
-    work(place.url, [NAME], below=7, settings=place.settings())
-    return place
+    return finished_study(tmp_path, total=8, below=7)
 
 
 @pytest.fixture

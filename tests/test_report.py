@@ -21,11 +21,6 @@ FILES = {"report.html", "report.md", "report.json", "trials.csv", "curves.csv"} 
 }
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def finish(place: Place, ends: list[Result], lr: float = 1e-3, step: float = 0.01) -> None:
     """Close one slot for each of ``ends`` by hand, each with a loss ``step`` higher than the one before."""
     place.open(len(ends))

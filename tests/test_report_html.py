@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import create_trial
 from rich.console import Console
-from small_study import NAME, Place
+from small_study import NAME, Place, finished_study
 
 from finetune.api import find_task
 from hpo.analysis import importance as importance_module
@@ -50,7 +50,6 @@ from hpo.report.page import report_page
 from hpo.report.side_by_side import differences, statements, table
 from hpo.storage import open_engine
 from hpo.study import Space
-from hpo.worker import work
 
 SEARCHED = {"ratio", "zones", "rates", "curves", "seeds", "importances"}
 
@@ -75,10 +74,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("searched"))
-    place.open(30)
-    work(place.url, [NAME], below=30, settings=place.settings())
-    return place
+    return finished_study(tmp_path_factory.mktemp("searched"), total=30)
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,6 @@ from hpo.worker.session import TRAINER_CALLS, Settings
 INPUTS = InputSpec("synthetic_rr")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def test_a_worker_holds_a_trainers_calls_and_nothing_else(place: Place) -> None:
     assert hasattr(analytic_trainer, "score_test")  # the module could; what a worker gets of it cannot
 

@@ -273,32 +273,25 @@ def test_nothing_is_stopped_without_a_pruner_or_before_there_is_something_to_lea
 
 
 def test_a_run_above_the_median_of_its_peers_is_pruned() -> None:
-    assert is_above_median(MEDIAN, 3, 2.1, Peers(count=3, median=2.0))
-    assert not is_above_median(MEDIAN, 3, 1.9, Peers(count=3, median=2.0))
+    assert is_above_median(MEDIAN, 2.1, Peers(count=3, median=2.0))
+    assert not is_above_median(MEDIAN, 1.9, Peers(count=3, median=2.0))
 
 
 def test_a_run_without_a_finite_epoch_is_pruned() -> None:
-    assert is_above_median(MEDIAN, 3, None, Peers(count=3, median=2.0))
+    assert is_above_median(MEDIAN, None, Peers(count=3, median=2.0))
 
 
-def test_warm_up_epochs_are_never_pruned() -> None:
-    peers = Peers(count=3, median=2.0)
+def test_too_few_peers_prune_nothing() -> None:
+    one_is_enough = MEDIAN.model_copy(update={"startup_trials": 0})
 
-    assert not is_above_median(MEDIAN, 2, 9.0, peers)
-    assert is_above_median(MEDIAN, 3, 9.0, peers)
-
-
-@pytest.mark.parametrize("pruner", [MEDIAN, MEDIAN.model_copy(update={"startup_trials": 0})])
-def test_too_few_peers_prune_nothing(pruner: Pruner) -> None:
-    peers = Peers(count=0, median=math.nan)
-
-    assert not is_above_median(pruner, 5, 9.0, peers)
-    assert not is_above_median(MEDIAN, 5, 9.0, Peers(count=2, median=1.0))
+    assert not is_above_median(MEDIAN, 9.0, Peers(count=2, median=1.0))
+    assert not is_above_median(one_is_enough, None, Peers(count=0, median=math.nan))
+    assert is_above_median(one_is_enough, 9.0, Peers(count=1, median=1.0))
 
 
-@given(epoch=st.integers(1, 50), peers=st.lists(st.floats(0, 100), min_size=1, max_size=20))
-def test_a_run_as_good_as_the_best_is_never_pruned(epoch: int, peers: list[float]) -> None:
-    assert not is_above_median(MEDIAN, epoch, min(peers), Peers(len(peers), float(np.median(peers))))
+@given(peers=st.lists(st.floats(0, 100), min_size=1, max_size=20))
+def test_a_run_as_good_as_the_best_is_never_pruned(peers: list[float]) -> None:
+    assert not is_above_median(MEDIAN, min(peers), Peers(len(peers), float(np.median(peers))))
 
 
 def test_what_complete_trials_teach_is_learned_once_for_each_that_ends(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from rich.console import Console
 from small_study import NAME, Place, small_spec
@@ -18,11 +16,6 @@ from hpo.study import StudySpec
 from hpo.worker import work
 
 KNOWN = {"budget": {"trials": 60, "known_within": 300.0}, "pruner": {"kind": "none"}}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
 
 
 def search(place: Place, spec: StudySpec, total: int, **options: object) -> Launched:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from small_study import NAME, Place, small_spec
+from small_study import NAME, Place, finished_study, small_spec
 
 from hpo.cli.app import main
 from hpo.cli.listing import columns
@@ -24,7 +24,6 @@ from hpo.report.chinese import CHINESE
 from hpo.report.language import SPOKEN
 from hpo.search_here import launch
 from hpo.storage import open_engine
-from hpo.worker import work
 from hpo.worker.progress import Progress, event_line
 from hpo.worker.session import Event
 
@@ -40,10 +39,7 @@ def english_in(text: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.open(4)
-    work(place.url, [NAME], below=3, settings=place.settings())
-    return place
+    return finished_study(tmp_path, total=4, below=3)
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:

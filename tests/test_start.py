@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from finetune.checking import looked_at
 from hpo.cli.app import main
 from hpo.starter import ENCODER
+from hpo.study import studies_folder
 
 FAULTY = {
     "not_repeatable": "return self.second(self.first(x)).mean(dim=-1) + torch.rand(1)",
@@ -132,7 +134,25 @@ def test_a_check_imports_no_compiler(start: Path) -> None:
     assert found.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("mode", ["linear_probing", "linear_probing_cached"])
+def test_a_frozen_encoder_is_checked_as_it_trains(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study.yaml"
+    text = (studies_folder() / "synthetic_hr.yaml").read_text(encoding="utf-8")
+    study.write_text(text.replace("full_finetuning", mode).replace("1250}", "1250, train_subjects: 3}"))
+
+    assert main(["check", str(study), "--cache", str(tmp_path / "cache"), "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["ready"]
+    assert told["loss_after"] < told["loss_before"]
+
+
 def test_a_shipped_study_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "synthetic_hr", "--data", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 0
 
-    assert "cmssl_tiny_ppg" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    (losses,) = re.findall(r"training loss from (\S+) to (\S+)", said)
+    assert "cmssl_tiny_ppg" in said
+    assert losses[0] != losses[1]  # as many digits as show what the steps did

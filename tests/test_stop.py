@@ -36,6 +36,15 @@ def test_another_thread_can_ask_for_the_end_and_the_first_reason_counts() -> Non
     assert stop.reason == "timeout"
 
 
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with Stop().listening():
+        heard = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+    assert heard == signal.SIG_IGN
+
+
 def test_what_is_held_is_finished_first() -> None:
     stop, done = Stop(), []
 

@@ -172,6 +172,15 @@ def test_all_faults_of_a_file_are_told_at_once_with_their_lines(tmp_path: Path) 
         ("name: mine", "name: mine\nspace: {seed: {low: 5, high: 2}}", "5: duplicate key 'space'"),
         ("name: mine", "name: [mine", "2: not YAML"),
         ("name: mine", "name: &a mine\ntitle: *a", "2: not YAML: aliases are not read here"),
+        ("name: mine", "name: mine\n? [a, b]\n: c", "2: not YAML: a key is no word"),
+        ("[mse, l1]", "mse", "7: space.loss is 'mse'; expected a list"),
+        (
+            "name: mine",
+            "name: mine\nrecipe: {epochs: true}",
+            "2: recipe.epochs: it is true; expected a number",
+        ),
+        ("name: mine", "name: mine\nrecipe: {epochs: 1:30}", "2: recipe.epochs is '1:30'; expected integer"),
+        ("name: mine", "name: mine\nsampler: {seed: yes}", "2: sampler.seed is 'yes'; expected integer"),
         ("name: mine", "name: mine\nrecipe: fast", "2: recipe is 'fast'; expected"),
         (
             "name: mine",
@@ -189,6 +198,22 @@ def test_a_bad_value_is_told_with_its_line_and_what_was_expected(good: str, bad:
     faults = faults_of(GOOD.replace(good, bad, 1))
 
     assert any(told in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize(("written", "seed"), [("010", 10), ("0x10", 16), ("+7", 7), ("'8'", 8)])
+def test_a_number_is_the_one_that_a_person_reads(written: str, seed: int) -> None:
+    spec, _ = parse_spec(GOOD + f"sampler: {{seed: {written}}}\n")
+
+    assert spec is not None
+    assert spec.sampler.seed == seed
+
+
+@pytest.mark.parametrize("name", ["no", "2024-01-01", "12:30", "1e5x"])
+def test_a_word_is_a_word(name: str) -> None:
+    spec, faults = parse_spec(GOOD.replace("name: mine", f"name: mine\ntitle: {name}", 1))
+
+    assert spec is not None, faults
+    assert spec.title == name
 
 
 def test_a_file_without_a_baseline_says_so() -> None:

@@ -31,11 +31,6 @@ from hpo.worker import Event, WorkSummary, open_study, work
 from hpo.worker.session import open_ledger
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A place on each kind of database in turn."""

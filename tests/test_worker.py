@@ -21,11 +21,6 @@ from hpo.study import Configuration
 from hpo.worker import Event, WorkSummary, checkpoints_of, open_study, work
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def run(
     place: Place, total: int, on_event: Callable[[Event], None] = lambda event: None, **settings: object
 ) -> WorkSummary:
@@ -163,7 +158,7 @@ def test_a_fault_that_the_user_must_mend_ends_the_work_and_costs_no_attempt(plac
     assert place.counts().finished == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_work_in_the_middle_of_an_epoch(place: Place, number: signal.Signals) -> None:
     place.behave(epoch_s=3600.0)  # longer than a test may take
     place.open(4)

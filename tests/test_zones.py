@@ -136,7 +136,7 @@ def test_where_nothing_is_known_every_draw_is_lowest_elsewhere_and_nothing_is_ca
 
 
 def test_two_runs_disagree_where_one_is_sure_and_the_other_far_from_it() -> None:
-    sure, doubtful, echo = raised(200, 1.0), raised(140, 1.0), raised(170, 1.0)
+    sure, doubtful, echo = raised(195, 1.0), raised(159, 1.0), raised(160, 1.0)
 
     assert disagreement(AXIS, (sure, doubtful), WORTH) == pytest.approx(1.1)
     assert disagreement(AXIS, (doubtful, sure), WORTH) == pytest.approx(1.1)
@@ -154,6 +154,17 @@ def test_a_best_ratio_is_identified_up_to_half_of_the_narrower_range(spread: flo
     low, high = curve.interval
     assert high - low == pytest.approx(spread, abs=0.01)
     assert curve.identified is identified
+
+
+@pytest.mark.parametrize(("lower", "end"), [(5, 10), (6, 20)])
+def test_a_ratio_is_told_from_the_best_where_under_6_of_200_draws_have_it_lower(lower: int, end: int) -> None:
+    profiles = np.ones((200, len(LATTICE.ratio)))
+    profiles[:, 10], profiles[:lower, 20] = 0.0, -0.01
+    draws = np.where(LATTICE.feasible, profiles[:, None, None, :], np.inf)
+
+    curve = ratio_curve(LATTICE, draws.mean(axis=0), draws)
+
+    assert curve.indistinguishable == (LATTICE.ratio[10], LATTICE.ratio[end])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +218,10 @@ def test_a_decade_off_costs_what_the_landscape_rises_and_nothing_is_said_outside
     found = matters_of(LATTICE, landscapes((LR + 2.5) ** 2), WORTH, WorthSource.STUDY)["lr"]
 
     assert found.best == pytest.approx(-2.5, abs=0.05)
+    told = found.to_json()
+    assert (told["best"], told["decade_up"]) == (10**found.best, None)
     assert found.down is not None
+    assert told["decade_down"]["value"] == found.down.value
     assert found.down.value == pytest.approx(1.0, abs=0.1)
     assert found.down.low <= found.down.value <= found.down.high
     assert found.up is None

@@ -10,24 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from wsgiref.types import WSGIApplication
 
 import waitress
-from small_study import NAME, Place
-
-from hpo.worker import work
 
 TOKEN = "a-token-that-only-the-test-knows"
-
-
-def finished_study(folder: Path, total: int = 12) -> Place:
-    """Return a database with one finished study of the analytic trainer."""
-    place = Place(folder)
-    place.open(total)
-    work(place.url, [NAME], below=total, settings=place.settings())
-    return place
 
 
 @dataclass(frozen=True)

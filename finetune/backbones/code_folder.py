@@ -54,9 +54,9 @@ def code_files(entry: str, folder: Path | None = None) -> list[Path]:
     return sorted(found)
 
 
-def code_hash(entries: list[str], folder: Path | None = None) -> str:
+def code_hash(entries: list[str]) -> str:
     """Return the sha256 over names and contents of all files that the entries need."""
-    folder = folder or code_folder()
+    folder = code_folder()
     files = {path for entry in entries for path in code_files(entry, folder)}
     digest = hashlib.sha256()
     for path in sorted(files):

@@ -260,10 +260,13 @@ class ForeignBackbone(Backbone):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             text = " ".join(str(error).split())[:300]
+            alone = "check backbone.input"
+            if x.shape[1] > 1:
+                alone += "; of one channel? backbone.input: {channels: 1} passes each alone"
             raise SettingError(
                 f"{self._entry} cannot take windows {tuple(x.shape)} ({type(error).__name__}: {text})",
                 "a module on (B, C, T)",
-                "check backbone.input",
+                alone,
             ) from error
         return self._checked(said, x)
 

@@ -77,34 +77,20 @@ def prepare(
     return Prepared(train, validation, mean, std, _summary(stored))
 
 
-def describe(
-    inputs: InputSpec,
-    data_dir: Path,
-    cache_dir: Path,
-    *,
-    fold: int | None = None,
-    notify: Notify | None = None,
-) -> DataSummary:
+def describe(inputs: InputSpec, data_dir: Path, cache_dir: Path) -> DataSummary:
     """Return what a search must know of the data; raises as :func:`prepare`.
 
-    With ``inputs.folds`` and no ``fold``: of all folds together. Then every non-test subject stands under
+    With ``inputs.folds``: of all folds together. Then every non-test subject stands under
     train and under validation, and the trivial predictor's metrics are means over the folds.
     """
-    if inputs.folds is None or fold is not None:
-        return prepare(inputs, data_dir, cache_dir, fold=fold, notify=notify).summary
+    if inputs.folds is None:
+        return prepare(inputs, data_dir, cache_dir).summary
     names = [part_name(inputs, number) for number in range(inputs.folds)]
-    entry = find_entry(inputs, data_dir, cache_dir, notify, names)
+    entry = find_entry(inputs, data_dir, cache_dir, None, names)
     return _pooled([_summary(_stored(entry / name, inputs)) for name in names])
 
 
-def load_test(
-    inputs: InputSpec,
-    data_dir: Path,
-    cache_dir: Path,
-    *,
-    fold: int | None = None,
-    notify: Notify | None = None,
-) -> Windows:
+def load_test(inputs: InputSpec, data_dir: Path, cache_dir: Path, *, fold: int | None = None) -> Windows:
     """Return the test windows, prepared with what the run of that ``fold`` knew of its training windows.
 
     The only function that opens the test split: a search never calls it, and while one works in this process
@@ -112,7 +98,7 @@ def load_test(
     """
     refuse_when_sealed()
     part = part_name(inputs, fold)
-    entry = find_entry(inputs, data_dir, cache_dir, notify, [part, "test"])
+    entry = find_entry(inputs, data_dir, cache_dir, None, [part, "test"])
     _stored(entry / part, inputs)
     statistics = np.load(entry / part / STATISTICS) if inputs.normalisation == "position" else None
     raw = _open(entry / "test", TEST)

@@ -30,8 +30,6 @@ RECORDS = 8528
 RATE_HZ = 300
 SAMPLES = 61 * RATE_HZ
 FOLDER, ARCHIVE, REFERENCE = "training2017", "training2017.zip", "REFERENCE-v3.csv"
-UNPACKING_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
-"""What :mod:`zipfile` raises on a member whose bytes are damaged, encrypted or packed in an unknown way."""
 MEND = "compare it with the publisher's, or remove it and fetch it again: hpo data get physionet2017"
 
 

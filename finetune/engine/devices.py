@@ -9,11 +9,12 @@ import platform
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from finetune.errors import DeviceLostError, SettingError
+from finetune.errors import DeviceLostError, NoDeviceError
 from finetune.spec import Precision
 
 DETERMINISTIC = "HPO_DETERMINISTIC"
@@ -26,22 +27,59 @@ _NO_MEMORY = ("out of memory", "can't allocate memory")
 def open_device(name: str) -> torch.device:
     """Return the device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. One thread on the CPU.
 
-    Raises :class:`SettingError` for a GPU that is not there.
+    Raises :class:`NoDeviceError` for a GPU that is not there, or that CUDA cannot open.
     """
+    is_there = torch.cuda.is_available()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingError(f"device {name!r} is not there", "a CUDA GPU", "use --device cpu")
+        name = "cuda" if is_there else "cpu"
+        if not is_there and has_gpu():
+            _log.warning("trained on the CPU: there is a GPU, but not for torch (%s)", why_no_gpu())
+    if name.startswith("cuda") and not is_there:
+        raise NoDeviceError(
+            f"device {name!r} is not there ({why_no_gpu()})", "a CUDA GPU", "use --device cpu"
+        )
     if name.startswith("cuda:") and int(name.removeprefix("cuda:")) >= torch.cuda.device_count():
         there = f"cuda:0 to cuda:{torch.cuda.device_count() - 1}"
-        raise SettingError(f"device {name!r} is not there", there, "use --device cuda")
+        raise NoDeviceError(f"device {name!r} is not there", there, "use --device cuda")
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    device = torch.device(name)
-    if device.type == "cuda":
-        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-        torch.cuda.set_device(device)  # Triton launches on the current device, not on that of its tensors
+    return torch.device(name) if name == "cpu" else _opened(name)
+
+
+def _opened(name: str) -> torch.device:
+    """Return the GPU, with this process's context on it, as the current one: Triton launches there."""
+    try:
+        chosen = torch.device(name).index
+        device = torch.device("cuda", torch.cuda.current_device() if chosen is None else chosen)
+        torch.cuda.set_device(device)
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        raise NoDeviceError(
+            f"device {name!r} cannot be opened ({_first_line(error)})",
+            "a GPU that works, has memory left and is not another process's alone",
+            "look at what nvidia-smi says, or use another --device",
+        ) from error
     return device
+
+
+def has_gpu(dev: Path = Path("/dev")) -> bool:
+    """Return whether NVIDIA's driver shows a GPU that this process was not told to leave alone."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip()
+    is_there = any(dev.glob("nvidia[0-9]*")) or (dev / "dxg").exists()
+    return is_there and chosen not in ("", "-1", "NoDevFiles")
+
+
+def why_no_gpu() -> str:
+    """Return in CUDA's words why torch has no GPU: built without, no driver, a driver that is too old."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    except (RuntimeError, AssertionError) as error:
+        return _first_line(error)
+    return "CUDA finds none"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].strip().rstrip(".")
 
 
 @contextmanager
@@ -123,8 +161,7 @@ def guarded() -> Iterator[None]:
     except RuntimeError as error:
         _forget_variables(error)
         if is_lost(error):
-            first = str(error).partition("\n")[0]
-            raise DeviceLostError(f"the device failed: {first}") from error
+            raise DeviceLostError(f"the device failed: {_first_line(error)}") from error
         release_memory()
         raise
     except MemoryError as error:

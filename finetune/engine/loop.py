@@ -22,6 +22,7 @@ from torch import Tensor
 
 from finetune.engine.checkpoint import BEST, Progress, load_last
 from finetune.engine.device_data import DeviceData
+from finetune.engine.devices import is_out_of_memory, release_memory
 from finetune.engine.keeper import Keeper
 from finetune.engine.optim import AdamW, check_contiguous, make_optimizer
 from finetune.engine.recipe import has_constant_rates, rate_factor, trained_layers, wake_layers
@@ -244,8 +245,16 @@ class Identity(torch.nn.Module):
 
 @torch.no_grad()
 def in_batches(call: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
-    """Return ``call`` of all windows, computed in batches without gradients."""
-    return torch.cat([call(batch) for batch in torch.split(windows, EVALUATION_BATCH[windows.device.type])])
+    """Return ``call`` of all windows, in batches, without gradients; in smaller ones where memory ends."""
+    size = EVALUATION_BATCH[windows.device.type]
+    while True:
+        try:
+            return torch.cat([call(batch) for batch in torch.split(windows, size)])
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        release_memory()  # outside of the handler, whose traceback holds the memory
+        size = -(-size // 2)
 
 
 def predict(model: FineTunedModel, windows: Tensor) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from finetune.engine.arms import LoadInputs, choose_slots, shape_of
+from finetune.engine.device_data import DeviceData
 from finetune.engine.devices import is_out_of_memory, release_memory, warn_of_slow_precision
 from finetune.engine.graph import graph_giver
 from finetune.engine.loop import (
@@ -30,7 +31,7 @@ from finetune.engine.room import admit
 from finetune.engine.stacked import is_stackable
 from finetune.engine.stacked_epoch import train_epoch_stacked
 from finetune.errors import SettingError
-from finetune.spec import Report, Run, RunSource, Slots
+from finetune.spec import Report, Run, RunResult, RunSource, Slots
 
 
 def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Slots) -> None:
@@ -43,13 +44,15 @@ def run_all(source: RunSource, load: LoadInputs, device: torch.device, slots: Sl
     if first is None:
         return
     warn_of_slow_precision(first.spec.recipe.precision, device)
-    arm = choose_slots(first.spec, load, device) if slots == "auto" else slots
-    if arm == "graph":
+    if slots == "auto":
+        runs = 1 + first.others() if first.others is not None and device.type != "cpu" else None
+        slots = choose_slots(first.spec, load, device, runs)
+    if slots == "graph":
         _run_one_by_one(source, load, device, first, graph_giver(device))
-    elif arm == 1:
+    elif slots == 1:
         _run_one_by_one(source, load, device, first, admit_alone)
     else:
-        Population(source, load, device, arm).run(first)
+        Population(source, load, device, slots).run(first)
 
 
 def _run_one_by_one(
@@ -57,8 +60,25 @@ def _run_one_by_one(
 ) -> None:
     run: Run | None = first
     while run is not None:
-        source.finish(fine_tune(run, load(run.spec), device, source.report, take_in))
+        result = _tried(run, load(run.spec), device, source, take_in)
+        if result is None:
+            take_in = admit_alone
+            release_memory()
+            continue
+        source.finish(result)
         run = source.next_run()
+
+
+def _tried(
+    run: Run, data: DeviceData, device: torch.device, source: RunSource, take_in: Callable[[Member], None]
+) -> RunResult | None:
+    """Return how a run ended; None when memory ended beside a graph, without which it goes on from there."""
+    try:
+        return fine_tune(run, data, device, source.report, take_in)
+    except (RuntimeError, MemoryError) as error:
+        if take_in is admit_alone or not keeps_epochs(run) or not is_out_of_memory(error):
+            raise
+    return None
 
 
 def admit_alone(member: Member) -> None:

@@ -8,7 +8,6 @@ without atomics: the same bits at every call. The meta device counts what a GPU 
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
+from finetune.fast.trusted import is_close, is_wanted
+
 MOST_PATCHES, MOST_DEPTH, MOST_WIDTH = 32, 64, 4096
 """Beyond them torch's own operations; chosen by us: tiles stay on the chip, and compile fast."""
 _TILE = 4096
 """Elements of a norm's tile."""
-CLOSE = 1e-4
-"""How far, over the largest value, a GPU's kernels may be from torch's operations."""
 
 _library: Any = torch.library.Library("finetune", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch
 _library.define("attend(Tensor joint, Tensor? mask, int rows, int heads) -> Tensor")
@@ -178,7 +177,9 @@ def _slopes(total: Tensor, weight: Tensor, branch: torch.dtype) -> tuple[Tensor,
 
 @cache
 def kernels() -> Any:
-    """Return the module of Triton kernels; None where Triton cannot be imported."""
+    """Return the module of Triton kernels; None where Triton cannot be imported, or is not wanted."""
+    if not is_wanted():
+        return None
     try:
         from finetune.fast import layer_triton
     except ImportError:
@@ -215,20 +216,9 @@ def _third(joint: Tensor) -> tuple[int, int]:
 def is_right(device: torch.device) -> bool:
     """Return whether the kernels run on ``device`` and say what torch's operations say.
 
-    Tried once a process, on a small layer with dropout: no GPU was at hand where they were written.
+    Tried once a process, on a small layer with dropout.
     """
-    if kernels() is None:
-        return False
-    try:
-        error = largest_error(device)
-    except Exception as fault:  # Triton promises no list of what a compiler or a driver raises
-        warnings.warn(f"Triton's kernels failed here: torch's own operations instead ({fault})", stacklevel=2)
-        return False
-    if not error <= CLOSE:
-        warnings.warn(
-            f"Triton's kernels are {error:.1e} off here: torch's own operations instead", stacklevel=2
-        )
-    return error <= CLOSE
+    return kernels() is not None and is_close("attention and norm", lambda: largest_error(device))
 
 
 def largest_error(device: torch.device, members: int = 2, count: int = 10, heads: int = 4) -> float:

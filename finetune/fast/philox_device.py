@@ -1,6 +1,6 @@
 """The random bytes of :mod:`finetune.fast.philox` on any device, of all members and calls of a step at once.
 
-On CUDA one Triton kernel where Triton can be imported (torch's CUDA wheels for Linux bring it), elsewhere
+On CUDA one Triton kernel where Triton is there (torch's CUDA wheels for Linux bring it) and works, elsewhere
 about 300 integer operations of torch: the same bytes. K members, C chunks of 1,024 bytes.
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from finetune.fast.trusted import is_close, is_wanted
 
 CHUNK = 64
 """Blocks whose words stand side by side, for SIMD."""
@@ -64,7 +66,7 @@ def device_bytes(keys: Tensor, steps: Tensor, layout: Layout) -> Tensor:
 
 @torch.library.custom_op("finetune::dropout_bytes", mutates_args=())
 def _dropout_bytes(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor, places: Tensor) -> Tensor:
-    draw = in_triton if keys.device.type == "cuda" and kernel() is not None else in_torch
+    draw = in_triton if keys.device.type == "cuda" and is_right(keys.device) else in_torch
     return draw(keys, steps, calls, numbers, places)
 
 
@@ -110,9 +112,23 @@ def in_triton(keys: Tensor, steps: Tensor, calls: Tensor, numbers: Tensor, place
 
 @cache
 def kernel() -> Any:
-    """Return the Triton kernel; None where Triton cannot be imported."""
+    """Return the Triton kernel; None where Triton cannot be imported, or is not wanted."""
+    if not is_wanted():
+        return None
     try:
         from finetune.fast.philox_triton import fill
     except ImportError:
         return None
     return fill
+
+
+@cache
+def is_right(device: torch.device) -> bool:
+    """Return whether the kernel runs on ``device`` and draws torch's bytes; tried once a process."""
+    return kernel() is not None and is_close("dropout", lambda: _is_off(device))
+
+
+def _is_off(device: torch.device) -> float:
+    words, layout = words_of([2**40 + 3, 5]).to(device), Layout.of([1, 3 * CHUNK_BYTES], device, 2)
+    given = words, words.flip(0), layout.calls, layout.numbers, layout.places
+    return 0.0 if torch.equal(in_triton(*given), in_torch(*given)) else float("inf")

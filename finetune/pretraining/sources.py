@@ -85,13 +85,13 @@ def _bidmc_ecgs(data_dir: Path) -> list[Recording]:
     return recordings
 
 
-def beat_energy(ecg: NDArray[np.float32], rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
+def beat_energy(ecg: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return where an ECG (T,) beats: its 5-15 Hz energy (the QRS band of Pan and Tompkins, 1985).
 
     Smoothed over 0.15 s, cut at the 99th percentile so that artefacts do not set the scale, then z-scored.
     """
-    band = sosfiltfilt(butter(2, (5, 15), "bandpass", fs=rate_hz, output="sos"), np.nan_to_num(ecg))
-    energy = np.sqrt(uniform_filter1d(np.square(band), max(1, round(0.15 * rate_hz))))
+    band = sosfiltfilt(butter(2, (5, 15), "bandpass", fs=RATE_HZ, output="sos"), np.nan_to_num(ecg))
+    energy = np.sqrt(uniform_filter1d(np.square(band), max(1, round(0.15 * RATE_HZ))))
     energy = np.minimum(energy, np.percentile(energy, 99))
     std = energy.std()
     scaled: NDArray[np.float32] = ((energy - energy.mean()) / (std if std > 0 else 1)).astype(np.float32)

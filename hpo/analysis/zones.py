@@ -85,11 +85,21 @@ class Zones:
     @property
     def leaning(self) -> tuple[Zone, ...]:
         """What of the open pieces is likely as good, or likely worse."""
+        return tuple(zone for zone in self._among_open if zone.standing is not Standing.OPEN)
+
+    @property
+    def unknown(self) -> tuple[Zone, ...]:
+        """What of the open pieces is not even likely the one or the other."""
+        return tuple(zone for zone in self._among_open if zone.standing is Standing.OPEN)
+
+    @property
+    def _among_open(self) -> tuple[Zone, ...]:
+        """The open pieces, by what is likely in them."""
         ends = [
             (max(piece.low, likely.low), min(piece.high, likely.high), likely.standing)
             for piece in self.pieces
-            for likely in self.likely
-            if piece.standing is Standing.OPEN and likely.standing is not Standing.OPEN
+            for likely in self.likely or self.pieces
+            if piece.standing is Standing.OPEN
         ]
         return tuple(Zone(low, high, standing) for low, high, standing in ends if low < high)
 

@@ -88,15 +88,8 @@ def everywhere(
     """Do what is asked before any command."""
 
 
-app.command()(run)
-for command in (worker, submit, stop, pause, resume):
+for command in (run, worker, submit, stop, pause, resume, bench, delete, rename, copy, init, check):
     app.command()(command)
-app.command()(bench)
-app.command()(delete)
-app.command()(rename)
-app.command()(copy)
-app.command()(init)
-app.command()(check)
 
 
 @app.command()
@@ -136,11 +129,8 @@ def status(
         print_lines([words.say("status.nobody", option=option, study=waiting[0])], is_result=False)
 
 
-app.command()(watch)
-app.command()(alert)
-app.command()(report)
-app.command()(compare)
-app.command()(figure)
+for reader in (watch, alert, report, compare, figure):
+    app.command()(reader)
 
 
 @app.command()
@@ -267,6 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = Said("interrupted; to go on, type: hpo {words}", words=shlex.join(words))
         spoken = words_of(words)
         return _complain(spoken.retold(said), 130, spoken)
+    except SystemExit:  # typer's only one, with 1, where nobody reads on
+        return _unheard()
     except Exception as error:
         return explain(error, words)
     return ended if isinstance(ended, int) else 0
@@ -282,6 +274,7 @@ def explain(error: Exception, typed: Sequence[str] = ()) -> int:
     if isinstance(error, BrokenPipeError):
         return _unheard()
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        _drop_output()
         what = Said("cannot write: {reason}", reason=error.strerror)
         return _complain(words.fault(UsageError(what, "room on the disk", "free some first")), 2, words)
     if isinstance(error, DeviceLostError):
@@ -349,10 +342,14 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def _unheard() -> int:
     """Return the exit status where nobody reads on (``hpo status | head -1``), without a word."""
-    # What is left in Python's buffer would be written at the end, and fail again.
+    _drop_output()
+    return 128 + signal.SIGPIPE
+
+
+def _drop_output() -> None:
+    """Let go of what is left in Python's buffer: it would be written at the end, and fail again."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
 
 
 def _complain(text: str, status: int, words: Words) -> int:

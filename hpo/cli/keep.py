@@ -16,6 +16,7 @@ from hpo.cli.terminal import (
     Named,
     Storage,
     database,
+    options_again,
     print_json,
     print_lines,
     print_said,
@@ -50,7 +51,9 @@ def delete(
         if not yes:
             what = Said("this would delete {words} for good", words=_words(found))
             raise UsageError(
-                what, "a word that you mean it", Said("type: hpo delete {study} --yes", study=study)
+                what,
+                "a word that you mean it",
+                Said("type: hpo delete {study} --yes{option}", study=study, option=options_again(url)),
             )
         delete_study(engine, study)
     for row in found.rows:
@@ -79,7 +82,8 @@ def rename(
         found = contents(engine, to)
     old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
     _reach(lambda: old.move_to(new))
-    _tell(Said("{study} is {to} now; next: hpo status {to}", study=study, to=to), found, lang, as_json)
+    said = "{study} is {to} now; next: hpo status {to}{option}"
+    _tell(Said(said, study=study, to=to, option=options_again(url)), found, lang, as_json)
 
 
 def copy(
@@ -110,8 +114,8 @@ def copy(
     there = as_name or study
     old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
     _reach(lambda: old.copy_to(new))
-    where = {"to": shown(to), "words": _words(found), "study": there}
-    said = Said("copied to {to}: {words}; next: hpo status {study} --storage {to}", **where)
+    where = {"to": shown(to), "words": _words(found), "study": there, "option": options_again(to)}
+    said = Said("copied to {to}: {words}; next: hpo status {study}{option}", **where)
     _tell(said, found, lang, as_json)
 
 

@@ -59,7 +59,10 @@ def export(
         print_json(made.to_json())
         return
     print_lines([f"{made.said}; written: {', '.join(str(file) for file in made.files)}"])
-    print_lines([f"next: hpo predict --model {shlex.quote(str(out))} --input FILE --rate HZ"])
+    place, code = f"--model {shlex.quote(str(out))}", out / "code"
+    if any(file.is_relative_to(code) for file in made.files):
+        place += f" --code {shlex.quote(str(code))}"
+    print_lines([f"next: hpo predict {place} --input FILE --rate HZ"])
 
 
 def _export_records(url: str, study: str, to: str, out: Path, as_json: bool) -> None:

@@ -117,7 +117,7 @@ def run(
             )
             finish(launched.findings)
         again = options_again(url, data, cache, device, code)
-        _print_outcome(launched, again, language, as_json=as_json)
+        _print_outcome(launched, again, options_again(url), language, as_json=as_json)
         return to_json(launched.findings, url)
 
     with alerts_while(url, [spec.name for spec in specs], alert, stuck_after, lang):
@@ -180,7 +180,9 @@ def _each(
     return studies, failed
 
 
-def _print_outcome(launched: Launched, option: str, language: Language, *, as_json: bool) -> None:
+def _print_outcome(
+    launched: Launched, option: str, storage: str, language: Language, *, as_json: bool
+) -> None:
     """Print the answer of one study and what to type next; with ``as_json`` only that nothing was done."""
     from hpo.report.answer import answer_lines, next_steps, run_command
     from hpo.report.language import SPOKEN
@@ -202,5 +204,5 @@ def _print_outcome(launched: Launched, option: str, language: Language, *, as_js
         again = run_command(findings, total + failed if is_over else total, option)
         given = {"finished": finished, "total": total, "failed": failed, "command": again}
         print_lines([words.say("run.stopped.failed" if is_over else "run.stopped", **given)])
-    print_lines(next_steps(findings, option, language))
+    print_lines(next_steps(findings, option, language, storage))
     print_where_hpo_is(language)

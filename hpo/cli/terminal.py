@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from urllib.parse import unquote
 
 import typer
 
@@ -212,8 +213,8 @@ def _typed(url: str) -> str:
     """Return what a person types for a database: a file's path where that means the same."""
     from hpo.storage import url_of_word
 
-    path = url.removeprefix("sqlite:///")
-    return path if path != url and url_of_word(path) == url else shown(url)
+    path = unquote(url.removeprefix("sqlite:///"))
+    return path if url.startswith("sqlite:///") and url_of_word(path) == url else shown(url)
 
 
 def print_where_hpo_is(language: Language) -> None:

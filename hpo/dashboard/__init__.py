@@ -242,12 +242,9 @@ def _ended_by_signals(server: Any) -> Iterator[None]:
 class PageKeeper:
     """A thread that keeps each answer up to date in our pages and Optuna's, once a minute at most."""
 
-    def __init__(
-        self, engine: sa.Engine, answers: AnswerStore | None = None, refresh_s: float = _REFRESH_S
-    ) -> None:
+    def __init__(self, engine: sa.Engine, answers: AnswerStore | None = None) -> None:
         self._engine = engine
         self._answers = answers or AnswerStore(engine)
-        self._refresh_s = refresh_s
         self._seen: dict[int, tuple[int, ...]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="answers", daemon=True)
@@ -266,7 +263,7 @@ class PageKeeper:
             began = time.thread_time()
             _quietly(self.refresh)
             spent = time.thread_time() - began
-            self._ended.wait(max(self._refresh_s, spent / _SHARE))
+            self._ended.wait(max(_REFRESH_S, spent / _SHARE))
 
     def refresh(self) -> None:
         """Write the pages of the studies of which a trial has ended, or that another tool wrote to, since."""

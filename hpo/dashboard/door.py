@@ -6,6 +6,7 @@ authentication, no read-only mode and no Host check; :func:`behind_door` gives i
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import re
@@ -90,7 +91,11 @@ class WriteCheck:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer 403 to a write that is not allowed."""
         reason = None if environ["REQUEST_METHOD"] in _READING else self._objection(environ)
-        return self._app(environ, start_response) if reason is None else refuse(start_response, reason)
+        if reason is not None:
+            return refuse(start_response, reason)
+        if environ["REQUEST_METHOD"] == "PUT" and not _is_object(_body(environ)):
+            return refuse(start_response, "a note is a JSON object", "400 Bad Request")
+        return self._app(environ, start_response)
 
     def _objection(self, environ: WSGIEnvironment) -> str | None:
         if not self._allow_writes:
@@ -99,6 +104,21 @@ class WriteCheck:
         if not _WRITES.fullmatch(f"{environ['REQUEST_METHOD']} {path}"):
             return "studies and results belong to the ledger; here notes, files and a study's end are written"
         return None if is_same_origin(environ) else "the request comes from another site"
+
+
+def _body(environ: WSGIEnvironment) -> bytes:
+    """Return the body of a request, and leave it for who reads it next."""
+    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
+
+
+def _is_object(text: bytes) -> bool:
+    """Return whether a text is a JSON object; the dashboard asks anything else for its keys, and fails."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def is_same_origin(environ: WSGIEnvironment) -> bool:
@@ -127,9 +147,9 @@ def is_loopback(name: str) -> bool:
         return False
 
 
-def refuse(start_response: StartResponse, reason: str) -> Iterable[bytes]:
-    """Answer 403 with the reason as the dashboard's own errors give it."""
+def refuse(start_response: StartResponse, reason: str, status: str = "403 Forbidden") -> Iterable[bytes]:
+    """Answer with the reason as the dashboard's own errors give it."""
     body = json.dumps({"reason": reason}).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    start_response("403 Forbidden", headers)
+    start_response(status, headers)
     return [body]

@@ -101,7 +101,6 @@ class Login:
         app: WSGIApplication,
         token: str,
         cookie: str,
-        clock: Callable[[], float] = time.monotonic,
         *,
         is_secure: bool = False,
     ) -> None:
@@ -110,8 +109,8 @@ class Login:
         self._token = _digest(token)
         self._cookie = cookie
         self._flags = "HttpOnly; SameSite=Strict" + ("; Secure" if is_secure else "")
-        self._sessions = Sessions(clock)
-        self._throttle = Throttle(clock)
+        self._sessions = Sessions()
+        self._throttle = Throttle()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer with the app, with the login page, or 429 after too many wrong tokens."""

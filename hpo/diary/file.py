@@ -195,6 +195,7 @@ class _Reading:
         lr = self._rate("lr", space.lr)
         if self._cells.get("backbone_lr"):
             backbone_lr = self._rate("backbone_lr", space.backbone_lr)
+            self._compare_ratio(lr / backbone_lr)
         else:
             backbone_lr = self._inside("ratio", lr / (self._number("ratio") or math.nan), space.backbone_lr)
         validation = self._metrics(VALIDATION)
@@ -242,6 +243,14 @@ class _Reading:
                     mae=mae,
                     rmse=rmse,
                 )
+            )
+
+    def _compare_ratio(self, ratio: float) -> None:
+        """Note a ratio that is not that of the rates beside it."""
+        told = self._number("ratio") if self._cells.get("ratio") else ratio
+        if abs(told - ratio) > ROUNDING * ratio:
+            self.faults.append(
+                Said("ratio {told:g}; expected {ratio:g}, as the two rates have it", told=told, ratio=ratio)
             )
 
     def _metrics(self, prefixes: Sequence[str]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from finetune.api import gpu_count
+from finetune.api import NoDeviceError, gpu_count
 from hpo.errors import Interrupted, Said, StorageError, UsageError
 from hpo.fleet.child import DEVICE_LOST, INTERRUPTED, Child, Job
 from hpo.fleet.machine import BY_BUS, VISIBLE, cores, visible_gpus
@@ -50,13 +50,15 @@ def run_local(
     workers: int | None = None,
     settings: Settings,
     on_event: Callable[[Event], None] = lambda event: None,
+    fingerprint: str | None = None,
 ) -> WorkSummary:
     """Work on the first ``total`` slots of ``study`` with ``workers`` processes until all are closed.
 
-    ``workers`` None means one a GPU or, without any, one a core. A worker that dies is replaced, and its
-    trial goes on at once. Raises :class:`Interrupted` on SIGINT or SIGTERM (within 5 s, everything given
-    back), what a worker raised that is the user's to mend, and :class:`RuntimeError` with its last words for
-    a fault of ours.
+    ``workers`` None means one a GPU or, without any, one a core. With a ``fingerprint`` a study of another
+    one is refused: another command may begin a study anew that nobody works on yet. A worker that dies is
+    replaced, and its trial goes on at once. Raises :class:`Interrupted` on a signal (within 5 s, everything
+    given back), what a worker raised that is the user's to mend, and :class:`RuntimeError` with its last
+    words for a fault of ours.
     """
     if workers is not None and workers < 1:
         raise UsageError(Said("workers is {workers}", workers=workers), "at least 1")
@@ -64,7 +66,8 @@ def run_local(
     with stop.listening(for_good=True), open_ledger(url) as ledger:
         row = _patiently(partial(ledger.study, study), stop, on_event)
         counts = _patiently(partial(ledger.counts, row.study_id, total), stop, on_event)
-        fleet = _Fleet(Job(url, study, total, replace(settings, timeout_s=None)), row, ledger, stop, on_event)
+        job = Job(url, study, total, replace(settings, timeout_s=None), fingerprint)
+        fleet = _Fleet(job, row, ledger, stop, on_event)
         places = min(workers or fleet.places, counts.free + counts.running)
         return fleet.run(places, settings.timeout_s)
 
@@ -112,12 +115,16 @@ class _Fleet:
             raise Interrupted(f"{self._job.study}: interrupted; what was under way has been given back")
         return WorkSummary("timeout" if self._stop.reason else "no_work", self._ends)
 
-    def _start(self, place: int) -> None:
+    def _start(self, place: int, *, is_gpu_lost: bool = False) -> None:
+        """Start a worker; one that follows a GPU's failure does not take to the CPU."""
+        job = self._job
+        if is_gpu_lost and self._gpus:
+            job = replace(job, settings=replace(job.settings, device="cuda"))
         path = os.pathsep.join(entry for entry in sys.path if entry)
         environment = {**BY_BUS, **os.environ, **_ONE_THREAD, "PYTHONPATH": path}
         if self._gpus:
             environment[VISIBLE] = self._gpus[place % len(self._gpus)]
-        self._children[place] = Child(self._job, environment)
+        self._children[place] = Child(job, environment)
 
     def _listen(self, timeout_s: float) -> None:
         """Wait until a worker says something, for at most ``timeout_s``, and pass the events on."""
@@ -130,15 +137,20 @@ class _Fleet:
                 self._on_event(event)
 
     def _look_after(self) -> None:
-        """Replace workers that died; raise what they raised."""
+        """Replace workers that died; raise what they raised. One whose GPU is not to be had is missed only
+        while there are others."""
         for place, child in self._bury():
+            if isinstance(child.fault, NoDeviceError) and self._children:
+                text = f"a worker less, {len(self._children)} go on: {child.fault}"
+                self._on_event(Event("message", child.worker, text=text))
+                continue
             if child.fault is not None:
                 raise child.fault
             if child.exit_status == 1:
                 raise RuntimeError(f"a worker failed:\n{child.output}")
             if child.exit_status != 0:
                 self._mourn(child)
-                self._start(place)
+                self._start(place, is_gpu_lost=child.exit_status == DEVICE_LOST)
 
     def _bury(self) -> list[tuple[int, Child]]:
         """Take the dead off the list, with all they said."""

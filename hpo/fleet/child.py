@@ -41,6 +41,8 @@ class Job:
     study: str
     below: int
     settings: Settings
+    fingerprint: str | None = None
+    """Of the study that is meant; None: whichever has the name."""
 
 
 class Child:
@@ -182,7 +184,13 @@ def _work(stop: Stop, pipe: _Pipe) -> int:
     threading.Thread(target=_watch_parent, args=(stop,), name="parent", daemon=True).start()
     try:
         summary = work(
-            job.url, [job.study], below=job.below, settings=job.settings, on_event=pipe.event, stop=stop
+            job.url,
+            [job.study],
+            below=job.below,
+            settings=job.settings,
+            on_event=pipe.event,
+            stop=stop,
+            fingerprint=job.fingerprint,
         )
     except (errors.HpoError, api.FinetuneError) as error:
         parts = [_packed(part) for part in (error.what, error.expected, error.next_step)]

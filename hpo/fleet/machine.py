@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from finetune.api import gpu_count
+
 ORDER, VISIBLE = "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"
+DEV = Path("/dev")
 BY_BUS = {ORDER: "PCI_BUS_ID"}
 """Numbers then mean what nvidia-smi calls them; CUDA's own default puts the fastest GPU first."""
 _GPU = re.compile(r"GPU (\d+): .*\(UUID: ([^)]+)\)")
@@ -115,13 +118,21 @@ class Gpu:
         return self.parts or (self.uuid,)
 
 
+ASKED_S = 60.0
+"""How long nvidia-smi may take: with a GPU that fell off the bus it may never end."""
+
+
 def installed_gpus() -> list[Gpu]:
     """Return the GPUs that ``nvidia-smi -L`` lists, because torch must not be loaded here."""
     if shutil.which("nvidia-smi") is None:
         return []
-    found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    words = ["nvidia-smi", "-L"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, check=False, timeout=ASKED_S)
+    except subprocess.TimeoutExpired:
+        return []
     gpus: list[Gpu] = []
-    for line in found.stdout.splitlines() if found.returncode == 0 else ():
+    for line in found.stdout.splitlines():  # of all that answer, where one does not
         if gpu := _GPU.match(line):
             gpus.append(Gpu(gpu[1], gpu[2]))
         elif gpus and (part := _MIG.match(line)):
@@ -135,9 +146,13 @@ def visible_gpus() -> list[str]:
 
     CUDA_VISIBLE_DEVICES is read as the CUDA programming guide says (and torch.cuda does): numbers, or
     beginnings of ids; the list ends before the first entry that names no GPU or more than one (-1,
-    NoDevFiles, a number too high), and a GPU named twice leaves none at all.
+    NoDevFiles, a number too high), and a GPU named twice leaves none at all. In a container without
+    nvidia-smi it is torch that counts them.
     """
     installed, chosen = installed_gpus(), os.environ.get(VISIBLE)
+    if not installed and any(DEV.glob("nvidia[0-9]*")):
+        named = [str(number) for number in range(gpu_count())]
+        return named if chosen is None else [entry.strip() for entry in chosen.split(",")][: len(named)]
     if chosen is None:
         return [device for gpu in installed for device in gpu.devices]
     entries = [entry.strip() for entry in chosen.split(",")]

@@ -29,7 +29,7 @@ def own_device(device: str, folder: Path) -> Iterator[str]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for round_, (place, gpu) in itertools.product(range(1000), enumerate(gpus)):
-        seat = _sit_down(folder / f"{gpu}.{round_}.seat")
+        seat = _sit_down(folder / f"{gpu.replace('/', '_')}.{round_}.seat")
         if seat is not None:
             try:
                 yield f"cuda:{place}"

@@ -45,8 +45,8 @@ def import_runs(
     runs: Sequence[HandMade],
     space: Space,
     figures: Sequence[TestFigures] = (),
-) -> list[int]:
-    """Add ``runs`` behind the last slot, in one transaction, and return their numbers.
+) -> None:
+    """Add ``runs`` behind the last slot, in one transaction.
 
     Those with a value become finished trials of origin ``imported``, in Optuna's tables too; others become
     slots of origin ``known``, which wait for a worker. Test figures are kept as the study's attribute
@@ -68,7 +68,6 @@ def import_runs(
             key = f"imported_test:{one.number}:{one.source}"
             kept = {"source": one.source, "test": dict(one.test)}
             optuna_rows.write_study_attribute(connection, study_id, key, kept)
-    return list(range(first, first + len(runs)))
 
 
 def _insert_finished(

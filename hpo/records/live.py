@@ -29,8 +29,8 @@ from hpo.storage.tables import curve, slots
 
 LOOK_S = 5.0
 """Between two looks."""
-_Seen = tuple[str, int, int]
-"""State, attempt, and epochs of a trial."""
+_Reached = tuple[bool, int, int]
+"""Whether a trial is running, its attempt, and while it runs its epochs."""
 
 
 class Record(Protocol):
@@ -115,8 +115,7 @@ class _Follower:
 
     def __init__(self, url: str, name: str, records: dict[str, Record], say: Callable[[str], None]) -> None:
         self._url, self._name, self._records, self._say = url, name, records, say
-        self._seen: dict[int, _Seen] = {}
-        self._written: dict[int, tuple[str, int, int]] = {}
+        self._written: dict[int, _Reached] = {}
 
     def look(self) -> None:
         """Write the trials that got on since the last look."""
@@ -152,8 +151,8 @@ class _Follower:
         engine = open_engine(self._url, create=False)
         try:
             study_id = Ledger(engine).study(self._name).study_id
-            now = _seen(engine, study_id)
-            numbers = [number for number, seen in now.items() if self._seen.get(number) != seen]
+            now = _reached(engine, study_id)
+            numbers = [number for number, reached in now.items() if self._written.get(number) != reached]
             if not numbers:
                 return []
             trials = trials_frame(engine, study_id)
@@ -161,18 +160,18 @@ class _Follower:
             found = trial_records(mine, curves_frame(engine, study_id, numbers))
         finally:
             engine.dispose()
-        self._seen |= now
         return [trial for trial in found if self._is_new(trial)]
 
     def _is_new(self, trial: TrialRecord) -> bool:
         """Return whether a trial got further since it was written: it may have done so while it was read."""
-        reached = (trial.state, trial.attempt, len(trial.curve))
+        is_running = trial.state == "running"
+        reached = (is_running, trial.attempt, len(trial.curve) if is_running else 0)
         is_new = self._written.get(trial.number) != reached
         self._written[trial.number] = reached
         return is_new
 
 
-def _seen(engine: sa.Engine, study_id: int) -> dict[int, _Seen]:
+def _reached(engine: sa.Engine, study_id: int) -> dict[int, _Reached]:
     """Return how far each trial is that somebody has begun."""
     points = (
         sa.select(sa.func.count())
@@ -183,4 +182,5 @@ def _seen(engine: sa.Engine, study_id: int) -> dict[int, _Seen]:
     query = sa.select(slots.c.slot, slots.c.state, slots.c.attempt, epochs)
     begun = query.where(slots.c.study_id == study_id, slots.c.state != "free", slots.c.config.is_not(None))
     with reading(engine) as connection:
-        return {row[0]: (row[1], row[2], row[3]) for row in connection.execute(begun)}
+        rows = connection.execute(begun).all()
+    return {slot: (state == "running", attempt, reached) for slot, state, attempt, reached in rows}

@@ -210,10 +210,12 @@ def loss(findings: Findings, value: float) -> str:
     return rounded(value, findings.answer.noise.seed_sd, findings.task.unit)
 
 
-def next_steps(findings: Findings, option: str = "", language: Language = "en") -> list[str]:
-    """Return what to type next; ``option`` is the storage option that the person used, or nothing."""
+def next_steps(
+    findings: Findings, option: str = "", language: Language = "en", storage: str = ""
+) -> list[str]:
+    """Return what to type next; ``option``: as this search was run; ``storage``: what of it reports need."""
     words, counts, zones = SPOKEN[language], findings.counts, findings.answer.zones
-    report = f"hpo report {findings.row.name}{option}"
+    report = f"hpo report {findings.row.name}{storage}"
     if zones is None or zones.as_good is None:
         more = max(2 * counts.finished, findings.spec.budget.trials)
         command = run_command(findings, more, option)

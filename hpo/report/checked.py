@@ -26,6 +26,9 @@ def checked_lines(
 ) -> list[str]:
     """Return the findings as lines."""
     words, faults = SPOKEN[language], found.faults
+    losses, digits = (found.loss_before, found.loss_after), 3
+    while digits < 8 and len({f"{loss:.{digits}g}" for loss in losses}) == 1:
+        digits += 1
     return [
         _data(spec, data, found, words),
         _trivial(spec, data, words),
@@ -41,8 +44,8 @@ def checked_lines(
         words.say(
             "check.steps",
             steps=found.steps,
-            before=f"{found.loss_before:.3g}",
-            after=f"{found.loss_after:.3g}",
+            before=f"{found.loss_before:.{digits}g}",
+            after=f"{found.loss_after:.{digits}g}",
         ),
         _cost(spec, found, words),
         *(words.say("check.note", note=note) for note in data.notes),

@@ -85,15 +85,22 @@ _ANSWER = {
     "answer.foreign.many": "另有 {n} 次试验由其他工具加入本研究，此处不计。",
     "ratio.best": "最佳比值 lr / backbone_lr：{best}，95 % 区间 {low} 至 {high}。",
     "zones.as_good": "比值 lr / backbone_lr {spans} 都与最佳者一样好（代价小于 {worth}）。",
+    "zones.as_good.likely": "比值 lr / backbone_lr {spans} 很可能（80 %）与最佳者一样好（代价小于 {worth}）；"
+    "目前没有一个是确定的。",
+    "zones.as_good.both": "比值 lr / backbone_lr {spans} 都与最佳者一样好（代价小于 {worth}），"
+    "{likely} 也很可能（80 %）如此。",
     "zones.all_good": "比值 lr / backbone_lr 在此不重要：从 {low} 到 {high} 都与最佳者一样好（代价小于 "
     "{worth}）。",
     "zones.none_good.one": "哪些比值 lr / backbone_lr 与最佳者一样好，尚不知道：只有 {n} 次完整试验。",
     "zones.none_good.many": "哪些比值 lr / backbone_lr 与最佳者一样好，尚不知道：只有 {n} 次完整试验。",
     "zones.worse": "{spans} 代价更大。",
-    "zones.open": "{spans} 尚不知道（占搜索范围的 {share}）。",
+    "zones.worse.likely": "{spans} 很可能（80 %）代价更大。",
+    "zones.worse.both": "{spans} 代价更大，{likely} 也很可能（80 %）如此。",
+    "zones.open": "{spans} 尚不知道。",
     "zones.condition": "以上各条有 95 % 的把握，前提是损失在试过的位置之间平滑变化。",
-    "zones.likely.as_good": "很可能（80 %）与最佳者一样好，但不确定：{spans} 的比值。",
-    "zones.likely.worse": "很可能（80 %）代价更大，但不确定：{spans}。",
+    "zones.condition.likely": "未说“很可能”的各条有 95 % 的把握（占搜索范围的 {share}）。"
+    "以上都以损失在试过的位置之间平滑变化为前提。",
+    "zones.cell.likely": "很可能（80 %）{spans}",
     "zones.few.one": "哪些比值 lr / backbone_lr 好，尚不知道：只有 {n} 次完整试验，需要 {needed} 次。",
     "zones.few.many": "哪些比值 lr / backbone_lr 好，尚不知道：只有 {n} 次完整试验，需要 {needed} 次。",
     "span.below": "低于 {high}",
@@ -417,6 +424,7 @@ _MANY_STUDIES = {
     "compare.yardstick": "尺度",
     "compare.zones.unknown": "哪些比值与最佳者一样好，尚未都知道。",
     "compare.zones.apart": "没有已知在两项研究中都与最佳者一样好的比值。",
+    "compare.zones.likely": "在两者中很可能（80 %）都与最佳者一样好：{spans} 的比值。",
     "compare.zones.both": "在两项研究中都与最佳者一样好：{spans} 的比值。",
     "compare.resolved": "已确定的比值占比",
     "compare.failed": "失败的试验",

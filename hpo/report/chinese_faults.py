@@ -60,9 +60,11 @@ _DONE = {
         "导入的试验计入研究的总数，并在各处注明"
     ),
     "deleted: {words}": "已删除：{words}",
-    "{study} is {to} now; next: hpo status {to}": "{study} 现名 {to}；下一步：hpo status {to}",
-    "copied to {to}: {words}; next: hpo status {study} --storage {to}": "已复制到 {to}：{words}；下一步："
-    "hpo status {study} --storage {to}",
+    "{study} is {to} now; next: hpo status {to}{option}": (
+        "{study} 现名 {to}；下一步：hpo status {to}{option}"
+    ),
+    "copied to {to}: {words}; next: hpo status {study}{option}": "已复制到 {to}：{words}；下一步："
+    "hpo status {study}{option}",
     "open": "开放",
     "paused": "已暂停",
     "stopped": "已停止",
@@ -141,7 +143,7 @@ _COMMANDS = {
     "the record of {n} looks at the test split": "{n} 次查看测试集的记录",
     "this would delete {words} for good": "这将永久删除 {words}",
     "a word that you mean it": "一个表明确实如此的选项",
-    "type: hpo delete {study} --yes": "请输入：hpo delete {study} --yes",
+    "type: hpo delete {study} --yes{option}": "请输入：hpo delete {study} --yes{option}",
     "a study and --all are named": "同时给出了研究和 --all",
     "type: hpo report --all": "请输入：hpo report --all",
     "{n_failed} of {n_specs} studies were not run: {failed}": "{n_specs} 个研究中有 {n_failed} 个没"
@@ -316,6 +318,15 @@ _DATABASE = {
     "study {name!r} in the database is another one ({differing})": "数据库中的研究 {name!r} 与此不"
     "同（{differing}）",
     "the same spec, data and versions": "相同的设定、数据和版本",
+    "another command has begun the study {name!r} anew, with another spec": (
+        "另一条命令已用不同的设定重新开始了研究 {name!r}"
+    ),
+    "one spec for a name": "一个名称对应一种设定",
+    "type the same command with --as {name}-2": "请在同一命令后加上 --as {name}-2",
+    "it is {value}; expected a number": "其值为 {value}；应为数字",
+    "ratio {told:g}; expected {ratio:g}, as the two rates have it": (
+        "ratio 为 {told:g}；应为 {ratio:g}，即两个学习率之比"
+    ),
     "a free name": "未被占用的名称",
     "give the study another name, or take another --storage": "请给研究换一个名称，或换一个 --storage",
     "type the same command with {anew}, or take another --storage": "请在同一命令后加上 {anew}，或"
@@ -518,7 +529,7 @@ _STUDY_FILE = {
     "boolean": "true 或 false",
     "boolean, unable to interpret input": "true 或 false",
     "string": "文本",
-    "tuple": "列表",
+    "a list": "列表",
     "dictionary": "键和值",
 }
 FAULTS = MappingProxyType(

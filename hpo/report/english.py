@@ -90,6 +90,10 @@ _ANSWER = {
     "answer.foreign.many": "{n} trials that another tool put into this study count for nothing here.",
     "ratio.best": "Best ratio lr / backbone_lr: {best}, 95 % interval {low} to {high}.",
     "zones.as_good": "Any ratio lr / backbone_lr {spans} is as good as the best (costs less than {worth}).",
+    "zones.as_good.likely": "Any ratio lr / backbone_lr {spans} is likely (80 %) as good as the best (costs "
+    "less than {worth}); none is for sure yet.",
+    "zones.as_good.both": "Any ratio lr / backbone_lr {spans} is as good as the best (costs less than "
+    "{worth}), and likely (80 %) any {likely}.",
     "zones.all_good": "The ratio lr / backbone_lr does not matter here: any from {low} to {high} is as "
     "good as "
     "the best (costs less than {worth}).",
@@ -98,12 +102,14 @@ _ANSWER = {
     "zones.none_good.many": "Which ratios lr / backbone_lr are as good as the best is not known yet: "
     "{n} complete trials.",
     "zones.worse": "It costs more {spans}.",
-    "zones.open": "It is not known yet {spans} ({share} of the range searched).",
+    "zones.worse.likely": "It likely (80 %) costs more {spans}.",
+    "zones.worse.both": "It costs more {spans}, and likely (80 %) {likely}.",
+    "zones.open": "It is not known yet {spans}.",
     "zones.condition": "Each of these is 95 % sure, provided that the loss changes smoothly between the "
-    "places "
-    "tried.",
-    "zones.likely.as_good": "Likely as good as the best, though not sure (80 %): any ratio {spans}.",
-    "zones.likely.worse": "Likely to cost more, though not sure (80 %): {spans}.",
+    "places tried.",
+    "zones.condition.likely": "What is not called likely is 95 % sure ({share} of the range searched). All "
+    "this provided that the loss changes smoothly between the places tried.",
+    "zones.cell.likely": "likely (80 %) {spans}",
     "zones.few.one": "Which ratios lr / backbone_lr are good is not known yet: {n} complete trial, and "
     "it takes "
     "{needed}.",
@@ -448,6 +454,7 @@ _MANY_STUDIES = {
     "compare.yardstick": "yardstick",
     "compare.zones.unknown": "Which ratios are as good as the best is not known for both.",
     "compare.zones.apart": "No ratio is known to be as good as the best in both.",
+    "compare.zones.likely": "Likely (80 %) as good as the best in both: any ratio {spans}.",
     "compare.zones.both": "As good as the best in both: any ratio {spans}.",
     "compare.resolved": "share of ratios settled",
     "compare.failed": "failed trials",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from hpo.analysis.values import Answer, Expected
-from hpo.analysis.zones import Standing
+from hpo.analysis.zones import Standing, Zones
 from hpo.ledger.optuna_rows import plain
 from hpo.numbers import about, percent, rate, ratio, rounded, with_error
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import label_words, loss_words, metric_with_unit
 from hpo.report.told import answer_json
-from hpo.report.zones import spans
+from hpo.report.zones import good_spans
 from hpo.study import ABSENT
 
 
@@ -54,20 +54,27 @@ def statements(first: Findings, second: Findings, language: Language = "en") -> 
 
 def _zones(first: Findings, second: Findings, words: Words) -> str:
     """Say which ratios are as good in both: what may be taken from one study to the other."""
-    zones = first.answer.zones, second.answer.zones
-    if zones[0] is None or zones[1] is None or not (zones[0].as_good and zones[1].as_good):
+    mine, theirs = first.answer.zones, second.answer.zones
+    if mine is None or theirs is None:
         return words.say("compare.zones.unknown")
+    if sure := _good_in_both(mine, theirs, words):
+        return words.say("compare.zones.both", spans=sure)
+    if likely := _good_in_both(mine.with_likely, theirs.with_likely, words):
+        return words.say("compare.zones.likely", spans=likely)
+    is_known = mine.as_good and theirs.as_good
+    return words.say("compare.zones.apart" if is_known else "compare.zones.unknown")
+
+
+def _good_in_both(mine: Zones, theirs: Zones, words: Words) -> str:
+    """Return the ratios that are as good as the best in both; empty where none is."""
     both = [
-        (max(mine.low, theirs.low), min(mine.high, theirs.high))
-        for mine in zones[0].pieces
-        for theirs in zones[1].pieces
-        if mine.standing is theirs.standing is Standing.AS_GOOD
+        (max(one.low, other.low), min(one.high, other.high))
+        for one in mine.pieces
+        for other in theirs.pieces
+        if one.standing is other.standing is Standing.AS_GOOD
     ]
     shared = [(ratio(10**low), ratio(10**high)) for low, high in both if low < high]
-    if not shared:
-        return words.say("compare.zones.apart")
-    said = [words.say("span.between", low=low, high=high) for low, high in shared]
-    return words.say("compare.zones.both", spans=words.listed(said, "or"))
+    return words.listed([words.say("span.between", low=low, high=high) for low, high in shared], "or")
 
 
 def _ratios(first: Findings, second: Findings, words: Words) -> str:
@@ -124,7 +131,7 @@ def _column(found: Findings, words: Words) -> dict[str, str]:
         chosen = loss_words(choice.loss, choice.choices, words)
         rates = f"{rate(choice.lr)}, {rate(choice.backbone_lr)}, {chosen}"
     resolved = unknown if zones is None else percent(zones.resolved)
-    good = spans(zones, Standing.AS_GOOD, words, "or") if zones else ""
+    good = good_spans(zones, words) if zones else ""
     labels = ", ".join(label_words(found.labels, words))
     seed_sd = unknown if noise.seed_sd is None else about(noise.seed_sd, unit)
     optimism = unknown if answer.optimism is None else about(answer.optimism, unit)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from hpo.analysis.zones import Standing, Zones
+from hpo.analysis.zones import Standing, Zone
 from hpo.errors import Said, UnknownStudyError, UsageError
 from hpo.ledger.choice_book import ChoiceBook
 from hpo.ledger.ledger import Ledger
@@ -44,6 +44,8 @@ class Row:
     """95 %."""
     as_good: tuple[tuple[float, float], ...]
     """The pieces of the ratio axis that are as good as the best; empty where none is known to be."""
+    likely_as_good: tuple[tuple[float, float], ...]
+    """The same of what is at least likely so."""
     resolved: float | None
     """Share of the searched ratios, in decades, that is settled."""
     expected: float | None
@@ -90,6 +92,7 @@ def _unknown_row(engine: sa.Engine, row: StudyRow, words: Words) -> Row:
         ratio=None,
         ratio_interval=None,
         as_good=(),
+        likely_as_good=(),
         resolved=None,
         expected=None,
         standard_error=None,
@@ -119,7 +122,8 @@ def _row(engine: sa.Engine, findings: Findings, words: Words) -> Row:
         unit=task.unit,
         ratio=10**curve.best if is_known and curve is not None and curve.best is not None else None,
         ratio_interval=None if curve is None else (10 ** curve.interval[0], 10 ** curve.interval[1]),
-        as_good=_good(zones) if zones else (),
+        as_good=_good(zones.pieces) if zones else (),
+        likely_as_good=_good(zones.likely) if zones else (),
         resolved=zones.resolved if zones else None,
         expected=choice.expected_validation_loss if choice else None,
         standard_error=choice.standard_error if choice else None,
@@ -193,13 +197,19 @@ def cells(row: Row, language: Language = "en") -> tuple[str, ...]:
 def _zones(row: Row, words: Words) -> str:
     if row.resolved is None:
         return words.say("all.zones.few")
-    pieces = [words.say("span.between", low=ratio(low), high=ratio(high)) for low, high in row.as_good]
-    said = words.listed(pieces, "or") or words.say("table.unknown")
-    return words.say("all.zones.of", spans=said, resolved=percent(row.resolved))
+    said = _spans(row.as_good, words)
+    if not said and row.likely_as_good:
+        said = words.say("zones.cell.likely", spans=_spans(row.likely_as_good, words))
+    return words.say("all.zones.of", spans=said or words.say("table.unknown"), resolved=percent(row.resolved))
 
 
-def _good(zones: Zones) -> tuple[tuple[float, float], ...]:
-    good = [piece for piece in zones.pieces if piece.standing is Standing.AS_GOOD]
+def _spans(pieces: Sequence[tuple[float, float]], words: Words) -> str:
+    said = [words.say("span.between", low=ratio(low), high=ratio(high)) for low, high in pieces]
+    return words.listed(said, "or")
+
+
+def _good(pieces: Sequence[Zone]) -> tuple[tuple[float, float], ...]:
+    good = [piece for piece in pieces if piece.standing is Standing.AS_GOOD]
     return tuple((10**piece.low, 10**piece.high) for piece in good)
 
 

@@ -11,37 +11,54 @@ from hpo.numbers import about, percent, rate, ratio
 from hpo.reading.findings import Findings
 from hpo.report.language import Words
 
+SURE_OR_LIKELY = {
+    Standing.AS_GOOD: ("zones.as_good", "zones.as_good.likely", "zones.as_good.both"),
+    Standing.WORSE: ("zones.worse", "zones.worse.likely", "zones.worse.both"),
+}
+"""Keys of what is said of a standing: what is sure, what is only likely, and both."""
+
 
 def zone_lines(findings: Findings, words: Words) -> list[str]:
     """Return which ratios are as good as the best, which cost more, and of which it is not known."""
     zones, good = findings.answer.zones, good_words(findings, words)
     lines = [] if good is None else [good]
-    if zones is None:
+    if zones is None or not (zones.resolved > 0 or zones.leaning):
         return lines
-    if zones.decades(Standing.WORSE):
-        lines.append(words.say("zones.worse", spans=spans(zones, Standing.WORSE, words, "and")))
-    if zones.decades(Standing.OPEN) and zones.resolved > 0:
-        open_ = spans(zones, Standing.OPEN, words, "and")
-        lines.append(words.say("zones.open", spans=open_, share=percent(1 - zones.resolved)))
-    if zones.resolved > 0:
-        lines.append(words.say("zones.condition"))
-    return lines + [words.say(f"zones.likely.{one.value}", spans=said) for one, said in _likely(zones, words)]
+    worse = _sure_or_likely(Standing.WORSE, zones, words, "and")
+    lines += [] if worse is None else [worse]
+    if zones.unknown:
+        lines.append(
+            words.say("zones.open", spans=spans(zones, Standing.OPEN, words, "and", among=zones.unknown))
+        )
+    if zones.leaning:
+        return [*lines, words.say("zones.condition.likely", share=percent(zones.resolved))]
+    return [*lines, words.say("zones.condition")]
 
 
-def _likely(zones: Zones, words: Words) -> list[tuple[Standing, str]]:
-    """Return the likely pieces that reach into what is open, by standing."""
+def _sure_or_likely(one: Standing, zones: Zones, words: Words, last: str, **given: object) -> str | None:
+    """Return of which ratios something is sure, or likely, or both; None if of none."""
+    sure, likely = spans(zones, one, words, last), _likely(zones, one, words, last)
+    only_sure, only_likely, both = SURE_OR_LIKELY[one]
+    if not likely:
+        return words.say(only_sure, spans=sure, **given) if sure else None
+    if not sure:
+        return words.say(only_likely, spans=likely, **given)
+    return words.say(both, spans=sure, likely=likely, **given)
+
+
+def _likely(zones: Zones, one: Standing, words: Words, last: str) -> str:
+    """Return the likely pieces of a standing that reach into what is open; empty without one."""
     reaching = [
         piece
         for piece in zones.likely
-        if any(piece.low < one.high and one.low < piece.high for one in zones.leaning)
+        if any(piece.low < open_.high and open_.low < piece.high for open_ in zones.leaning)
     ]
-    found = [(one, spans(zones.with_likely, one, words, "and", among=reaching)) for one in Standing]
-    return [(one, said) for one, said in found if said and one is not Standing.OPEN]
+    return spans(zones, one, words, last, among=reaching)
 
 
 def good_words(findings: Findings, words: Words) -> str | None:
     """Return which ratios are as good as the best, or that it is not known; None without an answer."""
-    zones = findings.answer.zones
+    zones, complete = findings.answer.zones, findings.counts.complete
     if zones is None:
         few = [note for note in findings.answer.notes if note.kind is NoteKind.FEW_COMPLETE]
         is_answered = findings.answer.choice is not None
@@ -50,9 +67,16 @@ def good_words(findings: Findings, words: Words) -> str | None:
     if _is_all_good(zones):
         low, high = (ratio(10**end) for end in (zones.pieces[0].low, zones.pieces[-1].high))
         return words.say("zones.all_good", low=low, high=high, worth=worth)
-    if zones.as_good is None:
-        return words.count("zones.none_good", findings.counts.complete)
-    return words.say("zones.as_good", spans=spans(zones, Standing.AS_GOOD, words, "or"), worth=worth)
+    said = _sure_or_likely(Standing.AS_GOOD, zones, words, "or", worth=worth)
+    return words.count("zones.none_good", complete) if said is None else said
+
+
+def good_spans(zones: Zones, words: Words) -> str:
+    """Return the ratios that are as good as the best, or those that are likely so; empty where none is."""
+    if sure := spans(zones, Standing.AS_GOOD, words, "or"):
+        return sure
+    likely = spans(zones.with_likely, Standing.AS_GOOD, words, "or")
+    return words.say("zones.cell.likely", spans=likely) if likely else ""
 
 
 def is_settled_note(findings: Findings, note: Note) -> bool:
@@ -82,10 +106,13 @@ def spans(
 
 def _span(zones: Zones, piece: Zone, words: Words, number: Callable[[float], str]) -> str:
     low, high = number(10**piece.low), number(10**piece.high)
-    is_good = piece.standing is Standing.AS_GOOD  # its ends are worth knowing where the search ends too
-    if piece is zones.pieces[0] and not is_good and len(zones.pieces) > 1:
+    first, last = zones.pieces[0].low, zones.pieces[-1].high
+    if piece.standing is Standing.AS_GOOD or (piece.low == first and piece.high == last):
+        # the ends of what is good are worth knowing where the search ends too
+        return words.say("span.between", low=low, high=high)
+    if piece.low == first:
         return words.say("span.below", high=high)
-    if piece is zones.pieces[-1] and not is_good and len(zones.pieces) > 1:
+    if piece.high == last:
         return words.say("span.above", low=low)
     return words.say("span.between", low=low, high=high)
 

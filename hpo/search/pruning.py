@@ -54,7 +54,7 @@ def goes_on(
             return True
         case "median":
             best = run.lowest[-1] if run.lowest else None
-            return not is_above_median(pruner, run.epoch, best, peers())
+            return not is_above_median(pruner, best, peers())
         case "improvement":
             known = prospects()
             return known is None or not run.lowest or not known.is_hopeless(run.configuration, run.lowest)
@@ -67,14 +67,12 @@ def _head_epochs(configuration: Configuration) -> int:
     return int(configuration.choices.get("head_epochs") or 0)
 
 
-def is_above_median(pruner: Pruner, epoch: int, best: float | None, peers: Peers) -> bool:
-    """Return whether the median rule stops a run whose ``best`` loss up to ``epoch`` is this. Pure.
+def is_above_median(pruner: Pruner, best: float | None, peers: Peers) -> bool:
+    """Return whether the median rule stops a run whose ``best`` loss so far is this. Pure.
 
     ``best`` is None when no epoch was finite. The rule (Golovin et al. 2017, Vizier, section 3.2; as
     Optuna's MedianPruner): stop when the best value so far is worse than the median of the peers' best
-    values up to the same epoch, but never in the first ``warmup_epochs``, nor with fewer than
-    ``startup_trials`` peers.
+    values up to the same epoch, but never with fewer than ``startup_trials`` peers.
     """
-    if epoch <= pruner.warmup_epochs or peers.count < max(1, pruner.startup_trials):
-        return False
-    return best is None or best > peers.median
+    has_peers = peers.count >= max(1, pruner.startup_trials)
+    return has_peers and (best is None or best > peers.median)

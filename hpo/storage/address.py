@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 _DATABASE_FILES = {".db", ".db3", ".sqlite", ".sqlite3"}
 # The user's part ends at the last @ of the word, since a password may hold any sign.
@@ -30,7 +31,7 @@ def url_of_word(word: str) -> str:
     file = Path(word).expanduser()
     looks_like_one = len(file.parts) > 1 or file.suffix in _DATABASE_FILES or file.is_file()
     is_path = looks_like_one and not re.match(r"[a-z][\w+.-]+:", word, re.IGNORECASE)
-    return f"sqlite:///{file}" if is_path else word
+    return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}" if is_path else word
 
 
 def redact(text: str) -> str:
@@ -41,4 +42,10 @@ def redact(text: str) -> str:
 def plain_file(url: str) -> Path | None:
     """Return the file of an SQLite database whose URL says no more; None for any other."""
     path = url.removeprefix("sqlite:///")
-    return None if path == url or "?" in path or path in {"", ":memory:"} else Path(path).absolute()
+    is_plain = path != url and "?" not in path and path not in {"", ":memory:"}
+    return real_path(unquote(path)) if is_plain else None
+
+
+def real_path(path: str) -> Path:
+    """Return the absolute path of a file, where a link leads to; a name that no file can have stays."""
+    return Path(path).absolute() if "\0" in path else Path(path).resolve()

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from hpo.errors import Said, StorageError
-from hpo.storage.address import redact
+from hpo.storage.address import real_path, redact
 from hpo.storage.files import check_file, is_read_only
 from hpo.storage.schema import prepare
 from hpo.storage.sqlite import WRITES, keep_to_this_file, sqlite_engine
@@ -106,8 +106,8 @@ def _with_password(url: URL) -> URL:
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """Return the file of an SQLite database; None for PostgreSQL."""
-    return Path(url.database or "").absolute() if url.get_backend_name() == "sqlite" else None
+    """Return the file of an SQLite database, where a link leads to; None for PostgreSQL."""
+    return real_path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
 def may_write(engine: sa.Engine) -> bool:

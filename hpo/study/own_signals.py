@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from finetune.api import Allowance, Filter, FilterKind, FinetuneError, Modality, OwnData, OwnKind, OwnSplit
-from hpo.study.part import file_fault
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from hpo.study.part import Part, file_fault
 
 
 def _listed(value: Any) -> Any:
@@ -20,10 +16,16 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _named(value: Any) -> Any:
+    """Take whole numbers as names of classes."""
+    given = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(one) if type(one) is int else one for one in given)
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
-class SplitRule(_Part):
+class SplitRule(Part):
     """Who trains, validates and tests: a rule with its seed, or (as a plain word) a column."""
 
     column: str | None = None
@@ -33,13 +35,13 @@ class SplitRule(_Part):
     seed: int = Field(default=42, ge=0, lt=2**32)
 
 
-class SubjectRule(_Part):
+class SubjectRule(Part):
     """A regular expression over the paths of files, whose one group is the subject."""
 
     pattern: str
 
 
-class WindowRule(_Part):
+class WindowRule(Part):
     """How long records are cut."""
 
     seconds: float = Field(gt=0, le=1e6)
@@ -48,6 +50,10 @@ class WindowRule(_Part):
 
 def _split(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
+
+
+def _window(value: Any) -> Any:
+    return {"seconds": value} if isinstance(value, int | float) else value
 
 
 def _filters(value: Any) -> Any:
@@ -64,7 +70,7 @@ def _filters(value: Any) -> Any:
     return filters
 
 
-class OwnSignals(_Part):
+class OwnSignals(Part):
     """Where a user's signals are and what is what in them."""
 
     file: str = Field(min_length=1)
@@ -77,9 +83,9 @@ class OwnSignals(_Part):
     path: str | None = None
     rate_hz: float | None = Field(default=None, gt=0, le=1e6)
     unit: str = ""
-    classes: Names = ()
+    classes: Annotated[tuple[str, ...], BeforeValidator(_named)] = ()
     modality: Modality = "any"
-    window: WindowRule | None = None
+    window: Annotated[WindowRule | None, BeforeValidator(_window)] = None
     label_rate_hz: float | None = Field(default=None, gt=0, le=1e6)
     resample_hz: float | None = Field(default=None, gt=0, le=1e6)
     filter: Annotated[tuple[dict[FilterKind, tuple[float, ...]], ...], BeforeValidator(_filters)] = ()
@@ -95,6 +101,11 @@ class OwnSignals(_Part):
         except FinetuneError as error:
             raise file_fault(error.line) from error
         return self
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that only the files say stands here."""
+        return bool(self.channels and self.window and (self.classes or self.kind == "regression"))
 
     @property
     def task_name(self) -> str:
@@ -130,10 +141,11 @@ class OwnSignals(_Part):
         )
 
     def settled(self, found: OwnData) -> Self:
-        """Return this with what the files say: classes, the rate, and the length of a window."""
+        """Return this with what the files say: subjects, classes, the rate, the length of a window."""
         window = self.window or WindowRule(seconds=found.window_s or 1.0)
         return self.model_copy(
             update={
+                "subject": self.subject or found.subject,
                 "classes": found.classes,
                 "rate_hz": found.rate_hz,
                 "window": window,

@@ -37,7 +37,6 @@ _EXPECTED = {
     "bool_type": "boolean",
     "bool_parsing": "boolean, unable to interpret input",
     "string_type": "string",
-    "tuple_type": "tuple",
     "dict_type": "dictionary",
 }
 """What pydantic expected, by the type of its error; of any other its own line is said."""
@@ -79,21 +78,37 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-5`` as a number (YAML 1.1 wants ``1.0e-5``) and refuses aliases.
+    """SafeLoader that takes for a number, a truth or nothing what YAML 1.2 does, and refuses aliases.
 
-    An alias could refer to itself, or blow a small file up to any size.
+    YAML 1.1, PyYAML's own, reads 010 as 8, 1:30 as 90, ``no`` as false and 1e-5 as a text. An alias could
+    refer to itself, or blow a small file up to any size.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose the next node; raise on an alias."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML leaves it untyped
-            raise yaml.composer.ComposerError(None, None, "aliases are not read here", event.start_mark)
+            problem = "aliases are not read here: write the value out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+_Loader.yaml_implicit_resolvers = {}
+_DIGITS = list("-+.0123456789")
+for _kind, _form, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", _DIGITS),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        _DIGITS,
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_form})$"), _first)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int",
+    lambda _, node: int(node.value, 16 if node.value.startswith("0x") else 10),
 )
 
 
@@ -147,6 +162,8 @@ def _value(loader: _Loader, node: yaml.Node, path: Path, document: Document) -> 
 def _mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document: Document) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key is no word", key_node.start_mark)
         key, line = str(key_node.value), key_node.start_mark.line + 1
         if key in values:
             first = document.lines[(*path, key)]
@@ -225,6 +242,8 @@ def expected_by(error: ValidationError) -> str:
 
 def _expected(details: ErrorDetails) -> str:
     """Return what pydantic expected, as a sentence of its own with the values that it put in."""
+    if details["type"] == "tuple_type":
+        return Said("a list")
     line = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     said = Said(_EXPECTED.get(details["type"], "{line}"), line=line, **details.get("ctx", {}))
     return said if said == line else line

@@ -8,6 +8,7 @@ The test split is sealed meanwhile: nothing that a search does in this process c
 
 from __future__ import annotations
 
+import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,12 +73,14 @@ def work(
     settings: Settings,
     on_event: Callable[[Event], None] = lambda event: None,
     stop: Stop | None = None,
+    fingerprint: str | None = None,
 ) -> WorkSummary:
     """Work on ``studies`` (none named: all open ones) until none has a slot (``< below``) left for anybody.
 
     The most urgent study comes first, then the oldest; between two runs a more urgent one takes over. While
     other workers run the last slots this one waits, because they may die; with ``forever`` it waits for new
-    work too. SIGINT, SIGTERM and the timeout give back what is under way.
+    work too. With a ``fingerprint`` a study of another one is refused. SIGINT, SIGTERM and the timeout give
+    back what is under way.
 
     Raises :class:`FinetuneError` and :class:`HpoError` (another attempt could not mend them) after giving
     back: at once for a study that was named; otherwise that study is served no more, the others go on, and
@@ -85,13 +88,13 @@ def work(
     """
     stop = stop or Stop()
     ends: Mapping[str, int] = {}
-    with sealed_test_split(), stop.listening(), _clock(settings.timeout_s, stop):
+    with sealed_test_split(), stop.listening(), _clock(settings.timeout_s, stop), _heard(on_event):
         try:
             with stop.raising(), open_session(url, settings, on_event, stop) as session:
                 depot = depot_of(settings)
                 if depot is not None:
                     session.reach(depot.probe)
-                roster = Roster(session, url, settings, studies, below)
+                roster = Roster(session, url, settings, studies, below, fingerprint)
                 on_event(Event("attached", session.worker))
                 ends = roster.ends
                 _serve(session, roster, settings, forever=forever)
@@ -104,6 +107,29 @@ def work(
     for error in roster.refused.values():
         raise error
     return WorkSummary("no_work", ends)
+
+
+class _Teller(logging.Handler):
+    """Passes on what the trainer logs."""
+
+    def __init__(self, on_event: Callable[[Event], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._on_event = on_event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it as an event."""
+        self._on_event(Event("message", text=record.getMessage()))
+
+
+@contextmanager
+def _heard(on_event: Callable[[Event], None]) -> Iterator[None]:
+    """Tell the trainer's warnings: a worker's own output is shown to nobody unless it dies."""
+    log, teller = logging.getLogger("finetune"), _Teller(on_event)
+    log.addHandler(teller)
+    try:
+        yield
+    finally:
+        log.removeHandler(teller)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.api import DataSummary, check_code, seal_backbone, settle_own_data
 from hpo.errors import MismatchError, Said, UsageError, apart
-from hpo.ledger.values import Kind, StudyRow
+from hpo.ledger.values import StudyRow
 from hpo.search import tuning_seed
 from hpo.storage import patiently
 from hpo.study import Configuration, NamedConfiguration, StudySpec, keep_defaults
@@ -24,7 +24,6 @@ def open_study(
     spec: StudySpec,
     settings: Settings,
     *,
-    kind: Kind = "search",
     total: int | None = None,
     warm: Sequence[Setting] = (),
 ) -> StudyRow:
@@ -44,7 +43,7 @@ def open_study(
         else:
             spec = keep_defaults(spec, stored.spec)
         mine = versions(settings.doorway)
-        row = here(partial(ledger.create_study, spec, kind=kind, data=asdict(data), versions=mine))
+        row = here(partial(ledger.create_study, spec, data=asdict(data), versions=mine))
         if row.state != "open":
             raise UsageError(
                 Said("study {name!r} is {state}", name=row.name, state=row.state),
@@ -67,7 +66,7 @@ def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
         code, weights = seal_backbone(spec.backbone.spec())
         backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
         spec = spec.model_copy(update={"backbone": backbone})
-    if spec.data is not None and not spec.data.channels:
+    if spec.data is not None and not spec.data.is_settled:
         found = settle_own_data(spec.data.signals(), data_dir)
         spec = spec.model_copy(update={"data": spec.data.settled(found)})
     return spec

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from finetune.api import FinetuneError
-from hpo.errors import HpoError
+from hpo.errors import HpoError, MismatchError, Said
 from hpo.ledger.values import Claim, Counts, StudyRow
 from hpo.worker.opening import check_fits
 from hpo.worker.session import Event, Session, Settings, checkpoints_of
@@ -19,9 +19,17 @@ class Roster:
     """Finds the next study with work, and speaks for all runs of the process."""
 
     def __init__(
-        self, session: Session, url: str, settings: Settings, names: Sequence[str], below: int | None
+        self,
+        session: Session,
+        url: str,
+        settings: Settings,
+        names: Sequence[str],
+        below: int | None,
+        fingerprint: str | None = None,
     ) -> None:
         """Serve the studies ``names`` (none: all), each up to its slot ``below`` (None: all slots).
+
+        Of another ``fingerprint`` (None: any) none is served.
 
         Raises :class:`hpo.errors.UnknownStudyError` for a name that is not in the database.
         """
@@ -29,6 +37,7 @@ class Roster:
         self._url = url
         self._settings = settings
         self._below = below
+        self._fingerprint = fingerprint
         self._names = set(names)
         self._sources: dict[_Key, Source] = {}
         self._ends: dict[str, int] = {}
@@ -150,6 +159,7 @@ class Roster:
         if key not in self._sources:
             try:
                 spec = study.known_spec()
+                self._refuse_another(study)
                 check_fits(study, spec, self._settings)
             except (HpoError, FinetuneError) as error:
                 self._refuse(study, error)
@@ -159,6 +169,14 @@ class Roster:
                 self._session, study, spec, kept, self._below, self._ends, partial(self._goes_first, study)
             )
         return self._sources[key]
+
+    def _refuse_another(self, study: StudyRow) -> None:
+        if self._fingerprint not in {None, study.fingerprint}:
+            raise MismatchError(
+                Said("another command has begun the study {name!r} anew, with another spec", name=study.name),
+                "one spec for a name",
+                Said("type the same command with --as {name}-2", name=study.name),
+            )
 
     def _refuse(self, study: StudyRow, error: HpoError | FinetuneError) -> None:
         if study.name in self._names:

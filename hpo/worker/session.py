@@ -20,7 +20,7 @@ from typing import Literal, Protocol, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from finetune.api import DataSummary, InputSpec, RunSource, RunSpec, Slots
+from finetune.api import DataSummary, InputSpec, RunSource, RunSpec, SlotAdvice, Slots
 from hpo.checkpoints import Checkpoints, Depot, DepotAwayError, is_depot, parse_depot, plain_folder
 from hpo.errors import StorageError
 from hpo.ledger.ledger import Ledger
@@ -55,7 +55,9 @@ class Trainer(Protocol):
         """Run until the source is empty."""
         ...
 
-    def recommend_slots(self, spec: RunSpec, *, data_dir: Path, cache_dir: Path, device: str) -> Slots:
+    def recommend_slots(
+        self, spec: RunSpec, *, runs: int, data_dir: Path, cache_dir: Path, device: str
+    ) -> SlotAdvice:
         """Say what ``slots="auto"`` takes."""
         ...
 
@@ -274,5 +276,5 @@ def checkpoints_of(url: str, study: StudyRow, settings: Settings) -> Checkpoints
         return Checkpoints(plain_folder(settings.checkpoints) / name)
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return Checkpoints(Path(f"{parsed.database}.checkpoints").resolve() / name)
+        return Checkpoints(Path(f"{Path(parsed.database).resolve()}.checkpoints") / name)
     return Checkpoints(cached)

@@ -59,6 +59,7 @@ class Source:
             checkpoints,
             Suggester(spec, study.study_id, session.engine),
             Replicator(spec, study.study_id, session.engine, below),
+            below,
         )
         self._settler = Settler(spec, study, session.engine)
         self._trials: dict[str, Trial] = {}

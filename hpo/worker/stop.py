@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Literal
 
 StopReason = Literal["interrupted", "timeout", "fault"]
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 HELD_S = 1.5
 """So long a request is held back. A server that does not answer would hold it back for ever."""
 
@@ -55,13 +55,16 @@ class Stop:
     def listening(self, *, for_good: bool = False) -> Iterator[None]:
         """Take SIGINT and SIGTERM as requests (in the main thread; elsewhere only :meth:`check` raises).
 
-        With ``for_good`` they stay so after a signal: the process is on its way out, and an impatient second
-        one must not cut that short.
+        A terminal that closes is one too, unless ``nohup`` has that ignored. With
+        ``for_good`` they stay so after a signal: the process is on its way out, and an impatient second one
+        must not cut that short.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heard = [number for number in _SIGNALS if not (is_nohup and number == signal.SIGHUP)]
+        before = {number: signal.signal(number, self._on_signal) for number in heard}
         try:
             yield
         finally:

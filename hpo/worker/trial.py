@@ -45,6 +45,13 @@ class Served:
     checkpoints: Checkpoints
     suggester: Suggester
     replicator: Replicator
+    below: int | None
+    """The first slot that this process leaves alone; None: it takes all."""
+
+    def others(self) -> int:
+        """Return how many slots are free for anybody."""
+        count = partial(self.session.ledger.counts, self.study.study_id, self.below)
+        return self.session.patiently(count).free
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ class Trial:
         self._tell("started", epoch=max(self.losses, default=0))
         assert begun.configuration is not None
         folder = self._checkpoints.of(begun.slot)
-        return Run(self.run_id, self.served.spec.run_spec(begun.configuration), folder, self._keep)
+        spec = self.served.spec.run_spec(begun.configuration)
+        return Run(self.run_id, spec, folder, self._keep, self.served.others)
 
     def _keep(self, file: Path) -> None:
         """Take a checkpoint that the run has written; of a lost run it might be older than another's."""

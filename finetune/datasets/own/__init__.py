@@ -20,6 +20,7 @@ from finetune.datasets.base import TEST, TRAIN, WindowSet
 from finetune.datasets.own import plausibility, screening
 from finetune.datasets.own.cutting import Cut, cut
 from finetune.datasets.own.files import (
+    FOLDER,
     manifest_files,
     read_classes,
     read_manifest,
@@ -33,11 +34,11 @@ from finetune.datasets.own.labels import (
     encode,
     missing_labels,
 )
-from finetune.datasets.own.records import Records, root_of
+from finetune.datasets.own.records import Records, alike, as_text, root_of
 from finetune.datasets.own.splitting import Assigned, assign
 from finetune.datasets.own.tables import read_npz, read_parquet
 from finetune.errors import DataError, SettingError
-from finetune.own import OwnData
+from finetune.own import Allowance, OwnData
 from finetune.signals import Float32s
 
 NO_SUBJECTS = "subjects are not known: windows of one person may be in several splits"
@@ -51,13 +52,13 @@ class OwnReader:
     own: OwnData
     name: str = "own"
     folder: str = ""
-    version: int = 1
+    version: int = 2
 
     def files(self, root: Path, task: str) -> Sequence[Path]:
         """Return every file that is read; ``root`` is the file or folder itself."""
         if root.is_dir():
             return subject_files(root, self.own)
-        return manifest_files(root, self.own) if root.suffix == ".csv" else [root]
+        return manifest_files(root, self.own) if root.suffix.lower() == ".csv" else [root]
 
     def read(self, root: Path, task: str) -> WindowSet:
         """Read, cut, split and screen the windows; raises :class:`DataError` for every fault."""
@@ -71,7 +72,7 @@ def read_records(root: Path, own: OwnData) -> Records:
     """Return the records of a file or folder, by its layout."""
     if root.is_dir():
         return read_subjects(root, own) if own.label else read_classes(root, own)
-    match root.suffix:
+    match root.suffix.lower():
         case ".npz":
             return read_npz(root, own)
         case ".parquet":
@@ -83,11 +84,13 @@ def read_records(root: Path, own: OwnData) -> Records:
 
 def settle(own: OwnData, data_dir: Path) -> OwnData:
     """Return ``own`` with what only the files say: classes, window length and rate."""
-    windows = cut(read_records(root_of(own, data_dir), own), own)
+    root = root_of(own, data_dir)
+    windows = cut(read_records(root, own), own)
     window_s = own.window_s or windows.signal.shape[2] / windows.rate_hz
     stated = own.rate_hz if own.rate_hz or own.resample_hz else windows.rate_hz
     return replace(
         own,
+        subject=own.subject or (FOLDER if root.is_dir() and own.label else None),
         classes=class_names(windows.labels, own),
         window_s=window_s,
         rate_hz=stated,
@@ -96,6 +99,8 @@ def settle(own: OwnData, data_dir: Path) -> OwnData:
 
 
 def _window_set(records: Records, windows: Cut, assigned: Assigned, own: OwnData) -> WindowSet:
+    if windows.signal.shape[1] != own.channels:
+        raise DataError(f"data.channels is {own.channels}", f"{windows.signal.shape[1]}, or no such key")
     names = [records.names[row] for row in windows.record]
     kept, notes = _usable(windows, names, own)
     order = _in_split_order(assigned, windows.record, kept)
@@ -107,6 +112,7 @@ def _window_set(records: Records, windows: Cut, assigned: Assigned, own: OwnData
     encoded = encode(labels, own, classes, lambda row: names[row])
     notes += check_range(encoded.astype(np.float32), own, lambda row: names[row])
     notes += _screen(signal, encoded, names, groups, split, windows.rate_hz, own)
+    notes += alike("subjects", groups.tolist()) if own.knows_subjects else []
     notes += check_training_labels(encoded[split == TRAIN], own, classes)
     if own.split.records is not None:
         notes = [BY_RECORD, *notes]
@@ -128,17 +134,21 @@ def _usable(windows: Cut, names: Sequence[str], own: OwnData) -> tuple[NDArray[n
     """Return the rows without gaps and with a pulse of any kind; refuses what the study does not allow."""
     screen = screening.Screen(own)
     gaps = np.asarray(~np.isfinite(windows.signal).all(axis=(1, 2)))
-    unlabelled = missing_labels(windows.labels)
+    unlabelled = missing_labels(windows.labels, own)
     flat = np.asarray(~gaps & (np.ptp(windows.signal, axis=2) == 0).any(axis=1))
-    for fault, rows, what in (
-        ("gaps", gaps, "have missing samples (NaN)"),
-        ("gaps", unlabelled, "have no label (NaN)"),
+    faults: tuple[tuple[Allowance, NDArray[np.bool_], str], ...] = (
+        ("gaps", gaps, "have missing samples (NaN, infinite)"),
+        ("gaps", unlabelled, "have no label"),
         ("flat", flat, "are flat: one value throughout"),
-    ):
+    )
+    for fault, rows, what in faults:
         if rows.any():
-            where = names[int(np.flatnonzero(rows)[0])]
-            said = f"{int(rows.sum())} of {len(rows)} windows {what}, the first {where}"
-            screen.found("gaps" if fault == "gaps" else "flat", said, "none", "allowed, they are left out")
+            first = int(np.flatnonzero(rows)[0])
+            told = f" ({as_text(windows.labels[first][0])!r})" if rows is unlabelled else ""
+            said = f"{int(rows.sum())} of {len(rows)} windows {what}{told}, the first {names[first]}"
+            is_word = rows is unlabelled and own.kind == "classes"
+            mend = "if it is a class, name it in data.classes" if is_word else ""
+            screen.found(fault, said, "none", mend, "to leave them out")
     return np.flatnonzero(~gaps & ~unlabelled & ~flat), screen.notes
 
 
@@ -172,6 +182,7 @@ def _screen(
     screening.check_units(screen, groups, split, "subject" if own.knows_subjects else "record")
     screening.check_duplicates(screen, signal, names, groups, split)
     screening.check_overlap(screen, signal, names, split)
+    plausibility.check_scale(screen, signal, names)
     plausibility.check_clipping(screen, signal, names)
     plausibility.check_shape(screen, signal, own)
     plausibility.check_pulse(screen, signal, labels, rate_hz, own)

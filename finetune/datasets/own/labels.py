@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.datasets.own.records import Labels
+from finetune.datasets.own.records import Labels, alike, as_text, is_missing
 from finetune.errors import DataError
 from finetune.own import OwnData
+from finetune.tables import is_number
 
 UNIT_RANGES = {
     "bpm": (20.0, 300.0),
@@ -27,6 +29,10 @@ PER_MINUTE = 60.0
 FEW = 0.05
 """So many labels outside what their unit allows are named, more are refused (bidmc_rr has 0.4 % zeros)."""
 
+FEW_CLASSES = 20
+"""Classes are at most so many, or half as many as there are labels: more are numbers, or names of people."""
+TRUTHS = {"true": 1.0, "false": 0.0}
+
 Where = Callable[[int], str]
 """Row of a window -> where it stands, in words."""
 
@@ -39,25 +45,36 @@ def class_names(labels: Labels, own: OwnData) -> tuple[str, ...]:
         outputs = labels.shape[1]
         is_named = len(own.label) == outputs
         return own.label if is_named else tuple(f"label {place}" for place in range(outputs))
-    found = {_text(value) for value in labels.ravel().tolist() if not _is_missing(value)}
+    cells = [value for value in labels.ravel().tolist() if not is_missing(value)]
+    found = {as_text(value) for value in cells}
+    part = next((name for name in found if _is_fraction(name)), None)
+    if part is not None or len(found) > max(FEW_CLASSES, len(cells) / 2):
+        what = (
+            f"the labels are numbers such as {part}"
+            if part
+            else f"{len(cells)} labels are {len(found)} classes"
+        )
+        raise DataError(what, "names, or whole numbers", "check data.label: or is it kind: regression?")
     return tuple(sorted(found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else name)))
 
 
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _is_fraction(name: str) -> bool:
+    return "." in name and is_number(name) and not float(name).is_integer()
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value)) or value == ""
-
-
-def missing_labels(labels: Labels) -> NDArray[np.bool_]:
-    """Return (N,) whether a window lacks any of its labels."""
+def missing_labels(labels: Labels, own: OwnData) -> NDArray[np.bool_]:
+    """Return (N,) whether a window lacks any of its labels; what ``data.classes`` names is none of it."""
     if labels.dtype.kind in "iub":
         return np.zeros(len(labels), bool)
     if labels.dtype.kind == "f":
         return np.asarray(~np.isfinite(labels).all(axis=1))
-    return np.array([any(_is_missing(value) for value in row) for row in labels.tolist()], bool)
+    return np.array(
+        [
+            any(is_missing(value) and as_text(value) not in own.classes for value in row)
+            for row in labels.tolist()
+        ],
+        bool,
+    )
 
 
 def encode(
@@ -66,7 +83,7 @@ def encode(
     """Return labels as :attr:`finetune.datasets.base.WindowSet.labels`; raises :class:`DataError`."""
     if own.kind == "classes":
         return _indices(labels, classes, where)
-    numbers = _numbers(labels, where)
+    numbers = numbers_of(labels, where).astype(np.float32)
     if own.kind == "multilabel":
         wrong = np.flatnonzero(~np.isin(numbers, (0, 1)).all(axis=1))
         if len(wrong):
@@ -81,40 +98,47 @@ def encode(
 def _indices(labels: Labels, classes: Sequence[str], where: Where) -> NDArray[np.int64]:
     if labels.shape[1] != 1:
         raise DataError(f"{labels.shape[1]} columns of labels for one of several classes", "one column")
-    place = {name: index for index, name in enumerate(classes)}
-    found = np.empty(len(labels), np.int64)
-    for row, value in enumerate(labels[:, 0].tolist()):
-        name = _text(value)
+    place = {as_text(name): index for index, name in enumerate(classes)}
+    names = [as_text(value) for value in labels[:, 0].tolist()]
+    for row, name in enumerate(names):
         if name not in place:
             raise DataError(f"{where(row)}: class {name!r} is not in data.classes", ", ".join(classes))
-        found[row] = place[name]
-    return found
+    return np.array([place[name] for name in names], np.int64)
 
 
-def _numbers(labels: Labels, where: Where) -> NDArray[np.float32]:
-    try:
-        return np.asarray(labels, dtype=np.float32)
-    except (TypeError, ValueError):
-        for row, values in enumerate(labels.tolist()):
-            for value in values:
-                try:
-                    float(value)
-                except (TypeError, ValueError):
-                    raise DataError(f"{where(row)}: label {value!r}", "a number") from None
-        raise
+def numbers_of(labels: Labels, where: Where) -> NDArray[np.float64]:
+    """Return labels as numbers, NaN for a missing one; raises :class:`DataError` for a word."""
+    if labels.dtype.kind in "fiub":
+        return labels.astype(np.float64)
+    return np.array(
+        [[_number(value, where, row) for value in cells] for row, cells in enumerate(labels.tolist())]
+    )
+
+
+def _number(value: Any, where: Where, row: int) -> float:
+    text = as_text(value)
+    if is_missing(value):
+        return float("nan")
+    if text.casefold() in TRUTHS:
+        return TRUTHS[text.casefold()]
+    if not is_number(text) or not math.isfinite(float(text)):
+        raise DataError(f"{where(row)}: label {text!r}", "a number such as 0.5")
+    return float(text)
 
 
 def check_range(numbers: NDArray[np.float32], own: OwnData, where: Where) -> tuple[str, ...]:
     """Refuse labels outside the study's range, or many outside what their unit allows; name a few."""
-    bounds = own.range or UNIT_RANGES.get(own.unit)
+    usual = {unit.casefold(): bounds for unit, bounds in UNIT_RANGES.items()}
+    bounds = own.range or usual.get(own.unit.casefold())
     if own.kind != "regression" or bounds is None:
         return ()
     outside = np.flatnonzero(((numbers < bounds[0]) | (numbers > bounds[1])).any(axis=1))
     if not len(outside):
         return ()
     row = int(outside[0])
+    wrong = int(np.argmax((numbers[row] < bounds[0]) | (numbers[row] > bounds[1])))
     told = f"{bounds[0]:g} to {bounds[1]:g} {own.unit}".rstrip()
-    what = f"{len(outside)} of {len(numbers)} labels are outside {told}, the first {numbers[row].tolist()}"
+    what = f"{len(outside)} of {len(numbers)} labels are outside {told}, the first {numbers[row, wrong]:g}"
     if own.range is None and (len(outside) < FEW * len(numbers) or own.allows("implausible")):
         return (what,)
     raise DataError(
@@ -155,4 +179,5 @@ def check_training_labels(
             f"the training windows are all of one class ({there})", "two or more", "check data.label"
         )
     unseen = [name for name, is_seen in zip(classes, seen, strict=True) if not is_seen]
-    return (f"classes without any training window: {', '.join(unseen)}",) if unseen else ()
+    notes = [f"classes without any training window: {', '.join(unseen)}"] if unseen else []
+    return (*notes, *alike("classes", classes))

@@ -18,6 +18,8 @@ from finetune.signals import Float32s
 
 LOOKED_AT = 300
 """Windows that are looked at, evenly spread."""
+OTHER_SCALE = 100.0
+"""Swing of a window beside the median one from which it is named; mV and uV are 1000 apart."""
 CLIPPED_SHARE, CLIPPED_RUN = 0.05, 4
 """A window is clipped where so much of it lies in runs of so many samples at its own extremes."""
 PULSE_RATIO = (0.7, 1.4)
@@ -31,6 +33,17 @@ EINTHOVEN = ("I", "II", "III")
 def spread_rows(count: int) -> NDArray[np.int64]:
     """Return at most ``LOOKED_AT`` of ``count`` rows, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(np.int64))
+
+
+def check_scale(screen: Screen, signal: Float32s, names: Sequence[str]) -> None:
+    """Name windows whose swing is far from that of most: mV among uV, or the counts of a converter."""
+    swing = np.ptp(signal, axis=2).max(axis=1)
+    ratio = swing / np.median(swing)
+    apart = np.flatnonzero((ratio > OTHER_SCALE) | (ratio < 1 / OTHER_SCALE))
+    if len(apart):
+        first = int(apart[0])
+        what = f"{len(apart)} of {len(swing)} windows swing {OTHER_SCALE:g} times more or less than most"
+        screen.notes.append(f"{what}, such as {names[first]} ({swing[first]:.3g}): another unit?")
 
 
 def check_clipping(screen: Screen, signal: Float32s, names: Sequence[str]) -> None:
@@ -119,7 +132,9 @@ def check_pulse(
     own: OwnData,
 ) -> None:
     """Hold the stated rate, and labels in bpm, against the pulse that the windows show."""
-    is_rate = own.kind == "regression" and own.unit in {"bpm", "beats/min"} and labels.shape[1] == 1
+    is_rate = (
+        own.kind == "regression" and own.unit.casefold() in {"bpm", "beats/min"} and labels.shape[1] == 1
+    )
     if own.modality == "any" and not is_rate:
         return
     rows = spread_rows(len(signal))

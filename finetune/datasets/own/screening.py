@@ -31,10 +31,12 @@ class Screen:
         self._own = own
         self.notes: list[str] = []
 
-    def found(self, fault: Allowance, what: str, expected: str, mend: str = "") -> None:
+    def found(
+        self, fault: Allowance, what: str, expected: str, mend: str = "", allowed: str = "to accept it"
+    ) -> None:
         """Refuse a fault, or name it where the study allows it."""
         if not self._own.allows(fault):
-            allow = f"to accept it: data.allow: [{fault}]"
+            allow = f"{allowed}: data.allow: [{fault}]"
             raise DataError(what, expected, f"{mend}; {allow}" if mend else allow)
         self.notes.append(f"allowed ({fault}): {what}")
 

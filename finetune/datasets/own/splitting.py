@@ -46,17 +46,21 @@ def assign(records: Records, own: OwnData) -> Assigned:
     groups = np.array(records.subjects if own.knows_subjects and records.subjects else records.names)
     units = list(dict.fromkeys(groups.tolist()))
     if own.split.column is not None:
-        return Assigned(_codes(records), groups, units)
+        return Assigned(_codes(records, own.split.column), groups, units)
+    if len(units) < 3:
+        what = "subject" if own.knows_subjects else "record"
+        raise DataError(f"{what}s: {len(units)}", "3 or more, for training, validation and test")
     drawn, order = draw(units, FOLD_SHARES if own.split.folds else own.split.shares, own.split.seed)
     codes = np.array([drawn[unit] for unit in groups.tolist()], np.int8)
     return Assigned(codes, groups, order, is_drawn=True)
 
 
-def _codes(records: Records) -> NDArray[np.int8]:
-    assert records.splits is not None
+def _codes(records: Records, column: str) -> NDArray[np.int8]:
+    if records.splits is None:
+        raise DataError(f"data.split names column {column!r} of a folder", "grouped, records or folds there")
     codes = []
     for name, word in zip(records.names, records.splits, strict=True):
-        code = WORDS.get(word.strip().lower())
+        code = WORDS.get(word.lower())
         if code is None:
             raise DataError(f"{name}: split {word!r}", SPLIT_WORDS)
         codes.append(code)
@@ -67,10 +71,8 @@ def draw(units: Sequence[str], shares: Sequence[float], seed: int) -> tuple[dict
     """Return the split of each unit, and the units in the order of the shuffle.
 
     As the reference protocol draws (:func:`finetune.splits.reference_subject_split`): at seed 42 and shares
-    of 0.8, 0.1 and 0.1 the split is its own. Of few units every split has at least one.
+    of 0.8, 0.1 and 0.1 the split is its own. Of 3 units and more every split has at least one.
     """
-    if len(units) < 3:
-        raise DataError(f"{len(units)} units cannot be split into train, validation and test", "3 or more")
     order = np.arange(len(units))
     np.random.RandomState(seed).shuffle(order)
     shuffled = [units[int(place)] for place in order]
