@@ -51,7 +51,7 @@ import torch
 from gpu_cells import ENCODERS, EQUAL_STEPS, Cell, Place, measure, random_data, spec_of
 
 from finetune.api import Run
-from finetune.engine.devices import is_lost, open_device
+from finetune.engine.devices import is_lost, open_device, why_no_gpu
 from finetune.engine.loop import device_name, open_member, train_epoch
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -211,8 +211,10 @@ class Server:
         if self._process is None or self._process.pid is None:
             return
         for how in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):  # all of them are gone
-                os.killpg(self._process.pid, how)
+            for call in (os.killpg, os.kill):  # it may not have its group yet
+                with suppress(ProcessLookupError):
+                    call(self._process.pid, how)
+                    break
             self._process.join(5)
         self._process, _ = None, self._pipe.close()
 
@@ -255,7 +257,7 @@ def measure_all(options: argparse.Namespace) -> None:
                 write(options.out, found, len(wanted) - len(found))
     finally:
         server.end()
-    print(f"{len(found)} of {len(wanted)} cells; the time was over for the others", file=sys.stderr)
+    print(f"{len(found)} of {len(wanted)} cells, before the time was over", file=sys.stderr)
 
 
 def is_wanted(cell: Cell, options: argparse.Namespace) -> bool:
@@ -300,6 +302,8 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     options = parsed()
     if not (options.cell or options.write_cpu_losses):
+        if options.device.startswith("cuda") and not torch.cuda.is_available():
+            sys.exit(f"there is no GPU for torch ({why_no_gpu()}); --rehearse tries the cells on a CPU")
         return measure_all(options)
     with tempfile.TemporaryDirectory() as folder:
         place = place_of(options, Path(folder))

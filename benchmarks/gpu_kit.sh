@@ -3,8 +3,9 @@
 #
 #   sh benchmarks/gpu_kit.sh FOLDER [PYTHON_VERSION]     where pip reaches a registry, with our dependencies
 #   sh FOLDER/run.sh [options of gpu.py]                 on the machine with the GPU: its python3 must have torch
+#   sh FOLDER/run.sh --rehearse                          every cell on a CPU: its python3 must have numba besides
 #
-# No cell begins after 8 minutes; figures are in FOLDER/gpu.json, written anew after each cell. Packages are
+# No cell begins after 8 minutes, none goes on 45 seconds later; figures are in FOLDER/gpu.json, written anew after each cell. Packages are
 # compressed again as one (scipy's wheel alone is 34 MiB), without their tests: all is under 60 MiB.
 set -eu
 folder=${1:?usage: gpu_kit.sh FOLDER [PYTHON_VERSION]}

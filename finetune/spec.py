@@ -93,6 +93,8 @@ class BackboneSpec:
     """``builtin`` (shipped in the package), ``none`` (random initialisation), or a path."""
     factory: Factory | None = None
     """An encoder that is none of ours; ``name`` is then what outputs call it."""
+    sha256: str = ""
+    """Of the file of weights of one of ours; empty: any will do."""
 
 
 @dataclass(frozen=True)

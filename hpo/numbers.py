@@ -1,4 +1,4 @@
-"""Numbers as texts, in every language the same, with no more digits than they deserve."""
+"""Numbers and lengths of time as texts, in every language the same, with no more digits than they deserve."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ def ratio(value: float) -> str:
 def percent(share: float) -> str:
     """Return a share as whole per cent: ``6 %``."""
     return f"{100 * share:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return ``seconds`` as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    return " ".join(filter(None, number_and_unit(seconds)))
+
+
+def number_and_unit(seconds: float) -> tuple[str, str]:
+    """Return a time as its number and unit; hours with minutes are a number without one."""
+    if seconds < 90:
+        return f"{seconds:.0f}", "s"
+    minutes = round(seconds / 60)
+    return (f"{minutes}", "min") if minutes < 90 else (f"{minutes // 60} h {minutes % 60:02d} min", "")
 
 
 def rounded(value: float, error: float | None, unit: str = "") -> str:

@@ -149,7 +149,7 @@ def test_a_gpu_is_there_unless_it_was_taken_away(monkeypatch, tmp_path, file, ch
 def test_bf16_is_warned_of_on_a_processor_without_it(
     monkeypatch, caplog, shared_cache_dir, tmp_path, precision, has, warns
 ):
-    monkeypatch.setattr(devices, "has_bf16", lambda: has)
+    monkeypatch.setattr(devices, "has_bf16", lambda device: has)
     run = Run("a", replace(SPEC, recipe=replace(SPEC.recipe, precision=precision)))
     with caplog.at_level(logging.WARNING, "finetune"):
         train(ListSource(run, prune_after=1), data_dir=tmp_path, cache_dir=shared_cache_dir, device="cpu")

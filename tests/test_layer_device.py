@@ -17,7 +17,7 @@ from test_sheet import CPU, META, model_of, plain_step, stacked_step
 
 from finetune.engine.devices import is_lost
 from finetune.fast import layer_device, philox_device
-from finetune.fast.layer_device import is_fused, is_right
+from finetune.fast.layer_device import CLOSE_BF16, is_fused, is_right
 from finetune.fast.trusted import CLOSE, SWITCH
 
 
@@ -42,6 +42,15 @@ from finetune.fast.layer_device import largest_error
 for members, patches, heads in ((1, 1, 1), (2, 10, 4), (1, 7, 2), (3, 20, 3), (1, 32, 1)):
     error = largest_error(torch.device("cpu"), members, patches, heads)
     assert error < 1e-6, (members, patches, heads, error)
+""")
+
+
+@needs_triton
+def test_the_kernels_in_bf16_are_nearly_those_in_fp32() -> None:
+    interpreted("""
+import torch
+from finetune.fast.layer_device import CLOSE_BF16, bf16_error
+assert 1e-3 < bf16_error(torch.device("cpu")) < CLOSE_BF16 / 2
 """)
 
 
@@ -114,6 +123,7 @@ assert [one.dtype for one in found] == [torch.float32, torch.bfloat16, torch.flo
 def there(monkeypatch: pytest.MonkeyPatch):
     is_right.cache_clear()
     monkeypatch.setattr(layer_device, "kernels", lambda: object())
+    monkeypatch.setattr(layer_device, "bf16_error", lambda device: CLOSE_BF16 / 2)
     yield monkeypatch
     is_right.cache_clear()
 
@@ -126,6 +136,13 @@ def test_kernels_that_say_something_else_are_not_used(
 
     assert not is_right(CPU)
     assert "off here" in caplog.text
+
+
+def test_kernels_that_are_far_off_in_bf16_are_not_used(there: pytest.MonkeyPatch) -> None:
+    there.setattr(layer_device, "largest_error", lambda device: 0.0)
+    there.setattr(layer_device, "bf16_error", lambda device: 2 * CLOSE_BF16)
+
+    assert not is_right(CPU)
 
 
 def test_kernels_that_are_close_are_used(there: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ LOST = [
     RuntimeError("CUDA error: device-side assert triggered"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
     RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"),
+    torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"),
 ]
 
 
@@ -139,10 +140,11 @@ def test_a_device_that_failed_is_told_apart(
         (torch.OutOfMemoryError(NO_ROOM), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
         (ValueError("CUDA error"), False),
     ],
-    ids=["cuda", "cpu", "python", "shapes", "another"],
+    ids=["cuda", "cpu", "python", "cublas", "shapes", "another"],
 )
 def test_other_faults_lose_no_device(error: Exception, is_memory: bool) -> None:
     assert is_out_of_memory(error) == is_memory

@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812  # torch's own convention
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.backbones.base import Backbone
-from finetune.backbones.code_folder import HUGGING_FACE, check_code, file_sha256, load_entry
+from finetune.backbones.code_folder import HUGGING_FACE, check_code, check_same, load_entry
 from finetune.backbones.strict import read_pickle
 from finetune.errors import CheckpointError, CodeError, FinetuneError, SettingError
 from finetune.random import Noise, Purpose, torch_generator
@@ -102,8 +102,8 @@ def read_weights(weights: str, wanted: str) -> dict[str, Any] | None:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise CheckpointError(f"{path} is not there", "a file of weights", "check backbone.weights")
-    if wanted and file_sha256(path) != wanted:
-        raise CheckpointError(f"{path} is not the file that the study was made with", f"sha256 {wanted[:12]}")
+    if wanted:
+        check_same(path, wanted)
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))

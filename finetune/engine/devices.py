@@ -21,7 +21,7 @@ DETERMINISTIC = "HPO_DETERMINISTIC"
 """Environment variable: 1 for the same bits of every run on this kind of machine. It changes no study."""
 _log = logging.getLogger(__name__)
 _LOST = ("cuda error", "cublas_status", "cudnn_status", "cudnn error", "nccl error", "device-side assert")
-_NO_MEMORY = ("out of memory", "can't allocate memory")
+_NO_MEMORY = ("out of memory", "can't allocate memory", "status_alloc_failed")
 
 
 def open_device(name: str) -> torch.device:
@@ -110,16 +110,16 @@ def reproducible() -> Iterator[None]:
 
 
 def warn_of_slow_precision(precision: Precision, device: torch.device) -> None:
-    """Say so when a processor without instructions for bf16 is to train in it: about 5 times slower."""
-    if precision == "bf16" and device.type == "cpu" and not has_bf16():
-        _log.warning(
-            "bf16 on a processor without instructions for it is slower than fp32: use precision fp32"
-        )
+    """Say so when a device without instructions for bf16 is to train in it: that is slower than fp32."""
+    if precision == "bf16" and not has_bf16(device):
+        _log.warning("bf16 on a %s without instructions for it is slower: use precision fp32", device.type)
 
 
-def has_bf16() -> bool:
-    """Return whether this processor has instructions for bf16; True where it cannot be told."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bf16; True where it cannot be told."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 

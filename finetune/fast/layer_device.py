@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
-from finetune.fast.trusted import is_close, is_wanted
+from finetune.fast.trusted import CLOSE, is_close, is_wanted
 
 MOST_PATCHES, MOST_DEPTH, MOST_WIDTH = 32, 64, 4096
 """Beyond them torch's own operations; chosen by us: tiles stay on the chip, and compile fast."""
+CLOSE_BF16 = 0.05
+"""How far kernels in bf16 may be from those in float32, over the largest value: its numbers have 8 bits."""
 _TILE = 4096
 """Elements of a norm's tile."""
 
@@ -218,7 +220,11 @@ def is_right(device: torch.device) -> bool:
 
     Tried once a process, on a small layer with dropout.
     """
-    return kernels() is not None and is_close("attention and norm", lambda: largest_error(device))
+
+    def error() -> float:
+        return max(largest_error(device), CLOSE / CLOSE_BF16 * bf16_error(device))
+
+    return kernels() is not None and is_close("attention and norm", error)
 
 
 def largest_error(device: torch.device, members: int = 2, count: int = 10, heads: int = 4) -> float:
@@ -249,6 +255,32 @@ def largest_error(device: torch.device, members: int = 2, count: int = 10, heads
     return max(
         float(((one - other).abs().max() / other.abs().max()).detach())
         for one, other in zip(found, right, strict=True)
+    )
+
+
+def bf16_error(device: torch.device) -> float:
+    """Return the largest difference of the kernels in bf16 from those in float32, over the largest value.
+
+    A GPU may have no bf16 at all: its compiler says so here.
+    """
+    random = torch.Generator().manual_seed(0)
+    joint, slope, branch = (torch.randn(20, width, generator=random).to(device) for width in (96, 32, 32))
+    ones = torch.ones(1, 32, device=device)
+
+    def found(kind: torch.dtype) -> list[Tensor]:
+        short = [one.to(kind) for one in (joint, slope, branch)]
+        normed, *saved = add_norm(slope, short[2], None, ones, ones, 1e-5)
+        total, mean, scale = saved
+        return [
+            attend(short[0], None, 2, 2),
+            attend_backward(short[1], short[0], None, 2, 2),
+            normed,
+            *add_norm_backward(slope, (total, mean, scale), None, ones, kind)[:2],
+        ]
+
+    return max(
+        float(((one - other).abs().max() / other.abs().max()).detach())
+        for one, other in zip(found(torch.bfloat16), found(torch.float32), strict=True)
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune.api import Checked, CheckFault, DataSummary
-from hpo.durations import duration
-from hpo.numbers import about, quantity
+from hpo.numbers import about, duration, quantity
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.study import StudySpec
 
