@@ -49,10 +49,10 @@ def test_each_row_says_what_became_of_it(place: Place, capsys: pytest.CaptureFix
     assert bring(place, DIARY) == 0
 
     lines = capsys.readouterr().out.splitlines()
-    told = "line 2: imported, trial 4: lr 1e-4, backbone_lr 2e-5, l1, validation mae 2.61"
+    told = "line 2: imported, trial 4: lr 0.0001, backbone_lr 2e-05, l1, validation mae 2.61"
     assert lines[0] == f"{told} (kept as test figures: mae 1.9)"
-    assert lines[1].startswith("line 3: to try, trial 5: lr 1e-3, backbone_lr 5e-5, l1; only test metrics")
-    assert lines[2].startswith("line 4: already there, trial 0: lr 1e-4, backbone_lr 1e-5, mse")
+    assert lines[1].startswith("line 3: to try, trial 5: lr 0.001, backbone_lr 5e-05, l1; only test metrics")
+    assert lines[2].startswith("line 4: already there, trial 0: lr 0.0001, backbone_lr 1e-05, mse")
     assert lines[4].startswith(f"{NAME}: 1 imported, 1 to try, 1 already there")
 
 

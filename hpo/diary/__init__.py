@@ -18,7 +18,6 @@ from hpo.errors import Said
 from hpo.ledger.imported import HandMade, TestFigures, import_runs
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
-from hpo.numbers import rate
 from hpo.reading.frames import trials_frame
 from hpo.reading.standing import is_there
 from hpo.search import own_seed, tuning_seed
@@ -156,7 +155,7 @@ class _Import:
 
 def _told(row: DiaryRow, more: str = "", between: str = "") -> Said:
     """Return what a row holds, what is said of it, and the test figures that are kept."""
-    rates = [f"lr {rate(row.lr)}", f"backbone_lr {rate(row.backbone_lr)}", row.loss]
+    rates = [f"lr {row.lr:g}", f"backbone_lr {row.backbone_lr:g}", row.loss]
     held = ", ".join([*rates, *choice_words(row.choices)])
     figures = ", ".join(f"{name} {figure:g}" for name, figure in row.test.items())
     kept = Said(" (kept as test figures: {figures})", figures=figures) if figures else ""
