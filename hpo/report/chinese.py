@@ -634,9 +634,12 @@ _TERMINAL = {
     "check.fault.batch_mates_matter": "评估模式下，一个窗口的输出仍受同批其他窗口的影响",
     "check.fault.constant_features": "编码器对所有窗口给出相同的特征",
     "check.fault.no_gradient_head": "梯度没有到达头部",
-    "check.fault.no_gradient_backbone": "梯度没有到达编码器：是否用了 no_grad，或被 detach？",
+    "check.fault.no_gradient_backbone": "梯度没有到达编码器：是否用了 no_grad、被 detach 或被冻结？"
+    "mode: linear_probing 只训练头部",
     "check.fault.part_without_gradient": "编码器有一部分可训练权重得不到梯度：它们从未被使用",
     "check.fault.not_finite": "损失不是有限数：权重或窗口中是否有非有限数？",
+    "check.fault.state_not_kept": "恢复训练前的权重后，编码器给出不同的特征：它在 state_dict 之外保存了状态，"
+    "检查点里没有（应使用 register_buffer）",
     "check.fault.loss_not_lowered": "以基线的学习率在同样的窗口上训练十步，损失没有下降",
     "files.written": "已写入：{files}",
     "files.beside": "已写入：{file} 及旁边的 {n} 个文件",

@@ -673,11 +673,13 @@ _TERMINAL = {
     "too",
     "check.fault.constant_features": "the encoder gives the same features for all windows",
     "check.fault.no_gradient_head": "no gradient reaches the head",
-    "check.fault.no_gradient_backbone": "no gradient reaches the encoder: is it wrapped in no_grad, or "
-    "detached?",
+    "check.fault.no_gradient_backbone": "no gradient reaches the encoder: is it wrapped in no_grad, detached "
+    "or frozen? mode: linear_probing trains the head alone",
     "check.fault.part_without_gradient": "some trained weights of the encoder get no gradient: they are "
     "never used",
     "check.fault.not_finite": "the loss is not finite: are there weights or windows that are not?",
+    "check.fault.state_not_kept": "with its weights of before the steps set back the encoder gives other "
+    "features: it keeps something outside of its state_dict, where no checkpoint finds it (register_buffer)",
     "check.fault.loss_not_lowered": "ten steps on the same windows do not lower the loss at the baseline's "
     "rates",
     "files.written": "written: {files}",
