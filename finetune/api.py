@@ -248,7 +248,7 @@ def check_model(spec: RunSpec) -> None:
 def seal_backbone(spec: BackboneSpec) -> tuple[str, str]:
     """Return the hashes of the code and of the weights that ``spec`` names, as they are here now.
 
-    Two empty texts for an encoder of ours. No code runs. Raises :class:`CodeError` for code outside the
+    Empty texts for what is shipped. No code runs. Raises :class:`CodeError` for code outside the
     folder that this process was started with, :class:`CheckpointError` for weights that are not there.
     """
     from finetune.backbones.code_folder import sealed

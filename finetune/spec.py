@@ -93,6 +93,8 @@ class BackboneSpec:
     """``builtin`` (shipped in the package), ``none`` (random initialisation), or a path."""
     factory: Factory | None = None
     """An encoder that is none of ours; ``name`` is then what outputs call it."""
+    sha256: str = ""
+    """Of the file of weights of one of ours; empty: any will do."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ CheckFault = Literal[
     "part_without_gradient",
     "not_finite",
     "loss_not_lowered",
+    "state_not_kept",
 ]
 """What a look at an encoder may find; see :mod:`finetune.checking`."""
 

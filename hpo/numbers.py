@@ -1,4 +1,4 @@
-"""Numbers as texts, in every language the same, with no more digits than they deserve."""
+"""Numbers and lengths of time as texts, in every language the same, with no more digits than they deserve."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def quantity(value: float, unit: str = "") -> str:
 
 def rate(value: float) -> str:
     """Return a learning rate with two digits: ``6.3e-4``, ``1e-5``, ``0.05``."""
-    if 0.01 <= value < 10:
-        return f"{value:.2g}"
     mantissa, exponent = f"{value:.1e}".split("e")
+    if 0.01 <= float(f"{mantissa}e{exponent}") < 10:
+        return f"{value:.2g}"
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
@@ -31,6 +31,19 @@ def ratio(value: float) -> str:
 def percent(share: float) -> str:
     """Return a share as whole per cent: ``6 %``."""
     return f"{100 * share:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return ``seconds`` as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    return " ".join(filter(None, number_and_unit(seconds)))
+
+
+def number_and_unit(seconds: float) -> tuple[str, str]:
+    """Return a time as its number and unit; hours with minutes are a number without one."""
+    if seconds < 90:
+        return f"{seconds:.0f}", "s"
+    minutes = round(seconds / 60)
+    return (f"{minutes}", "min") if minutes < 90 else (f"{minutes // 60} h {minutes % 60:02d} min", "")
 
 
 def rounded(value: float, error: float | None, unit: str = "") -> str:
@@ -51,6 +64,19 @@ def with_error(value: float, error: float | None, unit: str = "", *, sign: str =
     if places is None:
         return f"{_plain(value, 4, sign)} ± {_plain(error, 2)} {unit}".rstrip()
     return f"{value:{sign}.{places}f} ± {error:.{places}f} {unit}".rstrip()
+
+
+def within(mean: float, low: float, high: float, unit: str = "", *, sign: str = "") -> str:
+    """Return a value with its interval, in as many digits as the interval has any use for.
+
+    ``1.58 [0.70, 2.63] bpm``: two digits of half its width; ``sign`` as in :func:`with_error`.
+    """
+    places = _places((high - low) / 2)
+    shown = (
+        _plain(one, 4, sign) if places is None else f"{round(one, places) + 0.0:{sign}.{places}f}"
+        for one in (mean, low, high)
+    )
+    return "{} [{}, {}] {}".format(*shown, unit).rstrip()
 
 
 def _places(error: float | None) -> int | None:

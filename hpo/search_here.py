@@ -24,7 +24,7 @@ from hpo.report.language import SPOKEN, Language, Words
 from hpo.storage import open_engine
 from hpo.study import LONGEST_NAME, STUDY_NAME, Configuration, StudySpec, load_spec, stored_spec
 from hpo.study.setting import Setting
-from hpo.worker import Settings, depot_of, open_study, reach, settled
+from hpo.worker import Settings, check_is_same, depot_of, open_study, reach, settled
 from hpo.worker.progress import Display, Progress, said_if_slow
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def launch(
         counts = Ledger(engine).counts(row.study_id)
         if counts.finished >= total or spec.budget.known_within is not None:
             with said_if_slow(words.say("doing.answer", study=name), console.print):
-                before = Launched(_found(engine, name), total, did_nothing=True)
+                before = Launched(_found(engine, opened), total, did_nothing=True)
             if before.known_within is not None:
                 Ledger(engine).drop_free_slots(row.study_id)
             if before.known_within is not None or counts.finished >= total:
@@ -94,15 +94,17 @@ def launch(
                 fingerprint=opened.fingerprint,
             )
         with said_if_slow(words.say("doing.answer", study=name), console.print):
-            return Launched(_found(engine, name), total, did_nothing=False)
+            return Launched(_found(engine, opened), total, did_nothing=False)
     finally:
         engine.dispose()
 
 
-def _found(engine: sa.Engine, name: str) -> Findings:
+def _found(engine: sa.Engine, opened: StudyRow) -> Findings:
     from hpo.reading.findings import find_out  # with pandas and SciPy: not for a check
 
+    name = opened.name
     try:
+        check_is_same(Ledger(engine).study(name), opened.fingerprint)
         return find_out(engine, name)
     except UnknownStudyError as error:
         raise UsageError(

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,36 @@ def test_a_dataclass_is_frozen_unless_its_owner_changes_it() -> None:
     }
 
     assert open_ones == CHANGING
+
+
+MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 25, 11, 126
+
+
+def room_of(module: str) -> str:
+    """Return the part of hpo that a module lies in: a folder or a file of its own."""
+    return [*module.split("."), ""][1]
+
+
+def test_the_rooms_of_hpo_and_the_arrows_between_them_grow_no_more() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("hpo")}
+    names = {name.removesuffix(".__init__") for name in names}
+    rooms = {room_of(name) for name in names} - {"", "__main__"}
+    below: dict[str, set[str]] = {room: set() for room in rooms}
+    for path in modules("hpo"):
+        room = path.relative_to(ROOT).with_suffix("").parts[1]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "hpo":
+                found = {room_of(f"{node.module}.{name.name}") for name in node.names}
+                below[room] = below.get(room, set()) | (found & rooms) - {room}
+
+    floors = [*TopologicalSorter({room: below[room] for room in rooms}).static_order()]  # or a circle
+    height: dict[str, int] = {}
+    for room in floors:
+        height[room] = 1 + max((height[other] for other in below[room]), default=0)
+
+    assert len(rooms) <= MOST_ROOMS
+    assert max(height.values()) <= MOST_FLOORS
+    assert sum(len(below[room]) for room in rooms) <= MOST_ARROWS
 
 
 def test_no_function_is_over_sixty_lines() -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hpo.durations import duration
 from hpo.errors import UsageError
+from hpo.numbers import duration
 from hpo.report.language import SPOKEN
 from hpo.search_here import parse_duration
 from hpo.worker.progress import Display, Progress, event_line, said_if_slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +12,20 @@ import optuna
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
 from small_study import NAME, Place, small_spec
 from test_cli import complaint
 
 from finetune.api import CheckpointError
+from finetune.backbones.cmssl_files import BUILTIN
 from hpo.cli.app import main
 from hpo.errors import MismatchError, UsageError
 from hpo.fleet import run_local
 from hpo.ledger.whole_studies import contents, copy_study, delete_study, rename_study
 from hpo.reading.frames import attempts_frame, curves_frame, trials_frame
-from hpo.search_here import read_spec
+from hpo.search_here import launch, read_spec
 from hpo.storage import open_engine, parse_url, writing
 from hpo.storage.tables import metadata, studies
 from hpo.study import StudySpec, keep_defaults, load_spec
@@ -107,6 +112,40 @@ def test_a_command_whose_study_another_has_begun_anew_ends_and_says_so(place: Pl
             fingerprint=asked.fingerprint,
         )
     assert place.counts().finished == 0
+
+
+def test_an_answer_is_that_of_the_study_that_was_asked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*_: object, **__: object) -> None:
+        place.open(2)
+        run(place, 2)
+
+    monkeypatch.setattr("hpo.search_here.run_local", meanwhile)
+
+    with pytest.raises(MismatchError, match="another command has begun the study 'small' anew"):
+        launch(small_spec(recipe={"epochs": 3}), place.url, 2, 1, place.settings(), Console(quiet=True))
+
+
+def test_weights_that_were_replaced_are_no_longer_the_studys(tmp_path: Path) -> None:
+    place, weights = Place(tmp_path), tmp_path / "w.safetensors"
+    shutil.copy(BUILTIN / "cmssl_tiny_ppg.safetensors", weights)
+    spec = small_spec(
+        task="synthetic_hr",
+        inputs={"train_subjects": 2, "every": 40},
+        backbone={"name": "cmssl", "weights": str(weights)},
+        mode="linear_probing_cached",
+        recipe={"epochs": 1},
+        known=[],
+    )
+    settings = place.settings(doorway="finetune.api")
+    made = open_study(place.url, spec, settings, total=2)
+    work(place.url, [NAME], below=1, settings=settings)
+    save_file({**load_file(weights), "extra": torch.zeros(1)}, weights)
+
+    with pytest.raises(CheckpointError, match=r"not the file that the study was made with.*put"):
+        work(place.url, [NAME], settings=settings)
+    assert (made.fingerprint, place.counts().finished, place.counts().free) == (spec.fingerprint(), 1, 1)
 
 
 # --- another version

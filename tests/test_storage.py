@@ -275,6 +275,21 @@ def test_eight_processes_may_make_the_tables_at_once(empty_url: str) -> None:
     assert len(set(counts)) == 1
 
 
+@pytest.mark.postgres
+def test_who_makes_the_tables_is_waited_for_whatever_the_servers_timeouts(postgres_url: str) -> None:
+    other = sa.create_engine(parse_url(postgres_url), isolation_level="AUTOCOMMIT")
+    with other.connect() as holder:
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            holder.execute(sa.text(f"ALTER DATABASE {parse_url(postgres_url).database} SET {name} = '2s'"))
+        holder.execute(sa.select(sa.func.pg_advisory_lock(schema._LOCK_KEY)))
+        release = threading.Timer(3, holder.execute, [sa.select(sa.func.pg_advisory_unlock_all())])
+        release.start()
+
+        open_engine(postgres_url, busy_timeout_s=0.5).dispose()
+        release.join()
+    other.dispose()
+
+
 def test_sqlite_is_set_up_for_several_processes(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
     with engine.connect() as connection:

@@ -194,6 +194,12 @@ def build_backbone(
     card = check_backbone(spec, task)
     if dropout is not None and not 0 <= dropout < 1:
         raise SettingError(f"dropout {dropout}", "0 <= dropout < 1")
+    if spec.sha256:
+        from finetune.backbones.code_folder import check_same
+        from finetune.backbones.strict import check_exists, expanded
+
+        check_exists(expanded(spec.weights))
+        check_same(expanded(spec.weights), spec.sha256)
     built = _build(spec, card, task, samples, dropout, seed, channels)
     takes = (spec.factory.channels or channels) if spec.factory is not None else 1
     from finetune.backbones.each_channel import for_channels

@@ -37,6 +37,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def check_same(path: Path, wanted: str) -> None:
+    """Raise :class:`CheckpointError` unless a file is the one of that sha256."""
+    if file_sha256(path) != wanted:
+        raise CheckpointError(
+            f"{path} is not the file that the study was made with",
+            f"sha256 {wanted[:12]}",
+            "put that file back, or give the study another name",
+        )
+
+
 def code_files(entry: str, folder: Path | None = None) -> list[Path]:
     """Return the file of ``entry`` and those of the folder that it imports, as it is written.
 
@@ -78,9 +88,11 @@ def check_code(entries: list[str], wanted: str) -> None:
 
 
 def sealed(spec: BackboneSpec) -> tuple[str, str]:
-    """Return the hashes of code and weights of an encoder of a user's own; empty ones for one of ours."""
+    """Return the hashes of the code of a user's own encoder and of a file of weights; empty where none is."""
     if spec.factory is None:
-        return "", ""
+        path = Path(spec.weights).expanduser()
+        has_file = spec.weights not in {"builtin", "none"} and path.is_file()
+        return "", file_sha256(path) if has_file else ""
     code = "" if spec.factory.entry == HUGGING_FACE else code_hash(spec.factory.entries)
     path = Path(spec.weights).expanduser()
     if spec.weights == "none" or path.is_dir():

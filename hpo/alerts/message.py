@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from finetune.api import FinetuneError
 from hpo.alerts.delivery import Message
-from hpo.durations import duration
 from hpo.errors import HpoError
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.outbox import AlertKind, Due
 from hpo.ledger.values import Counts, StudyRow
+from hpo.numbers import duration
 from hpo.reading.activity import failed_slots
 from hpo.reading.standing import best_trial, standing
 from hpo.report.answer import answer_lines

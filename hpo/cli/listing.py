@@ -6,8 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpo.durations import duration
-from hpo.numbers import quantity, ratio
+from hpo.numbers import duration, quantity, ratio
 from hpo.report.language import SPOKEN, Language, Words
 
 if TYPE_CHECKING:

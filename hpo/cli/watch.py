@@ -22,8 +22,7 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
-from hpo.durations import duration
-from hpo.numbers import quantity, ratio
+from hpo.numbers import duration, quantity, ratio
 from hpo.report.language import SPOKEN, Language, Words
 
 Look = Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]

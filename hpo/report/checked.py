@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune.api import Checked, CheckFault, DataSummary
-from hpo.durations import duration
-from hpo.numbers import about, quantity
+from hpo.numbers import about, duration, quantity
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.study import StudySpec
 
@@ -17,6 +16,7 @@ FATAL: tuple[CheckFault, ...] = (
     "no_gradient_head",
     "no_gradient_backbone",
     "not_finite",
+    "state_not_kept",
 )
 """What no search can mend; the others are told as notes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from hpo.errors import MismatchError, Said, StorageError
 from hpo.storage.revisions import OPTUNA_REVISION, REVISION, VERSION_TABLE
 
 _LOCK_KEY = zlib.crc32(b"hpo schema")
+_ASK_AGAIN_S = 0.1
 
 
 def prepare(engine: sa.Engine, *, create: bool, may_change: bool = True) -> None:
@@ -110,7 +112,12 @@ def _alone(engine: sa.Engine) -> Iterator[None]:
     """Let one process at a time through: an advisory lock on PostgreSQL, one on the folder for SQLite."""
     if engine.dialect.name == "postgresql":
         with engine.connect() as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK_KEY)))
+            # Asked for again and again: a server's own time-outs would end a wait inside it. And the lock is
+            # the session's, which must not lie idle in a transaction meanwhile.
+            while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK_KEY))).scalar_one():
+                connection.commit()
+                time.sleep(_ASK_AGAIN_S)
+            connection.commit()
             try:
                 yield
             finally:

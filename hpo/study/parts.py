@@ -237,7 +237,7 @@ class Backbone(Part):
     code: str = ""
     """sha256 of the code, filled in when a study is made."""
     weights_hash: str = ""
-    """sha256 of the file of weights of a factory, as above."""
+    """sha256 of the file of weights, as above; of one of our encoders no part of the fingerprint."""
 
     @model_validator(mode="before")
     @classmethod
@@ -260,7 +260,7 @@ class Backbone(Part):
     def spec(self) -> BackboneSpec:
         """Return the same as finetune takes it."""
         if self.factory is None:
-            return BackboneSpec(self.name, self.weights)
+            return BackboneSpec(self.name, self.weights, sha256=self.weights_hash)
         options = json.dumps(self.options, sort_keys=True)
         told = Factory(
             entry=self.factory,

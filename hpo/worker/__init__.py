@@ -20,7 +20,7 @@ from typing import Literal
 from finetune.api import DeviceLostError, FinetuneError, sealed_test_split
 from hpo.errors import HpoError
 from hpo.worker.leases import renewing
-from hpo.worker.opening import check_fits, open_study, settled
+from hpo.worker.opening import check_fits, check_is_same, open_study, settled
 from hpo.worker.roster import Roster
 from hpo.worker.session import (
     Event,
@@ -41,6 +41,7 @@ __all__ = [
     "Settings",
     "WorkSummary",
     "check_fits",
+    "check_is_same",
     "checkpoints_of",
     "depot_of",
     "open_study",

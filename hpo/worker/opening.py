@@ -62,7 +62,7 @@ def settled(spec: StudySpec, data_dir: Path) -> StudySpec:
     What is filled in stays. Raises :class:`finetune.api.FinetuneError` for files that are not there, and for
     code outside the folder of ``--code``.
     """
-    if spec.backbone.factory is not None and not spec.backbone.code:
+    if not spec.backbone.code and not spec.backbone.weights_hash:
         code, weights = seal_backbone(spec.backbone.spec())
         backbone = spec.backbone.model_copy(update={"code": code, "weights_hash": weights})
         spec = spec.model_copy(update={"backbone": backbone})
@@ -98,6 +98,16 @@ def _describe(spec: StudySpec, settings: Settings) -> DataSummary:
     return settings.open_trainer().describe_data(
         inputs, data_dir=settings.data_dir, cache_dir=settings.cache_dir
     )
+
+
+def check_is_same(study: StudyRow, fingerprint: str | None) -> None:
+    """Refuse a study of another ``fingerprint`` (None: take any) than the one that was opened."""
+    if fingerprint not in {None, study.fingerprint}:
+        raise MismatchError(
+            Said("another command has begun the study {name!r} anew, with another spec", name=study.name),
+            "one spec for a name",
+            Said("type the same command with --as {name}-2", name=study.name),
+        )
 
 
 def check_fits(study: StudyRow, spec: StudySpec, settings: Settings) -> None:

@@ -22,8 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo import first_sign
-from hpo.durations import number_and_unit
-from hpo.numbers import quantity
+from hpo.numbers import number_and_unit, quantity
 
 if TYPE_CHECKING:
     from hpo.worker.session import Event

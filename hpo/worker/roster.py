@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from finetune.api import FinetuneError
-from hpo.errors import HpoError, MismatchError, Said
+from hpo.errors import HpoError
 from hpo.ledger.values import Claim, Counts, StudyRow
-from hpo.worker.opening import check_fits
+from hpo.worker.opening import check_fits, check_is_same
 from hpo.worker.session import Event, Session, Settings, checkpoints_of
 from hpo.worker.source import Source
 
@@ -159,7 +159,7 @@ class Roster:
         if key not in self._sources:
             try:
                 spec = study.known_spec()
-                self._refuse_another(study)
+                check_is_same(study, self._fingerprint)
                 check_fits(study, spec, self._settings)
             except (HpoError, FinetuneError) as error:
                 self._refuse(study, error)
@@ -169,14 +169,6 @@ class Roster:
                 self._session, study, spec, kept, self._below, self._ends, partial(self._goes_first, study)
             )
         return self._sources[key]
-
-    def _refuse_another(self, study: StudyRow) -> None:
-        if self._fingerprint not in {None, study.fingerprint}:
-            raise MismatchError(
-                Said("another command has begun the study {name!r} anew, with another spec", name=study.name),
-                "one spec for a name",
-                Said("type the same command with --as {name}-2", name=study.name),
-            )
 
     def _refuse(self, study: StudyRow, error: HpoError | FinetuneError) -> None:
         if study.name in self._names:
