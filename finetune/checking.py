@@ -55,12 +55,17 @@ def check(spec: RunSpec, data_dir: Path, cache_dir: Path, device: torch.device) 
         member, data = _on_features(spec, data, count, device)
     faults += _gradient_faults(member)
     before = _loss(member)
+    kept, features = _state(member), _features(member)
     after, window_s = _descend(member, before)
     if not np.isfinite([before, after]).all():
         faults.append("not_finite")
     elif not after < before:
         faults.append("loss_not_lowered")
     steps = -(-shape[0] // spec.recipe.batch_size)
+    epoch_s = steps * (window_s * spec.recipe.batch_size if count < LOOKED_AT else _step_s(member, data))
+    member.model.load_state_dict(kept)
+    if "not_repeatable" not in faults and not _is_close(member, features, _features(member), features):
+        faults.append("state_not_kept")
     return Checked(
         windows=shape,
         embedding=member.model.head.hidden.in_features,
@@ -70,7 +75,7 @@ def check(spec: RunSpec, data_dir: Path, cache_dir: Path, device: torch.device) 
         steps=member.progress.epoch,
         loss_before=before,
         loss_after=after,
-        epoch_s=steps * (window_s * spec.recipe.batch_size if count < LOOKED_AT else _step_s(member, data)),
+        epoch_s=epoch_s,
         memory_mib=_memory_mib(device),
         faults=tuple(faults),
     )
@@ -129,23 +134,34 @@ def _count(module: torch.nn.Module) -> int:
 
 def _mode_faults(member: Member) -> list[CheckFault]:
     """Look for outputs that are not repeatable, hang on other windows of the batch, or are all the same."""
-    model, x = member.model, member.data.train_x
-    with torch.no_grad():
-        features = model.backbone(x, None)
-        first, again, alone = model.head(features), model(x, None), model(x[:1], None)
+    features, again, alone = _features(member), _features(member), _features(member, 1)
     faults: list[CheckFault] = []
-    if not _is_close(first, again):
+    if not _is_close(member, features, again, features):
         faults.append("not_repeatable")
-    if not _is_close(first[:1], alone):
+    elif not _is_close(member, features[:1], alone, features):
         faults.append("batch_mates_matter")
-    if len(x) > 1 and float(features.std(dim=0).max()) <= SAME * float(features.abs().max()):
+    if len(features) > 1 and float(features.std(dim=0).max()) <= SAME * float(features.abs().max()):
         faults.append("constant_features")
     return faults
 
 
-def _is_close(one: Tensor, other: Tensor) -> bool:
-    scale = max(float(one.abs().max()), 1e-6)
-    return bool(torch.isfinite(one).all()) and float((one - other).abs().max()) <= 10 * SAME * scale
+@torch.no_grad()
+def _features(member: Member, count: int | None = None) -> Tensor:
+    """Return the encoder's features (B, E) of the first ``count`` windows, in evaluation mode."""
+    found: Tensor = member.model.backbone(member.data.train_x[:count], None)
+    return found
+
+
+def _state(member: Member) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in member.model.state_dict().items()}
+
+
+def _is_close(member: Member, one: Tensor, other: Tensor, among: Tensor) -> bool:
+    """Return whether features differ by little beside what tells windows apart, or by rounding."""
+    rounding = max(torch.finfo(parameter.dtype).eps for parameter in member.model.parameters())
+    apart, largest = float(among.std(dim=0, correction=0).max()), float(among.abs().max())
+    allowed = 10 * SAME * apart + max(0.1 * SAME, 2 * rounding) * largest
+    return bool(torch.isfinite(one).all()) and float((one - other).abs().max()) <= max(allowed, 1e-9)
 
 
 def _gradient_faults(member: Member) -> list[CheckFault]:
@@ -158,7 +174,7 @@ def _gradient_faults(member: Member) -> list[CheckFault]:
     if not _has_gradient(list(model.head.parameters())):
         faults.append("no_gradient_head")
     trained = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
-    if trained and not _has_gradient(trained):
+    if spec.mode == "full_finetuning" and not _has_gradient(trained):
         faults.append("no_gradient_backbone")
     elif trained and not all(_has_gradient([parameter]) for parameter in trained):
         faults.append("part_without_gradient")

@@ -256,6 +256,7 @@ CheckFault = Literal[
     "part_without_gradient",
     "not_finite",
     "loss_not_lowered",
+    "state_not_kept",
 ]
 """What a look at an encoder may find; see :mod:`finetune.checking`."""
 

@@ -52,7 +52,16 @@ def test_throughput_is_of_what_ended_lately(ledger: Ledger, engine: sa.Engine) -
     assert found.epochs_per_hour == pytest.approx(10 * found.trials_per_hour)
     assert found.trials_per_hour == pytest.approx(2 * 3600)
     assert found.remaining_s == pytest.approx(1.0)
+
+
+def test_a_study_that_lies_still_gets_no_slower(ledger: Ledger, engine: sa.Engine) -> None:
+    study = make_study(ledger, 4)
+    ledger.finish(take(ledger, study), outcome(epochs=10))
+    before = throughput(engine, study.study_id, window_s=1.0)
     time.sleep(1.1)
+
+    assert throughput(engine, study.study_id, window_s=1.0) == before
+    take(ledger, study)
     assert throughput(engine, study.study_id, window_s=1.0).trials_per_hour == 0
 
 

@@ -24,6 +24,8 @@ from finetune.api import (
     Run,
     RunSpec,
     SettingError,
+    export_model,
+    predict_signal,
     seal_backbone,
     train,
 )
@@ -98,7 +100,60 @@ def two_methods(weights):
 
 def halved(x):
     return x[..., ::2]
+
+class Odd(nn.Module):
+    def __init__(self, first=None, before=lambda x: x, after=lambda h: h):
+        super().__init__()
+        self.first = first or nn.Conv1d(1, 8, 25, stride=25)
+        self.before, self.after = before, after
+        self.register_buffer("shift", torch.randn(1, 1, 1).expand(1, 8, 50))
+
+    def forward(self, x):
+        return self.after(torch.tanh(self.first(self.before(x)) + self.shift).mean(dim=-1))
+
+class Spectrum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 50, dtype=torch.cfloat))
+
+    def forward(self, x):
+        return (torch.fft.rfft(x)[..., :50] * self.weight).abs() / 50
+
+def expanded(weights):
+    return Odd()
+
+def lazy(weights):
+    return Odd(nn.LazyConv1d(8, 25, stride=25))
+
+def complex_numbers(weights):
+    return Odd(Spectrum())
+
+def double(weights):
+    return Odd(before=lambda x: x.double()).double()
+
+def in_place(weights):
+    return Odd(before=lambda x: x.mul_(2.0))
+
+def scripted(weights):
+    return torch.jit.script(nn.Sequential(nn.Conv1d(1, 8, 25, 25), nn.AdaptiveAvgPool1d(1), nn.Flatten()))
+
+def meddling(weights):
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    return Odd(nn.Conv1d(1, 8, 25, stride=25, dtype=torch.float32))
+
+def by_name(weights):
+    return Odd(after=lambda h: {"tokens": h, "pooled": h})
+
+def wide(weights):
+    return nn.Sequential(nn.Flatten(), nn.Linear(1250, 70_000))
+
+def strict(weights):
+    encoder = Encoder(8, 1)
+    encoder.load_state_dict(weights)
+    return encoder
 """
+ODD = ["expanded", "lazy", "complex_numbers", "double", "in_place", "scripted", "meddling"]
 
 
 @pytest.fixture
@@ -152,8 +207,10 @@ def test_features_are_those_of_the_module_itself(code: Path) -> None:
     [
         ("pair", r"gives a tuple of 2 for windows \(2, 1, 1250\); expected \(2, E\)"),
         ("tokens", r"gives a tensor \(2, 4, 50\) .* pool it"),
-        ("narrow", "features of width 1; expected 2 or more"),
+        ("narrow", "features of width 1; expected 2 to"),
         ("picky", "cannot take windows"),
+        ("by_name", r"gives a dict of tokens, pooled .* its value that holds the features"),
+        ("wide", "features of width 70000; expected 2 to 65536"),
         ("broken", r"raised KeyError: 'conv1.weight'"),
         ("nothing", "defines no 'nothing'; expected one of Encoder, build, layers"),
         ("torch", "defines no 'torch'"),
@@ -313,6 +370,41 @@ def test_a_resumed_run_is_an_uninterrupted_one(code: Path, tmp_path: Path, mode:
 
     assert whole.curve("a")[1:] == resumed.curve("a")
     assert whole.results[0].best_validation_loss == resumed.results[0].best_validation_loss
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("entry", ODD)
+def test_an_odd_encoder_trains_resumes_and_is_read_back(code: Path, tmp_path: Path, entry: str) -> None:
+    spec = run_spec(spec_of(entry))
+    before = built(spec.backbone, seed=spec.seed)
+    x = torch.randn(3, 1250)
+    given = x.clone()
+    whole = trained(Run("a", spec, tmp_path / "a"), tmp_path)
+    broken = ListSource(Run("a", spec, tmp_path / "b"), raise_after=2)
+    with pytest.raises(ConnectionError):
+        trained(Run("a", spec), tmp_path, broken)
+
+    resumed = trained(Run("a", spec, tmp_path / "b"), tmp_path)
+    folder = export_model(
+        spec, tmp_path / "a/best.safetensors", tmp_path / "model", card="", data_dir=tmp_path,
+        cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    np.save(tmp_path / "x.npy", np.sin(np.arange(3000) / 9))
+    said = predict_signal(tmp_path / "model", tmp_path / "x.npy", rate_hz=125, device="cpu")
+
+    assert before(x, None).dtype == torch.float32
+    assert torch.equal(x, given)
+    assert whole.curve("a")[1:] == resumed.curve("a")
+    assert folder
+    assert np.isfinite(said.values).all()
+
+
+def test_weights_of_several_gpus_are_told_by_their_names(code: Path, tmp_path: Path) -> None:
+    tensors = {f"module.{name}": value for name, value in built(spec_of()).module.state_dict().items()}
+    torch.save(tensors, tmp_path / "encoder.pt")
+
+    with pytest.raises(CodeError, match=r"take the 'module\.' off"):
+        built(spec_of("strict", str(tmp_path / "encoder.pt")))
 
 
 # --- weights

@@ -21,6 +21,10 @@ FAULTY = {
     "no_gradient_backbone": "return self.second(self.first(x)).mean(dim=-1).detach()",
     "constant_features": "return self.second(self.first(0 * x)).mean(dim=-1)",
     "part_without_gradient": "return self.first(x).mean(dim=-1)",
+    "state_not_kept": (
+        "h = self.second(self.first(x)).mean(dim=-1); self.m = getattr(self, 'm', 0) + "
+        "self.training * h.mean().detach(); return h - self.m"
+    ),
     "not_finite": "return self.second(self.first(x)).mean(dim=-1) * float('nan')",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ FEATURE_METHODS = ("forward_features", "extract_features", "get_features", "enco
 """Looked for, in this order, where an encoder has no ``forward`` of its own."""
 PREPARE_METHODS = ("preprocess", "prepare")
 """Looked for where an encoder has one of the above: applied to the windows (B, C, T) first."""
+WIDEST = 2**16
+"""The head has half the square of the width in weights: 8 GB at this one."""
 PROBE = 2
 """Windows of the call that finds out the width."""
 
@@ -54,17 +56,17 @@ def build(
     encoder = ForeignBackbone(made, fit, prepare, factory.entry)
     if dropout is not None:
         _set_dropout(encoder, dropout)
-    for parameter in encoder.parameters():
-        parameter.data = parameter.data.contiguous()
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(_lay_out_gradient)  # type: ignore[no-untyped-call]
     wants = factory.channels or channels
     if wants not in (1, channels):
         raise SettingError(
             f"backbone.input.channels is {wants}, the windows have {channels}",
             "as many, or 1 (each channel alone)",
         )
-    encoder.probe(wants, samples, seed)
+    encoder.probe(wants, samples, seed)  # lazy modules have their parameters from here on
+    for tensor in (*encoder.parameters(), *encoder.buffers()):
+        tensor.data = tensor.data.contiguous()
+        if tensor.requires_grad:
+            tensor.register_post_accumulate_grad_hook(_lay_out_gradient)  # type: ignore[no-untyped-call]
     encoder.set_groups(None if layers is None else layers(made))
     return encoder
 
@@ -74,7 +76,7 @@ def _made(
 ) -> tuple[Any, Callable[..., Any] | None, Callable[..., Any] | None]:
     """Return what the factory builds, its function of layer groups and its preparation."""
     options = json.loads(factory.options)
-    with seeded(seed, Purpose.INIT, 0, torch.device("cpu")):
+    with seeded(seed, Purpose.INIT, 0, torch.device("cpu")), _as_before():
         if factory.entry == HUGGING_FACE:
             return _from_hugging_face(spec.weights), None, None
         function = load_entry(factory.entry)
@@ -85,10 +87,11 @@ def _made(
             raise
         except Exception as error:
             text = " ".join(str(error).split())[:500]
+            is_parallel = weights is not None and all(name.startswith("module.") for name in weights)
             raise CodeError(
                 f"{factory.entry} raised {type(error).__name__}: {text}",
                 "an encoder",
-                "run it alone to see where",
+                "take the 'module.' off the weights' names" if is_parallel else "run it alone to see where",
             ) from error
     entries = (factory.groups, factory.prepare)
     layers, prepare = (None if entry is None else load_entry(entry) for entry in entries)
@@ -197,7 +200,7 @@ class ForeignBackbone(Backbone):
 
     def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
         """Map windows (B, T) or (B, C, T) to features (B, E); see the module's docstring."""
-        x = x.unsqueeze(1) if x.dim() == 2 else x
+        x = (x.unsqueeze(1) if x.dim() == 2 else x).clone()  # an encoder may change what it is given
         self._set_mode(is_training=noise is not None, batch=len(x))
         if noise is None:
             return self._features(x)
@@ -234,10 +237,14 @@ class ForeignBackbone(Backbone):
     def probe(self, channels: int, samples: int, seed: int) -> None:
         """Find out the width E; raises :class:`SettingError` for an output that is not (B, E)."""
         x = torch.randn((PROBE, channels, samples), generator=torch_generator(seed, Purpose.INIT, 1))
-        with torch.no_grad():
+        with torch.no_grad(), seeded(seed, Purpose.INIT, 2, x.device):
             self.embedding = self.forward(x, None).shape[1]
-        if self.embedding < 2:
-            raise SettingError(f"{self._entry} gives features of width {self.embedding}", "2 or more")
+        if not 2 <= self.embedding <= WIDEST:
+            raise SettingError(
+                f"{self._entry} gives features of width {self.embedding}",
+                f"2 to {WIDEST}",
+                "pool them over time",
+            )
 
     def _set_mode(self, *, is_training: bool, batch: int) -> None:
         """Set dropout and batch norm; frozen parts keep their statistics, and so does a batch of one."""
@@ -273,10 +280,12 @@ class ForeignBackbone(Backbone):
     def _checked(self, said: Any, x: Tensor) -> Tensor:
         batch = len(x)
         if isinstance(said, Tensor) and said.dim() == 2 and len(said) == batch and said.is_floating_point():
-            return said
+            return said.float()
         what = f"a tensor {tuple(said.shape)}" if isinstance(said, Tensor) else f"a {type(said).__name__}"
         if isinstance(said, Tensor) and said.dim() == 3:
-            hint = "pool it: return hidden.mean(dim=1)"
+            hint = "pool it: hidden.mean(dim=-1) of (B, E, T), hidden.mean(dim=1) of (B, T, E)"
+        elif isinstance(said, Mapping):
+            what, hint = f"{what} of {', '.join(map(str, said))}", "return its value that holds the features"
         elif isinstance(said, tuple | list):
             what, hint = f"{what} of {len(said)}", "return its part that holds the features"
         else:
@@ -298,7 +307,8 @@ class _Wrapped(nn.Module):
 
 def _feature_call(made: Any, module: nn.Module, entry: str) -> Callable[[Tensor], Any]:
     """Return what maps windows (B, C, T) to features: ``forward``, or a method by one of the usual names."""
-    has_forward = isinstance(made, nn.Module) and type(made).forward is not nn.Module.forward
+    is_script = isinstance(made, torch.jit.ScriptModule)  # whose class has no forward to look at
+    has_forward = isinstance(made, nn.Module) and (is_script or type(made).forward is not nn.Module.forward)
     if has_forward:
         return module
     methods = [getattr(made, name) for name in FEATURE_METHODS if callable(getattr(made, name, None))]
@@ -323,6 +333,17 @@ def _lay_out_gradient(parameter: Tensor) -> None:
     """Give a gradient its parameter's strides: fused AdamW on the CPU is wrong otherwise (torch 2.13.0)."""
     if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
         parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Set back what a user's code may change for the whole process: gradients, the type of new tensors."""
+    dtype, has_gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(has_gradients)
 
 
 @contextmanager

@@ -60,22 +60,27 @@ class AdamW(torch.optim.AdamW):
             if not parameters:
                 continue  # asleep, or a detached encoder: the fused call takes no empty list
             count += 1
-            states = [self.opened(parameter) for parameter in parameters]
-            torch._fused_adamw_(  # what torch.optim.AdamW calls behind its counting
-                parameters,
-                [parameter.grad for parameter in parameters],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-                [],
-                [count] * len(parameters),
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
+            for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
+                self._update([one for one in parameters if one.dtype == dtype], group, count)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any], count: Tensor) -> None:
+        """Change parameters of one type; a complex number is two, as torch's own AdamW has it."""
+        states = [self.opened(parameter) for parameter in parameters]
+        torch._fused_adamw_(  # what torch.optim.AdamW calls behind its counting
+            [_real(parameter) for parameter in parameters],
+            [_real(parameter.grad) for parameter in parameters if parameter.grad is not None],
+            [_real(state["exp_avg"]) for state in states],
+            [_real(state["exp_avg_sq"]) for state in states],
+            [],
+            [count] * len(parameters),
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
 
     def scale_rates(self, factor: float) -> None:
         """Set every group's rate to ``factor`` times that of its beginning."""
@@ -104,6 +109,10 @@ class AdamW(torch.optim.AdamW):
             count = self._counts[self._group_of[parameter]]
             count.copy_(state["step"])
             state["step"] = count
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def check_contiguous(model: FineTunedModel) -> None:

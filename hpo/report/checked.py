@@ -16,6 +16,7 @@ FATAL: tuple[CheckFault, ...] = (
     "no_gradient_head",
     "no_gradient_backbone",
     "not_finite",
+    "state_not_kept",
 )
 """What no search can mend; the others are told as notes."""
 
