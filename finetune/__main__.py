@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import Field, asdict, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from finetune.api import (
     BACKBONES,
@@ -68,6 +68,14 @@ class OneRun:
     def finish(self, result: RunResult) -> None:
         """Keep the result."""
         self.result = result
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, and where help is, without all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the exit status of a user's fault."""
+        self.exit(2, f"error: {message}; type: {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +156,7 @@ def _tasks(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
+    parser = _Parser(prog="python -m finetune", description=__doc__)
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="fine-tune one configuration")
     _add_run_options(run)
@@ -205,7 +213,8 @@ def _add_recipe_option(parser: argparse.ArgumentParser, field: Field[Any]) -> No
         type=str if choices else next(iter(plain)),
         choices=choices,
         default=field.default,
-        help=f"{_RECIPE_HELP.get(field.name, 'see docs/studies.md')} [{field.default}]",
+        help=_RECIPE_HELP.get(field.name, "see docs/studies.md")
+        + ("" if field.default is None else f" [{field.default}]"),
     )
 
 

@@ -45,7 +45,8 @@ def read_signal(
 
 def _needed(rate_hz: float | None) -> float:
     if rate_hz is None or not rate_hz > 0:
-        raise SettingError(f"rate {rate_hz} Hz", "the signal's sampling rate", "type: --rate HZ")
+        said = "no sampling rate is given" if rate_hz is None else f"rate {rate_hz:g} Hz"
+        raise SettingError(said, "the signal's sampling rate", "type: --rate HZ")
     return rate_hz
 
 

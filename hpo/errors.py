@@ -61,8 +61,13 @@ class UnknownStudyError(HpoError):
 
     @classmethod
     def among(cls, name: str, names: Sequence[str]) -> Self:
-        """Return the error of a database that holds the studies of these ``names``."""
-        there = Said("one of its studies: {names}", names=", ".join(names) or "none")
+        """Return the error of a database with searches of these ``names``; the nearest are offered."""
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, names, n=2)
+        hint = Said("; did you mean {near}?", near=Said.listed(near, " or ")) if near else ""
+        known = ", ".join(names) or Said("none")
+        there = Said("one of its studies: {names}{nearest}", names=known, nearest=hint)
         return cls(Said("the database has no study {name!r}", name=name), there, "type: hpo studies")
 
 

@@ -17,9 +17,9 @@ def quantity(value: float, unit: str = "") -> str:
 
 def rate(value: float) -> str:
     """Return a learning rate with two digits: ``6.3e-4``, ``1e-5``, ``0.05``."""
-    if 0.01 <= value < 10:
-        return f"{value:.2g}"
     mantissa, exponent = f"{value:.1e}".split("e")
+    if 0.01 <= float(f"{mantissa}e{exponent}") < 10:
+        return f"{value:.2g}"
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
@@ -64,6 +64,19 @@ def with_error(value: float, error: float | None, unit: str = "", *, sign: str =
     if places is None:
         return f"{_plain(value, 4, sign)} ± {_plain(error, 2)} {unit}".rstrip()
     return f"{value:{sign}.{places}f} ± {error:.{places}f} {unit}".rstrip()
+
+
+def within(mean: float, low: float, high: float, unit: str = "", *, sign: str = "") -> str:
+    """Return a value with its interval, in as many digits as the interval has any use for.
+
+    ``1.58 [0.70, 2.63] bpm``: two digits of half its width; ``sign`` as in :func:`with_error`.
+    """
+    places = _places((high - low) / 2)
+    shown = (
+        _plain(one, 4, sign) if places is None else f"{round(one, places) + 0.0:{sign}.{places}f}"
+        for one in (mean, low, high)
+    )
+    return "{} [{}, {}] {}".format(*shown, unit).rstrip()
 
 
 def _places(error: float | None) -> int | None:

@@ -18,13 +18,15 @@ import sqlalchemy as sa
 from rich.console import Console
 from small_study import NAME, Place, small_spec
 
-from hpo.confirm import confirm
+from hpo.confirm import confirm, warnings_before
 from hpo.confirm.arms import Request, arms, decide
 from hpo.confirm.confirmed import ArmResult, Confirmation, confirmation_of, newest_confirmation
 from hpo.confirm.verdicts import Doubt, Finding, Look
-from hpo.errors import MismatchError, UsageError
+from hpo.errors import MismatchError, UnknownStudyError, UsageError
+from hpo.ledger.choice import Arm, FrozenChoice
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.reading.findings import find_out
+from hpo.report.answer import answer_lines
 from hpo.report.confirmed import confirmation_lines, headline
 from hpo.report.language import SPOKEN
 from hpo.storage import open_engine
@@ -374,6 +376,30 @@ def test_fewer_than_six_seeds_are_never_called_real(place: Place, engine: sa.Eng
 
     assert "the choice cannot be told from the published default" in headline(found, SPOKEN["en"])
     assert any("With 2 seeds no p can be under 0.5" in line for line in confirmation_lines(found))
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(5, ["look 1 at the test split needs at least 6"]), (6, [])])
+def test_too_few_seeds_are_told_before_they_run(
+    place: Place, engine: sa.Engine, seeds: int, told: list[str]
+) -> None:
+    arm = Arm("choice 1", "choice", "full_finetuning", 1e-4, 1e-5, "mse")
+    choice = FrozenChoice(NAME, "f", "d", (arm,), tuple(range(1_000_000, 1_000_000 + seeds)))
+
+    said = warnings_before(place.ledger(), choice, SPOKEN["en"])
+    assert len(said) == len(told)
+    assert all(part in line for part, line in zip(told, said, strict=True))
+
+
+def test_the_runs_of_a_confirmation_name_no_choice(shared: Shared) -> None:
+    place, engine, _ = shared
+    own = next(study.name for study in place.ledger().studies() if study.kind == "confirm")
+
+    assert answer_lines(find_out(engine, own)) == [
+        f"{own}: the runs of a confirmation of {NAME}, on seeds that its search never had. "
+        f"They choose nothing; what they show: hpo report {NAME}"
+    ]
+    with pytest.raises(UnknownStudyError, match=f"one of its studies: {NAME}; did you mean {NAME}"):
+        place.ledger().study(NAME[:-1])
 
 
 def test_the_choice_is_stored_before_anything_runs(place: Place, engine: sa.Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import optuna
@@ -53,6 +54,14 @@ def test_each_row_says_what_became_of_it(place: Place, capsys: pytest.CaptureFix
     assert lines[1].startswith("line 3: to try, trial 5: lr 0.001, backbone_lr 5e-05, l1; only test metrics")
     assert lines[2].startswith("line 4: already there, trial 0: lr 0.0001, backbone_lr 1e-05, mse")
     assert lines[4].startswith(f"{NAME}: 1 imported, 1 to try, 1 already there")
+
+
+def test_a_diary_is_told_of_in_chinese(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bring(place, DIARY, "--lang", "zh") == 0
+
+    told = capsys.readouterr().out
+    assert "已导入，第 4 号试验" in told
+    assert not {"imported", "line", "trial", "kept", "only", "already"} & set(re.findall("[a-z]+", told))
 
 
 def test_the_same_file_again_does_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,7 +170,9 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(bidmc: Publisher, t
 
 def test_a_call_that_failed_is_gone_on_from_by_the_next(bidmc: Publisher, tmp_path: Path) -> None:
     bidmc.aborts[SIGNALS] = [1000] * transfer.TRIES
-    with pytest.raises(DataError, match=r"Signals\.csv stopped .*; the same command again goes on") as caught:
+    with pytest.raises(
+        DataError, match=r"Signals\.csv stopped: the connection broke; .*; the same command again goes on"
+    ) as caught:
         get_data("bidmc", tmp_path, base_url=bidmc.url)
     target = tmp_path / "bidmc" / SIGNALS
     had = target.with_name(target.name + ".part").stat().st_size

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpo.numbers import quantity, rate, ratio, rounded, with_error
+from hpo.numbers import quantity, rate, ratio, rounded, with_error, within
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,21 @@ from hpo.numbers import quantity, rate, ratio, rounded, with_error
 )
 def test_a_value_has_the_digits_that_its_error_allows(value: float, error: float | None, text: str) -> None:
     assert with_error(value, error) == text
+
+
+@pytest.mark.parametrize(
+    ("three", "text"),
+    [
+        ((1.5830, 0.7012, 2.6315), "1.58 [0.70, 2.63]"),
+        ((-2.5095, -5.2308, 0.2118), "-2.5 [-5.2, 0.2]"),
+        ((-0.0356, -3.0583, 0.1994), "0.0 [-3.1, 0.2]"),
+        ((31415.9, 29000.0, 33000.0), "31420 [29000, 33000]"),
+    ],
+)
+def test_an_interval_has_the_digits_that_its_width_allows(
+    three: tuple[float, float, float], text: str
+) -> None:
+    assert within(*three) == text
 
 
 def test_unit_and_sign_are_shown_where_asked_for() -> None:
@@ -54,7 +69,7 @@ def test_a_quantity_has_four_digits_and_no_exponent_where_it_is_of_ordinary_size
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(6.31e-4, "6.3e-4"), (1e-5, "1e-5"), (0.05, "0.05"), (9.96e-6, "1e-5"), (1.0, "1")],
+    [(6.31e-4, "6.3e-4"), (1e-5, "1e-5"), (0.05, "0.05"), (9.96e-6, "1e-5"), (1.0, "1"), (9.999e-3, "0.01")],
 )
 def test_a_rate_has_two_digits_and_a_short_exponent(value: float, text: str) -> None:
     assert rate(value) == text

@@ -113,7 +113,9 @@ class Transfer:
             except NetworkError as error:
                 if attempt == TRIES - 1:
                     next_step = "the same command again goes on from there"
-                    raise DataError(f"{url} stopped ({error})", "the whole file", next_step) from error
+                    raise DataError(
+                        f"{url} stopped: {_broken(error)}", "the whole file", next_step
+                    ) from error
                 time.sleep(FIRST_WAIT_S * 2**attempt)
             except requests.RequestException as error:
                 raise DataError(
@@ -180,6 +182,15 @@ class _Pace:
         if self._bytes < SLOWEST_BYTES_S * passed_s:
             raise requests.Timeout(f"{self._bytes} bytes in {passed_s:.0f} s")
         self._since, self._bytes = time.monotonic(), 0
+
+
+def _broken(error: Exception) -> str:
+    """Return why a connection was not made, or did not last, without the library's own tale."""
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer"
+    if isinstance(error, requests.ConnectionError):
+        return "the server cannot be reached"
+    return "the connection broke"
 
 
 def _why(error: requests.RequestException) -> str:

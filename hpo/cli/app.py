@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -210,7 +211,9 @@ def data_status(data: DataDir = Path("data"), as_json: Json = False) -> None:
 
 @data_app.command("get")
 def data_get(
-    name: Annotated[str, typer.Argument(help="A data set, a task or a study, such as bidmc_rr.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A data set, a task or a study, such as bidmc_rr.")
+    ],
     data: DataDir = Path("data"),
     base_url: Annotated[
         str | None, typer.Option("--base-url", metavar="URL", help="A mirror, instead of the publisher.")
@@ -280,12 +283,14 @@ def explain(error: Exception, typed: Sequence[str] = ()) -> int:
         return _complain(words.fault(lost), 3, words)
     if isinstance(error, _WRONG_WORDS):
         path = error.ctx.command_path if error.ctx else "hpo"
-        return _complain(words.say("typed.help", fault=_wrong_words(error, words), path=path), 2, words)
+        return _complain(
+            words.say("typed.help", fault=_wrong_words(error, typed, words), path=path), 2, words
+        )
     return _complain("".join(traceback.format_exception(error)), 1, words)
 
 
-def _wrong_words(error: Any, words: Words) -> str:
-    """Return what typer found wrong with a word; what it says of a value stays in English."""
+def _wrong_words(error: Any, typed: Sequence[str], words: Words) -> str:
+    """Return what typer found wrong with a word, in our words."""
     param = getattr(error, "param", None)
     name = getattr(error, "option_name", None) or (param.get_error_hint() if param else None)
     match type(error).__name__:
@@ -295,8 +300,41 @@ def _wrong_words(error: Any, words: Words) -> str:
         case "MissingParameter":
             return words.say(f"typed.missing.{error.param.param_type_name}", name=name)
         case "BadParameter" if name:
-            return words.say("typed.value", name=name, fault=error.message)
-    return words.say("typed.other", fault=error.format_message())
+            return _wrong_value(error, name, words)
+        case "BadOptionUsage":
+            has_one = any(word.startswith(f"{name}=") for word in typed)
+            return words.say("typed.flag" if has_one else "typed.bare", name=name)
+    commands = getattr(getattr(error, "cmd", None), "commands", None)
+    return _wrong_command(list(commands), error.ctx, typed, words) if commands else words.say("typed.more")
+
+
+_WANTED = {
+    "int_parsing": "int",
+    "int_from_float": "int",
+    "float_parsing": "float",
+    "greater_than_equal": "ge",
+}
+
+
+def _wrong_value(error: Any, name: str, words: Words) -> str:
+    """Return what is wrong with the value of an option, by the kind that pydantic gives its fault."""
+    faults = error.__cause__.errors() if hasattr(error.__cause__, "errors") else []
+    wanted = _WANTED.get(faults[0]["type"]) if faults else None
+    if wanted is None:
+        return words.say("typed.value", name=name, fault=error.message)
+    least = faults[0].get("ctx", {}).get("ge", 0)
+    expected = words.say(f"typed.wanted.{wanted}", least=f"{least:g}")
+    return words.say("typed.wrong", name=name.strip("'"), value=faults[0]["input"], expected=expected)
+
+
+def _wrong_command(known: list[str], context: Any, typed: Sequence[str], words: Words) -> str:
+    """Return that a command is missing, or that there is none of the name that was typed."""
+    given = [word for word in typed if not word.startswith("-")][len(context.command_path.split()) - 1 :]
+    if not given:
+        return words.say("typed.no_command", known=", ".join(known))
+    near = get_close_matches(given[0], known, n=2)
+    key = "typed.near_command" if near else "typed.unknown_command"
+    return words.say(key, name=given[0], near=words.listed(near, "or"))
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -26,10 +26,12 @@ from hpo.cli.terminal import (
     language_of,
     print_json,
     print_lines,
+    print_said,
     shown,
     the_study,
     url_of,
 )
+from hpo.errors import Said
 
 
 def confirm(
@@ -101,17 +103,20 @@ def import_diary(
     storage: Storage = None,
     data: DataDir = Path("data"),
     cache: CacheDir = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Take hand-made runs into a study. With a validation metric as trials, else to be tried."""
     from collections import Counter
 
     from hpo.diary import find_or_open, habits, import_diary
+    from hpo.report.language import SPOKEN
     from hpo.search_here import make_settings
 
+    words = SPOKEN[language_of(lang)]
     url, written = url_of(storage), habits(separator, seed)
     asked, settings = the_study(given, study, "import"), make_settings(data, cache, "cpu", None)
-    with doing(f"{asked}: reading the data and the weights"):
+    with doing(words.say("doing.reading", study=asked)):
         name = find_or_open(url, asked, settings)
     with database(url) as engine:
         taken = import_diary(engine, name, csv, written)
@@ -122,17 +127,15 @@ def import_diary(
     if as_json:
         print_json({"study": name, "storage": shown(url), **totals, "rows": rows, "passed_over": passed_over})
         return
-    print_lines([str(deed) for deed in deeds])
+    lines = [deed.said for deed in deeds]
     if diary.figures:
-        named = ", ".join(diary.figures)
-        print_lines(
-            [f"{named}: taken as test figures; a validation figure is called validation_{diary.figures[0]}"]
-        )
+        what = "{named}: taken as test figures; a validation figure is called validation_{first}"
+        lines.append(Said(what, named=", ".join(diary.figures), first=diary.figures[0]))
     if passed_over:
-        print_lines([f"passed over, for they mean nothing here: {', '.join(passed_over)}"])
-    print_lines(
-        [
-            f"{name}: {totals['imported']} imported, {totals['to_try']} to try, {totals['already']} already "
-            "there; imported trials count in the study's total and are marked wherever they show"
-        ]
+        lines.append(Said("passed over, for they mean nothing here: {names}", names=", ".join(passed_over)))
+    lines.append(
+        Said("{study}: {imported} imported, {to_try} to try, {already} already there", study=name, **totals)
     )
+    if totals["imported"]:
+        lines.append(Said("imported trials count in the study's total and are marked wherever they show"))
+    print_said(lines, lang)

@@ -18,7 +18,7 @@ def data_sets(data_dir: Path, name: str | None = None) -> list[DataStatus]:
     task = _task(name)
     mine = [one for one in found if task in (one.name, *one.tasks)]
     if not mine:
-        raise UnknownNameError.of("data set, task or study", name, [one.name for one in found] + list(TASKS))
+        raise UnknownNameError.of("data set, task or study", name, {one.name for one in found} | set(TASKS))
     return mine
 
 

@@ -52,17 +52,19 @@ def figure(
     from hpo.report.figures.all import DRAWN, draw_figure, figure_words, render
     from hpo.report.language import SPOKEN
 
+    if given in DRAWN and name not in DRAWN:  # the study first
+        name, given = str(given), name
     if name not in DRAWN:
         raise UsageError(
             Said("no figure {name!r}", name=name), ", ".join(DRAWN), "type: hpo figure ratio NAME"
         )
     study = the_study(given, study, f"figure {name}")
     file, language = out or Path(f"{study}-{name}.pdf"), language_of(lang)
-    kind = _kind(file)
+    kind, style_of_it = _kind(file), _style(style)
     said = SPOKEN[language].say("doing.figures", study=study)
     with database(url_of(storage)) as engine, doing(said):
         findings, confirmation = find_out(engine, study), newest_confirmation(engine, study)
-        drawn = draw_figure(name, findings, confirmation, language, _style(style))
+        drawn = draw_figure(name, findings, confirmation, language, style_of_it)
         _write(file, render(drawn, kind))
     if as_json:
         print_json({"study": study, "figure": name, "file": str(file)})

@@ -10,13 +10,18 @@ import typer
 
 from hpo.cli.terminal import (
     CacheDir,
+    Given,
     Json,
+    Lang,
+    Named,
     Storage,
     database,
     options_again,
     print_json,
     print_lines,
+    print_said,
     shown,
+    the_study,
     url_of,
 )
 from hpo.errors import Said
@@ -26,21 +31,21 @@ if TYPE_CHECKING:
     from hpo.ledger.values import StudyRow
     from hpo.ledger.whole_studies import Contents
 
-Study = Annotated[str, typer.Option("--study", metavar="NAME", help="A study in the database.")]
-
 
 def delete(
-    study: Study,
+    given: Given = None,
+    study: Named = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; without, say what would go.")] = False,
     storage: Storage = None,
     cache: CacheDir = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Delete a study with its trials, curves and confirmations."""
     from hpo.errors import UsageError
     from hpo.ledger.whole_studies import contents, delete_study
 
-    url = url_of(storage)
+    url, study = url_of(storage), the_study(given, study, "delete")
     with database(url) as engine:
         found = contents(engine, study)
         if not yes:
@@ -48,21 +53,21 @@ def delete(
             raise UsageError(
                 what,
                 "a word that you mean it",
-                Said(
-                    "type: hpo delete --study {study} --yes{option}", study=study, option=options_again(url)
-                ),
+                Said("type: hpo delete {study} --yes{option}", study=study, option=options_again(url)),
             )
         delete_study(engine, study)
     for row in found.rows:
         _reach(_checkpoints(url, row, cache).delete)
-    _tell(f"deleted: {_words(found)}", found, as_json)
+    _tell(Said("deleted: {words}", words=_words(found)), found, lang, as_json)
 
 
 def rename(
-    study: Study,
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="Its new name.")],
+    given: Given = None,
+    study: Named = None,
     storage: Storage = None,
     cache: CacheDir = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Give a study another name."""
@@ -70,22 +75,25 @@ def rename(
     from hpo.search_here import check_name
 
     check_name("--to", to)
-    url = url_of(storage)
+    url, study = url_of(storage), the_study(given, study, "rename --to NEW")
     with database(url) as engine:
         before = contents(engine, study)
         rename_study(engine, study, to)
         found = contents(engine, to)
     old, new = (_checkpoints(url, one.rows[0], cache) for one in (before, found))
     _reach(lambda: old.move_to(new))
-    _tell(f"{study} is {to} now; next: hpo status --study {to}{options_again(url)}", found, as_json)
+    said = "{study} is {to} now; next: hpo status {to}{option}"
+    _tell(Said(said, study=study, to=to, option=options_again(url)), found, lang, as_json)
 
 
 def copy(
-    study: Study,
-    to: Annotated[str, typer.Option("--to", metavar="URL", help="The other database; made if need be.")],
+    to: Annotated[str, typer.Option("--to", metavar="FILE|URL", help="The other database; made if need be.")],
+    given: Given = None,
+    study: Named = None,
     as_name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Its name there.")] = None,
     storage: Storage = None,
     cache: CacheDir = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Copy a study into another database. In mid-search too: it goes on there."""
@@ -95,7 +103,7 @@ def copy(
 
     if as_name is not None:
         check_name("--as", as_name)
-    url, to = url_of(storage), url_of(to)
+    url, to, study = url_of(storage), url_of(to), the_study(given, study, "copy --to FILE")
     with database(url) as engine:
         target = open_engine(to)
         try:
@@ -106,15 +114,16 @@ def copy(
     there = as_name or study
     old, new = _checkpoints(url, found.rows[0], cache), _checkpoints(to, copied.rows[0], cache)
     _reach(lambda: old.copy_to(new))
-    said = f"copied to {shown(to)}: {_words(found)}; next: hpo status --study {there}{options_again(to)}"
-    _tell(said, found, as_json)
+    where = {"to": shown(to), "words": _words(found), "study": there, "option": options_again(to)}
+    said = Said("copied to {to}: {words}; next: hpo status {study}{option}", **where)
+    _tell(said, found, lang, as_json)
 
 
-def _tell(line: str, found: Contents, as_json: bool) -> None:
+def _tell(line: Said, found: Contents, lang: str, as_json: bool) -> None:
     if as_json:
         print_json({"studies": list(found.names), "trials": found.trials, "test_looks": found.looks})
     else:
-        print_lines([line])
+        print_said([line], lang)
 
 
 def _words(found: Contents) -> Said:

@@ -68,8 +68,9 @@ def export(
 def _export_records(url: str, study: str, to: str, out: Path, as_json: bool) -> None:
     """Write a whole study, its curves and its answer in a format of others."""
     from hpo.reading.findings import find_out
-    from hpo.records.formats import export_records
+    from hpo.records.formats import check_format, export_records
 
+    check_format(to)
     with database(url) as engine, doing(f"{study}: reading the study"):
         findings = find_out(engine, study)
     with doing(f"{study}: writing {len(findings.trials)} trials"):

@@ -25,6 +25,7 @@ from hpo.cli.terminal import (
     GivenOrFile,
     Json,
     KnownWithin,
+    Lang,
     Named,
     Storage,
     Timeout,
@@ -33,13 +34,16 @@ from hpo.cli.terminal import (
     check_file_is_there,
     database,
     doing,
+    language_of,
     options_again,
     print_json,
     print_lines,
+    print_said,
     shown,
     the_study,
     url_of,
 )
+from hpo.errors import Interrupted, Said
 from hpo.numbers import quantity
 
 if TYPE_CHECKING:
@@ -76,7 +80,6 @@ def worker(
     as_json: Json = False,
 ) -> None:
     """Serve the open studies of a database with one worker. Until there is no work."""
-    from hpo.errors import Interrupted
     from hpo.fleet.seats import own_device
     from hpo.search_here import make_settings
     from hpo.worker import work
@@ -132,11 +135,13 @@ def submit(
     allow_partial: AllowPartial = False,
     known_within: KnownWithin = None,
     warm_start: WarmStart = None,
+    lang: Lang = "en",
     as_json: Json = False,
 ) -> None:
     """Register a study, or more trials of it, for workers to run."""
     from hpo.ledger.ledger import Ledger
     from hpo.reading.standing import attached_workers
+    from hpo.report.language import SPOKEN
     from hpo.search_here import check_at_least_one, make_settings, read_spec, warm_from
     from hpo.worker import open_study
 
@@ -145,7 +150,8 @@ def submit(
     spec = read_spec(name, url=url, allow_partial=allow_partial, known_within=known_within)
     total = trials or spec.budget.trials
     settings = make_settings(data, cache, "auto", None)
-    with doing(f"{spec.name}: reading the data and the weights"):
+    words = SPOKEN[language_of(lang)]
+    with doing(words.say("doing.reading", study=spec.name)):
         warm = warm_from(url, warm_start or (), spec)
         row = open_study(url, spec, settings, total=total, warm=warm)
     with database(url) as engine:
@@ -157,31 +163,55 @@ def submit(
         found["partial"] = row.data.get("partial", "")
         print_json(found | {"finished": counts.finished, "failed": counts.failed, "workers": attached})
         return
-    workers = f"{attached} worker{'s are' if attached > 1 else ' is'} attached"
-    here = f"{workers}; next: hpo status{options_again(url)}"
-    nobody = f"next: hpo worker --storage {shlex.quote(shown(url))}   (on each machine; several are fine)"
-    failed = f", {counts.failed} failed for good" if counts.failed else ""
-    label = row.name + (f" [partial: {row.data['partial']}]" if row.data.get("partial") else "")
-    standing = f"{label}: {counts.finished} of {total} trials are finished{failed}; priority {priority}"
-    print_lines([standing, here if attached else nobody])
+    status = f"hpo status{options_again(url)}"
+    alone = "next: hpo worker --storage {url}   (on each machine; several are fine)"
+    one, many = "1 worker is attached; next: {command}", "{n} workers are attached; next: {command}"
+    if not attached:
+        then = Said(alone, url=shlex.quote(shown(url)))
+    else:
+        then = Said(one, command=status) if attached == 1 else Said(many, n=attached, command=status)
+    failed = Said(", {n} failed for good", n=counts.failed) if counts.failed else ""
+    part = row.data.get("partial")
+    label = Said("{study} [partial: {part}]", study=row.name, part=part) if part else row.name
+    given_out = {"label": label, "finished": counts.finished, "total": total, "failed": failed}
+    standing = "{label}: {finished} of {total} trials are finished{failed}; priority {priority}"
+    print_said([Said(standing, **given_out, priority=priority), then], lang)
 
 
-def stop(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
+def stop(
+    given: Given = None,
+    study: Named = None,
+    storage: Storage = None,
+    lang: Lang = "en",
+    as_json: Json = False,
+) -> None:
     """End a study. No slot is given out, and running trials are given back at their next epoch."""
-    _set_state(the_study(given, study, "stop"), storage, "stopped", as_json)
+    _set_state(the_study(given, study, "stop"), storage, "stopped", lang, as_json)
 
 
-def pause(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
+def pause(
+    given: Given = None,
+    study: Named = None,
+    storage: Storage = None,
+    lang: Lang = "en",
+    as_json: Json = False,
+) -> None:
     """Hold a study until it is resumed. No slot is given out; running trials end."""
-    _set_state(the_study(given, study, "pause"), storage, "paused", as_json)
+    _set_state(the_study(given, study, "pause"), storage, "paused", lang, as_json)
 
 
-def resume(given: Given = None, study: Named = None, storage: Storage = None, as_json: Json = False) -> None:
+def resume(
+    given: Given = None,
+    study: Named = None,
+    storage: Storage = None,
+    lang: Lang = "en",
+    as_json: Json = False,
+) -> None:
     """Go on with a study that was paused or stopped."""
-    _set_state(the_study(given, study, "resume"), storage, "open", as_json)
+    _set_state(the_study(given, study, "resume"), storage, "open", lang, as_json)
 
 
-def _set_state(name: str, storage: str | None, state: StudyState, as_json: bool) -> None:
+def _set_state(name: str, storage: str | None, state: StudyState, lang: str, as_json: bool) -> None:
     from hpo.ledger.ledger import Ledger
 
     url = url_of(storage)
@@ -192,8 +222,10 @@ def _set_state(name: str, storage: str | None, state: StudyState, as_json: bool)
     if as_json:
         print_json({"study": name, "storage": shown(url), "was": row.state, "state": state})
         return
-    again = "" if state == "open" else f"; to go on: hpo resume {name}{options_again(url)}"
-    print_lines([f"{name} was {row.state} and is {state}{again}"])
+    command = f"hpo resume {name}{options_again(url)}"
+    again = "" if state == "open" else Said("; to go on: {command}", command=command)
+    states = {"was": Said(row.state), "now": Said(state)}
+    print_said([Said("{study} was {was} and is {now}{again}", study=name, **states, again=again)], lang)
 
 
 @fleet_app.command("slurm")

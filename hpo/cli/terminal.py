@@ -275,6 +275,14 @@ def check_file_may_change(url: str) -> None:
         refuse_read_only(file)
 
 
+def print_said(lines: Sequence[str], lang: str) -> None:
+    """Print results that are told as :class:`hpo.errors.Said`, in a language."""
+    from hpo.report.language import SPOKEN
+
+    words = SPOKEN[language_of(lang)]
+    print_lines([words.retold(line) for line in lines])
+
+
 def doing(text: str) -> AbstractContextManager[None]:
     """Say on standard error what is done inside, if a person would wait for it without a sign of life."""
     from hpo.worker.progress import said_if_slow

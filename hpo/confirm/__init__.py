@@ -16,7 +16,9 @@ from finetune import test_split
 from hpo.confirm.arms import Request, decide, refuse_used_seeds
 from hpo.confirm.runs import ConfirmationRuns
 from hpo.confirm.scoring import TestScorer, score_once
+from hpo.confirm.verdicts import Look
 from hpo.errors import MismatchError, Said, UnknownStudyError, UsageError
+from hpo.ledger.choice import FrozenChoice
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.ledger.ledger import Ledger
 from hpo.reading.findings import Findings, find_out
@@ -54,6 +56,8 @@ def confirm(
         check_fits(row, findings.spec, settings)
         stored = stored or book.freeze(row.study_id, decide(findings, request), request.key(findings))
     if stored.scored_at is None:
+        for line in warnings_before(Ledger(engine), stored.choice, words):
+            console.print(line, highlight=False, markup=False)
         runs = ConfirmationRuns(engine, url, findings, stored.choice, settings)
         runs.run(workers, console, words)
         found = score_once(
@@ -62,6 +66,14 @@ def confirm(
         book.store_scores(row.study_id, stored.choice.choice_hash, found)
         runs.clear()
     return next(one for one in book.all(row.study_id) if one.choice == stored.choice)
+
+
+def warnings_before(ledger: Ledger, choice: FrozenChoice, words: Says) -> list[str]:
+    """Return what a person would want to know before the runs begin: that so few seeds can say nothing."""
+    look = Look(ledger.look_number(choice.fingerprint, choice.data_hash, choice.choice_hash))
+    if len(choice.seeds) >= look.min_seeds:
+        return []
+    return [words.say("confirm.few_seeds", n=len(choice.seeds), look=look.number, least=look.min_seeds)]
 
 
 def refuse_another_spec(ledger: Ledger, name_or_file: str, settings: Settings) -> str:

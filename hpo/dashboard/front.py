@@ -43,7 +43,10 @@ _STATIC = Path(__file__).parent / "static"
 _FIGURES = frozenset({"ratio", "rates"})
 _OWN = {"hpo.js": "text/javascript; charset=utf-8", "hpo.css": "text/css; charset=utf-8"}
 _HEADS = ("number", "kind", "lr", "backbone_lr", "ratio", "loss", "value", "epochs", "seed")
-_SAID = ("best", "few", "none", "loss", "value", "parallel", "curves", "epoch", "trial", "nobody", "gone")
+_SAID = (
+    *("best", "few", "none", "ratio", "loss", "value", "parallel"),
+    *("curves", "epoch", "trial", "nobody", "rests", "gone"),
+)
 """What the page's script says by itself."""
 
 
@@ -252,7 +255,8 @@ _STUDY = """<div class="row"><h1>{name}</h1><span id="state" class="badge"></spa
 <div id="counted" class="soft"></div>
 <section aria-labelledby="h-answer"><h2 id="h-answer">{answer}</h2>
 <ul id="answer" aria-live="polite"></ul>
-<figure hidden><img id="zones" data-from="{figure}" alt="{figure_alt}" width="720" height="470"></figure>
+<figure hidden><a href="{figure}">
+<img id="zones" data-from="{figure}" alt="{figure_alt}" width="720" height="470"></a></figure>
 <p class="no-print"><a href="{report}">{report_link}</a></p>
 </section>
 <section id="confirmation" aria-labelledby="h-confirmed" hidden><h2 id="h-confirmed">{confirmation}</h2>

@@ -15,11 +15,11 @@ from hpo.analysis.zones import Zones
 from hpo.dashboard.kept import AnswerStore
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import COMPLETE, StudyRow, tried
-from hpo.numbers import percent, quantity, rate, ratio
+from hpo.numbers import percent, rate, ratio, rounded
 from hpo.reading.findings import Findings
 from hpo.reading.foreign import foreign_trials
 from hpo.reading.standing import ATTACHED_S, attached_workers, best_trial, budget, known_task, pace
-from hpo.report.answer import answer_lines
+from hpo.report.answer import answer_lines, no_answer
 from hpo.report.language import Words
 from hpo.report.naming import loss_words
 from hpo.report.zones import good_words
@@ -33,10 +33,10 @@ MOST_BEST, MOST_RECENT, MOST_CURVES = 100, 100, 40
 
 
 def cards(engine: sa.Engine, store: AnswerStore, words: Words) -> list[dict[str, Any]]:
-    """Return one card for each study, the ones that are worked on first, then the latest."""
+    """Return one card for each study: those that are worked on, then the latest, confirmations last."""
     workers = attached_workers(engine)
     found = [_card(engine, row, store, workers, words) for row in Ledger(engine).studies()]
-    return sorted(found, key=lambda card: (not card["running"], -card["created"]))
+    return sorted(found, key=lambda card: (not card["running"], card["confirms"], -card["created"]))
 
 
 def _card(
@@ -52,7 +52,8 @@ def _card(
         "title": str(row.spec.get("title") or ""),
         "task": str(row.spec.get("task") or ""),
         "created": row.created_at,
-        **_progress(engine, row, words),
+        "confirms": bool(row.confirms),
+        **_progress(engine, row, kept, words),
         "workers": words.count("board.workers", sum(one["study"] == row.name for one in workers)),
         "good": _good(kept, words),
         "resolved": _resolved(kept, words),
@@ -60,18 +61,20 @@ def _card(
 
 
 def _good(kept: Findings | None, words: Words) -> list[str]:
-    good = good_words(kept, words) if kept else None
+    good = good_words(kept, words) if kept and not kept.row.confirms else None
     return [] if good is None else [good]
 
 
-def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
+def _progress(engine: sa.Engine, row: StudyRow, kept: Findings | None, words: Words) -> dict[str, Any]:
     """Return how far a study is: numbers for the bar, and words."""
     counts = Ledger(engine).counts(row.study_id)
     total = budget(counts)
     foreign = foreign_trials(engine, row.study_id)
     best, left_s = best_trial(engine, row.study_id), pace(engine, row.study_id)["remaining_s"]
     is_over = counts.finished + counts.failed >= total
-    state: str = row.state if row.state != "open" else "done" if is_over else "open"
+    state: str = row.state
+    if state == "open" and not counts.running:
+        state = "done" if is_over else "waits"
     task = known_task(row)
     state = state if task else "unknown"
     return {
@@ -84,12 +87,14 @@ def _progress(engine: sa.Engine, row: StudyRow, words: Words) -> dict[str, Any]:
         "counted": words.count("board.finished", counts.finished, total=total),
         "foreign": words.count("status.foreign", foreign) if foreign else "",
         "left": "" if is_over or not left_s or not counts.running else _left(left_s, words),
-        "best": _value(best["validation_loss"], task.unit if task else "") if best else "",
+        "best": _value(best["validation_loss"], task.unit if task else "", kept)
+        if best and not row.confirms
+        else "",
     }
 
 
 def _resolved(kept: Findings | None, words: Words) -> str:
-    zones: Zones | None = kept.answer.zones if kept else None
+    zones: Zones | None = kept.answer.zones if kept and not kept.row.confirms else None
     return words.say("board.resolved", share=percent(zones.resolved)) if zones else ""
 
 
@@ -100,9 +105,9 @@ def _left(seconds: float, words: Words) -> str:
     return words.say(key, low=low, high=2 * low)
 
 
-def _value(value: float, unit: str) -> str:
-    """Return one run's loss: enough digits to tell it from its neighbours in a table."""
-    return quantity(value, unit)
+def _value(value: float, unit: str, kept: Findings | None) -> str:
+    """Return one run's loss, in the digits of the answer where there is one."""
+    return rounded(value, kept.answer.noise.seed_sd if kept else None, unit)
 
 
 def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Words) -> dict[str, Any]:
@@ -111,16 +116,22 @@ def study_state(engine: sa.Engine, row: StudyRow, store: AnswerStore, words: Wor
     shown, unit = _shown(engine, row), task.unit if task else ""
     workers = attached_workers(engine, row.name)
     return {
-        **_progress(engine, row, words),
-        "answer": answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")],
-        "figure": store.mark(row.name),
-        "trials": [_trial(one, unit, words) for one in shown.values()],
+        **_progress(engine, row, kept, words),
+        "answer": _answer(row, kept, words),
+        "figure": 0 if row.confirms else store.mark(row.name),
+        "trials": [_trial(one, unit, kept, words) for one in shown.values()],
         "losses": list(_space(row).get("loss", [])),
         "choices": _choices(row),
         "curves": _curves(engine, row, shown),
         "workers": [_worker(one, words) for one in workers],
         "confirmed": store.confirmed(row.name, words) if task else [],
     }
+
+
+def _answer(row: StudyRow, kept: Findings | None, words: Words) -> list[str]:
+    if row.confirms:
+        return no_answer(row, words)
+    return answer_lines(kept, words.language) if kept else [words.say("board.answer.waits")]
 
 
 def _space(row: StudyRow) -> Mapping[str, Any]:
@@ -149,7 +160,7 @@ def _shown(engine: sa.Engine, row: StudyRow) -> dict[int, Mapping[str, Any]]:
     return {int(one["slot"]): dict(one) for one in rows}
 
 
-def _trial(one: Mapping[str, Any], unit: str, words: Words) -> dict[str, Any]:
+def _trial(one: Mapping[str, Any], unit: str, kept: Findings | None, words: Words) -> dict[str, Any]:
     config = tried(one["config"]) or {}
     lr, backbone_lr = float(config.get("lr", math.nan)), float(config.get("backbone_lr", math.nan))
     kind = str(one["end"] if one["state"] == "done" else one["state"])
@@ -169,7 +180,7 @@ def _trial(one: Mapping[str, Any], unit: str, words: Words) -> dict[str, Any]:
         "loss_words": loss_words(config.get("loss", ""), config.get("choices", {}), words),
         "seed": config.get("seed"),
         "value": value,
-        "value_words": "" if value is None else _value(value, unit),
+        "value_words": "" if value is None else _value(value, unit, kept),
         "epochs": one["epochs"],
     }
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from hpo.diary.file import Diary, DiaryRow, Habits, habits, read_diary
+from hpo.errors import Said
 from hpo.ledger.imported import HandMade, TestFigures, import_runs
 from hpo.ledger.ledger import Ledger
 from hpo.ledger.values import StudyRow
@@ -40,8 +41,17 @@ class Deed:
     """Of the trial."""
     text: str
 
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.did}, trial {self.number}: {self.text}"
+    @property
+    def said(self) -> Said:
+        """All of it in words."""
+        did, text = Said(self.did), Said.of(self.text)
+        return Said(
+            "line {line}: {did}, trial {number}: {text}",
+            line=self.line,
+            did=did,
+            number=self.number,
+            text=text,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class _Import:
             if known is not None:
                 if row.test and (known < self._next or value is None):
                     figures.append(TestFigures(known, f"{source}:{row.line}", row.test))
-                deeds.append(Deed(row.line, "already there", known, f"{_words(row)}{_kept(row)}"))
+                deeds.append(Deed(row.line, "already there", known, _told(row)))
                 continue
             number = self._known[key] = self._next + len(new)
             new.append(self._run(row, value, number, source))
@@ -131,24 +141,22 @@ class _Import:
         return HandMade(configuration, value, metrics, f"{source}:{row.line}", row.test)
 
     def _deed(self, row: DiaryRow, value: float | None, number: int) -> Deed:
-        kept = _kept(row)
         if value is not None:
-            text = f"{_words(row)}, validation {self._yardstick} {value:g}{kept}"
-            return Deed(row.line, "imported", number, text)
+            measured = Said("validation {metric} {value}", metric=self._yardstick, value=f"{value:g}")
+            return Deed(row.line, "imported", number, _told(row, measured, ", "))
         if row.validation:
             folds = self._spec.validation.kind == "grouped_folds"
-            why = "validated on another split" if folds else f"no validation {self._yardstick}"
+            none = Said("no validation {metric}", metric=self._yardstick)
+            why = Said("validated on another split") if folds else none
         else:
-            why = "only test metrics, which choose nothing here" if row.test else "no metric"
-        return Deed(row.line, "to try", number, f"{_words(row)}; {why}{kept}")
+            why = Said("only test metrics, which choose nothing here" if row.test else "no metric")
+        return Deed(row.line, "to try", number, _told(row, why, "; "))
 
 
-def _kept(row: DiaryRow) -> str:
+def _told(row: DiaryRow, more: str = "", between: str = "") -> Said:
+    """Return what a row holds, what is said of it, and the test figures that are kept."""
+    rates = [f"lr {row.lr:g}", f"backbone_lr {row.backbone_lr:g}", row.loss]
+    held = ", ".join([*rates, *choice_words(row.choices)])
     figures = ", ".join(f"{name} {figure:g}" for name, figure in row.test.items())
-    return f" (kept as test figures: {figures})" if figures else ""
-
-
-def _words(row: DiaryRow) -> str:
-    return ", ".join(
-        [f"lr {row.lr:g}", f"backbone_lr {row.backbone_lr:g}", row.loss, *choice_words(row.choices)]
-    )
+    kept = Said(" (kept as test figures: {figures})", figures=figures) if figures else ""
+    return Said.listed([Said.listed([held, more] if more else [held], between), kept], "")

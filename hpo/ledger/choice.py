@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from finetune.api import Mode
+from hpo.ledger.values import CONFIRMS
 from hpo.study import Configuration
 from hpo.study.choices import NONE, Choices
 
@@ -78,7 +79,7 @@ class FrozenChoice:
         variant = "" if mode == own_mode else f".{mode}"
         if weights is not None:
             variant += f".weights-{weights}"
-        return f"{self.study[:60]}.confirm-{self.choice_hash[:8]}{variant}"
+        return f"{self.study[:60]}{CONFIRMS}{self.choice_hash[:8]}{variant}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_json` reads."""

@@ -89,7 +89,9 @@ class StudyLedger:
         with self._read() as connection:
             row = _find(connection, name)
         if row is None:
-            raise UnknownStudyError.among(name, [study.name for study in self.studies()])
+            raise UnknownStudyError.among(
+                name, [study.name for study in self.studies() if not study.confirms]
+            )
         return row
 
     def studies(self) -> list[StudyRow]:

@@ -29,6 +29,9 @@ Fault = Literal["killed", "out_of_memory", "error"]
 COMPLETE: tuple[Result, ...] = ("finished", "patience")
 """Ends that are complete trials; the other results, pruned and diverged, count as pruned."""
 
+CONFIRMS = ".confirm-"
+"""Stands in the name of a study that runs a confirmation, behind the name of the search."""
+
 LEASE_S = 60.0
 """Length of a lease that was given before lengths were noted."""
 
@@ -69,6 +72,11 @@ class StudyRow:
                 "copy it anew from where it was made",
             )
         return spec
+
+    @property
+    def confirms(self) -> str:
+        """The search whose choice is confirmed here (its first 60 characters); empty for a search."""
+        return self.name.rpartition(CONFIRMS)[0] if self.kind == "confirm" else ""
 
     @property
     def is_whole(self) -> bool:

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from hpo.errors import MismatchError, Said, StorageError, UnknownStudyError, UsageError
 from hpo.ledger import claims, optuna_rows
 from hpo.ledger.studies import StudyLedger
-from hpo.ledger.values import StudyRow
+from hpo.ledger.values import CONFIRMS, StudyRow
 from hpo.storage import writing
 from hpo.storage.tables import (
     attempts,
@@ -116,7 +116,7 @@ def _family(engine: sa.Engine, name: str) -> list[StudyRow]:
     if name not in rows:
         ledger.study(name)
         raise UnknownStudyError(Said("the database has no study {name!r}", name=name))
-    ours = f"{name[:60]}.confirm-"
+    ours = f"{name[:60]}{CONFIRMS}"
     return [rows[name]] + [
         row for row in rows.values() if row.kind == "confirm" and row.name.startswith(ours)
     ]

@@ -22,14 +22,22 @@ ORDER BY w.last_seen DESC, w.worker_id, t.study_id, t.slot
 _LATELY = "WHERE t.slot IS NOT NULL OR w.last_seen > {{now}} - :within_s"
 # The clock is asked once, not for each row: on SQLite it is a function of ours, which reads the kernel's.
 _THROUGHPUT = """
-WITH clock AS (SELECT {now} AS now)
-SELECT COUNT(*) FILTER (WHERE state = 'done' AND origin <> 'imported' AND ended_at > now - :window_s),
-       COALESCE(SUM(epochs) FILTER (
-           WHERE state = 'done' AND origin <> 'imported' AND ended_at > now - :window_s
-       ), 0),
-       MAX(now) - MIN(started_at) FILTER (WHERE origin <> 'imported'),
+WITH clock AS (SELECT {now} AS now),
+mine AS (
+    SELECT state, ended_at, epochs, origin <> 'imported' AS is_ours,
+           CASE WHEN origin <> 'imported' THEN started_at END AS started_at
+    FROM hpo_slot WHERE study_id = :study
+),
+lately AS (
+    SELECT CASE WHEN COUNT(*) FILTER (WHERE state = 'running') > 0 THEN MAX(now)
+                ELSE COALESCE(MAX(ended_at) FILTER (WHERE is_ours), MAX(now)) END AS until
+    FROM mine, clock
+)
+SELECT COUNT(*) FILTER (WHERE state = 'done' AND is_ours AND ended_at > until - :window_s),
+       COALESCE(SUM(epochs) FILTER (WHERE state = 'done' AND is_ours AND ended_at > until - :window_s), 0),
+       MAX(until) - MIN(started_at),
        COUNT(*) FILTER (WHERE state IN ('free', 'running'))
-FROM hpo_slot, clock WHERE study_id = :study
+FROM mine, lately
 """
 _FAILED = """
 SELECT t.slot, t.attempt, a.worker_id, a."end", COALESCE(a.message, '')
@@ -81,6 +89,7 @@ class Throughput:
 def throughput(database: Database, study_id: int, *, window_s: float = 3600.0) -> Throughput:
     """Return the rate at which results came in during the last ``window_s`` seconds.
 
+    Of a study on which nobody works, those before its last result: to lie still makes nothing slower.
     Imported trials are no speed: they took nobody here any time.
     """
     trials, epochs, age_s, left = rows(database, _THROUGHPUT, study=study_id, window_s=window_s)[0]

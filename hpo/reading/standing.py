@@ -31,7 +31,7 @@ def overview(database: Database, url: str, study: str | None = None) -> list[dic
     """
     found = _studies(database)
     if study is not None and all(row.name != study for row, _ in found):
-        raise UnknownStudyError.among(study, [row.name for row, _ in found])
+        raise UnknownStudyError.among(study, [row.name for row, _ in found if not row.confirms])
     return [
         {
             **standing(row, _counts(database, row.study_id), url, noted),
@@ -82,7 +82,7 @@ def _counts(database: Database, study_id: int) -> Counts:
 
 
 def pace(database: Database, study_id: int) -> dict[str, float | None]:
-    """Return the rates of the last hour and the seconds to the end at that rate (None: not known)."""
+    """Return the rates of the last hour of work and the seconds to the end at that rate (None: not known)."""
     found = throughput(database, study_id)
     left_s = found.remaining_s
     return {

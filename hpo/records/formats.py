@@ -22,13 +22,18 @@ WRITERS: Mapping[str, Callable[[StudyRecord, Path], list[Path]]] = {
 """Name of a format -> what writes it into a folder and returns the files and folders of it."""
 
 
+def check_format(to: str) -> None:
+    """Raise :class:`UsageError` for a format that is not known."""
+    if to not in WRITERS:
+        raise UsageError(Said("no format {to!r}", to=to), ", ".join(["model", *WRITERS]), "use --to csv")
+
+
 def export_records(findings: Findings, url: str, to: str, out: Path) -> list[Path]:
     """Write a study in a format, for its owner alone to read.
 
     Raises :class:`UsageError` for a format that is not known or not installed.
     """
-    if to not in WRITERS:
-        raise UsageError(Said("no format {to!r}", to=to), ", ".join(["model", *WRITERS]), "use --to csv")
+    check_format(to)
     try:
         return WRITERS[to](record_of(findings, url), out)
     except ModuleNotFoundError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpo.analysis.evidence import MIN_MODEL
 from hpo.analysis.values import Choice, Expected, Note, NoteKind
+from hpo.ledger.values import StudyRow
 from hpo.numbers import rate, ratio, rounded, with_error
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
@@ -13,8 +14,13 @@ from hpo.report.zones import costs_lines, is_settled_note, zone_lines
 
 
 def answer_lines(findings: Findings, language: Language = "en") -> list[str]:
-    """Return the answer, the news first: how the choice stands to the published default."""
+    """Return the answer, the news first: how the choice stands to the published default.
+
+    The runs of a confirmation choose nothing: of them only that is said.
+    """
     words = SPOKEN[language]
+    if findings.row.confirms:
+        return no_answer(findings.row, words)
     return [
         headline(findings, words),
         *_constant(findings, words),
@@ -34,6 +40,11 @@ def answer_lines(findings: Findings, language: Language = "en") -> list[str]:
             if not is_settled_note(findings, note)
         ),
     ]
+
+
+def no_answer(row: StudyRow, words: Words) -> list[str]:
+    """Return what is said of the runs of a confirmation, in place of an answer."""
+    return [words.say("answer.confirms", name=row.name, study=row.confirms)]
 
 
 def note_words(note: Note, words: Words) -> str:
@@ -57,7 +68,8 @@ def headline(findings: Findings, words: Words) -> str:
     given = {"said": said, "metric": metric(findings.task, words), "mine": mine}
     if found.baseline is None:
         return words.say("answer.expect.alone", **given)
-    default = rounded(found.baseline.value, found.choice.standard_error, findings.task.unit)
+    error = found.baseline.standard_error or found.noise.seed_sd  # as the default's own line has it
+    default = rounded(found.baseline.value, error, findings.task.unit)
     return words.say("answer.expect", **given, default=default)
 
 

@@ -38,9 +38,53 @@ _FORMS = {
     "at least 4": "至少 4 次",
     "it installed": "已安装该软件包",
 }
+_DONE = {
+    "line {line}: {did}, trial {number}: {text}": "第 {line} 行：{did}，第 {number} 号试验：{text}",
+    "imported": "已导入",
+    "to try": "待试",
+    "already there": "已经存在",
+    "validation {metric} {value}": "验证 {metric} {value}",
+    "no validation {metric}": "没有验证 {metric}",
+    "validated on another split": "在另一种划分上验证",
+    "only test metrics, which choose nothing here": "只有测试指标，在此不用于选择",
+    "no metric": "没有指标",
+    " (kept as test figures: {figures})": "（作为测试数值保留：{figures}）",
+    "{named}: taken as test figures; a validation figure is called validation_{first}": (
+        "{named}：视为测试数值；验证数值的列名为 validation_{first}"
+    ),
+    "passed over, for they mean nothing here: {names}": "已略过，在此没有意义：{names}",
+    "{study}: {imported} imported, {to_try} to try, {already} already there": (
+        "{study}：已导入 {imported}，待试 {to_try}，已经存在 {already}"
+    ),
+    "imported trials count in the study's total and are marked wherever they show": (
+        "导入的试验计入研究的总数，并在各处注明"
+    ),
+    "deleted: {words}": "已删除：{words}",
+    "{study} is {to} now; next: hpo status {to}{option}": (
+        "{study} 现名 {to}；下一步：hpo status {to}{option}"
+    ),
+    "copied to {to}: {words}; next: hpo status {study}{option}": "已复制到 {to}：{words}；下一步："
+    "hpo status {study}{option}",
+    "open": "开放",
+    "paused": "已暂停",
+    "stopped": "已停止",
+    "{study} was {was} and is {now}{again}": "{study} 原为{was}，现为{now}{again}",
+    "; to go on: {command}": "；要继续：{command}",
+    "next: hpo worker --storage {url}   (on each machine; several are fine)": (
+        "下一步：hpo worker --storage {url}   （在每台机器上；可以有多个）"
+    ),
+    "1 worker is attached; next: {command}": "有 1 个工作进程；下一步：{command}",
+    "{n} workers are attached; next: {command}": "有 {n} 个工作进程；下一步：{command}",
+    ", {n} failed for good": "，{n} 次彻底失败",
+    "{study} [partial: {part}]": "{study} [部分数据：{part}]",
+    "{label}: {finished} of {total} trials are finished{failed}; priority {priority}": (
+        "{label}：{total} 次试验中已结束 {finished} 次{failed}；优先级 {priority}"
+    ),
+}
 _ALERTS = {
-    "https://ADDRESS (a webhook), exec:COMMAND, or an address of apprise such as mailto://...": "https://地址（"
-    "webhook）、exec:命令，或 apprise 的地址，例如 mailto://...",
+    "https://ADDRESS (a webhook), exec:COMMAND, or an address of apprise such as mailto://...": (
+        "https://地址（webhook）、exec:命令，或 apprise 的地址，例如 mailto://..."
+    ),
     "exec: without a command": "exec: 后面没有命令",
     "exec:COMMAND": "exec:命令",
     "type: --alert 'exec:COMMAND'": "请输入：--alert 'exec:命令'",
@@ -99,7 +143,7 @@ _COMMANDS = {
     "the record of {n} looks at the test split": "{n} 次查看测试集的记录",
     "this would delete {words} for good": "这将永久删除 {words}",
     "a word that you mean it": "一个表明确实如此的选项",
-    "type: hpo delete --study {study} --yes{option}": "请输入：hpo delete --study {study} --yes{option}",
+    "type: hpo delete {study} --yes{option}": "请输入：hpo delete {study} --yes{option}",
     "a study and --all are named": "同时给出了研究和 --all",
     "type: hpo report --all": "请输入：hpo report --all",
     "{n_failed} of {n_specs} studies were not run: {failed}": "{n_specs} 个研究中有 {n_failed} 个没"
@@ -269,7 +313,7 @@ _DIARY = {
 }
 _DATABASE = {
     "the database has no study {name!r}": "数据库中没有研究 {name!r}",
-    "one of its studies: {names}": "其中的研究之一：{names}",
+    "one of its studies: {names}{nearest}": "其中的研究之一：{names}{nearest}",
     "type: hpo studies": "请输入：hpo studies",
     "study {name!r} in the database is another one ({differing})": "数据库中的研究 {name!r} 与此不"
     "同（{differing}）",
@@ -490,6 +534,7 @@ _STUDY_FILE = {
 }
 FAULTS = MappingProxyType(
     _FORMS
+    | _DONE
     | _ALERTS
     | _CHECKPOINTS
     | _COMMANDS

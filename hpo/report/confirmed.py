@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from hpo.confirm.confirmed import ArmResult, Confirmation
 from hpo.confirm.judging import Against
+from hpo.confirm.unit_intervals import Estimate
 from hpo.confirm.verdicts import Finding, Look
-from hpo.numbers import about, percent, quantity, rate, ratio
+from hpo.numbers import about, percent, rate, ratio, within
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import full_name, loss_words, metric
 
@@ -77,18 +78,25 @@ def _arm(found: Confirmation, place: int, words: Words) -> str:
     if result.failed:
         failed, seeds = result.failed, words.count("seeds", len(found.seeds))
         what = words.say("confirmed.arm.some_failed", arm=what, failed=failed, seeds=seeds)
-    yardstick, measured = found.task.yardstick, result.metrics[found.task.yardstick]
-    others = [f"{name} {quantity(one.mean)}" for name, one in result.metrics.items() if name != yardstick]
-    ends = {name: quantity(getattr(measured, name)) for name in ("mean", "low", "high")}
-    estimate = words.say(
-        "confirmed.estimate", metric=metric(found.task, words), unit=found.task.unit, **ends
-    ).rstrip()
-    given = {"arm": what, "estimate": estimate, "others": ", ".join(others)}
+    value = interval(result.metrics[found.task.yardstick], found.task.unit)
+    estimate = words.say("confirmed.estimate", metric=metric(found.task, words), value=value)
+    given = {"arm": what, "estimate": estimate, "others": ", ".join(other_metrics(found, result))}
     against = result.against_baseline
     if against is None:
         return words.say("confirmed.arm", **given)
     gap, verdict = gap_words(against, words), verdict_words(found, result, words)
     return words.say("confirmed.arm.beside", **given, gap=gap, verdict=verdict)
+
+
+def interval(measured: Estimate, unit: str = "") -> str:
+    """Return an arm's metric with its interval."""
+    return within(measured.mean, measured.low, measured.high, unit)
+
+
+def other_metrics(found: Confirmation, result: ArmResult) -> list[str]:
+    """Return an arm's metrics beside the yardstick, in as many digits as their intervals have any use for."""
+    others = (pair for pair in result.metrics.items() if pair[0] != found.task.yardstick)
+    return [f"{name} {interval(one).partition(' ')[0]}" for name, one in others]
 
 
 def _with_rates(result: ArmResult, name: str, words: Words) -> str:
@@ -108,8 +116,8 @@ def _with_rates(result: ArmResult, name: str, words: Words) -> str:
 
 def gap_words(against: Against, words: Words) -> str:
     """Return an arm's difference to the published default with its interval and p."""
-    ends = {name: f"{getattr(against, name):+.3g}" for name in ("difference", "low", "high")}
-    return words.say("table.arm.gap", **ends, p=f"{against.p:.2g}")
+    gap = within(against.difference, against.low, against.high, sign="+")
+    return words.say("table.arm.gap", gap=gap, p=f"{against.p:.2g}")
 
 
 def basis_lines(found: Confirmation, words: Words) -> list[str]:

@@ -54,6 +54,8 @@ _ANSWER = {
     "answer.constant.does not beat": "No better than a constant: {guess} has {metric} {value}.",
     "answer.constant.cannot be told": "Not known to be better than a constant: {guess} has {metric} {value}, "
     "and the difference is within noise.",
+    "answer.confirms": "{name}: the runs of a confirmation of {study}, on seeds that its search never had. "
+    "They choose nothing; what they show: hpo report {study}",
     "answer.none": "{name}: no answer yet: {why}.",
     "answer.none.nothing": "no trial has finished",
     "answer.none.running.one": "no trial has finished ({n} is under way, {epoch})",
@@ -187,7 +189,7 @@ _PAGE = {
     "table.default": "default ({name}), expected",
     "table.unknown": "not known",
     "table.arm.ratio": "{name} (ratio {ratio}, {loss})",
-    "table.arm.gap": "{difference} [{low}, {high}], p {p}",
+    "table.arm.gap": "{gap}, p {p}",
     "split.train": "train",
     "split.validation": "validation",
     "split.test": "test",
@@ -290,6 +292,9 @@ _FIGURES = {
     "figure.default.place": "default: {name}",
     "figure.above.one": "{n} trial above",
     "figure.above.many": "{n} trials above",
+    "figure.chosen.expected": "the choice (expected)",
+    "figure.trained": "trained with {loss}",
+    "figure.equal_ratio": "of equal ratio",
     "figure.chosen": "the choice",
     "figure.rates.title": "both learning rates",
     "figure.rates.too_few": "too few trials for a map",
@@ -375,6 +380,8 @@ _CONFIRMED = {
     "confirmed.failed.counted": "A seed that failed counts as the worst of its arm's seeds.",
     "confirmed.failed.none.one": "No seed failed; {n} seed cannot exclude failure rates under {rate}.",
     "confirmed.failed.none.many": "No seed failed; {n} seeds cannot exclude failure rates under {rate}.",
+    "confirm.few_seeds": "seeds {n}: nothing can be called real with so few; look {look} at the test split "
+    "needs at least {least} (Ctrl-C before the runs end leaves the test split closed)",
     "confirmed.few_seeds": "With {seeds} no p can be under {smallest}: nothing is called real; look "
     "{look} needs at least {least} seeds.",
     "confirmed.spent": "The chance that look {look} calls a choice better that is not is at most "
@@ -389,7 +396,7 @@ _CONFIRMED = {
     "confirmed.arm.beside": "{arm}: {estimate}; {others}. Beside the default {gap}: {verdict}.",
     "confirmed.rates": "{name} ({rates})",
     "confirmed.rate": "{name} {value}",
-    "confirmed.estimate": "{metric} {mean} [{low}, {high}] {unit}",
+    "confirmed.estimate": "{metric} {value}",
     "confirmed.basis": "{seeds} in pairs, from {first} on, and {units} of the test split. Intervals are "
     "95 %: "
     "arms over {of}, differences over seeds and {of}; p from sign flips, the choice first, Holm over the "
@@ -474,6 +481,7 @@ _BOARD = {
     "board.no_database": "The database cannot be read now. The dashboard goes on when it is there again.",
     "board.empty": "No study yet. Type: hpo run bidmc_hr",
     "board.state.open": "searching",
+    "board.state.waits": "nothing under way",
     "board.state.paused": "paused",
     "board.state.stopped": "stopped",
     "board.state.done": "finished",
@@ -519,6 +527,8 @@ _BOARD = {
     "board.say.best": "best so far",
     "board.say.few": "Two finished trials are needed.",
     "board.say.none": "No run has finished an epoch yet.",
+    "board.say.ratio": "ratio",
+    "board.say.rests": "Nobody is at work: all trials are done.",
     "board.say.loss": "loss",
     "board.say.value": "validation",
     "board.say.parallel": "Each trial's learning rates, ratio, loss and what it reached",
@@ -559,7 +569,16 @@ _TERMINAL = {
     "typed.missing.option": "Missing option {name}.",
     "typed.missing.argument": "Missing argument {name}.",
     "typed.value": "Invalid value for {name}: {fault}",
-    "typed.other": "{fault}",
+    "typed.wrong": "{name} is {value!r}; expected {expected}.",
+    "typed.wanted.int": "a whole number",
+    "typed.wanted.float": "a number",
+    "typed.wanted.ge": "at least {least}",
+    "typed.bare": "{name} needs a value.",
+    "typed.flag": "{name} takes no value.",
+    "typed.more": "There is a word too many.",
+    "typed.no_command": "No command is named; there are {known}.",
+    "typed.unknown_command": "No such command: {name!r}.",
+    "typed.near_command": "No such command: {name!r}. Did you mean {near}?",
     "run.not_run": "not run: {study}: {why}",
     "progress.finished": "{finished}/{total} finished ({pruned} pruned)",
     "progress.failed": "{n} failed",

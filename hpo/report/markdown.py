@@ -10,11 +10,19 @@ import numpy as np
 
 from hpo.confirm.confirmed import Confirmation
 from hpo.ledger.choice import Arm
-from hpo.numbers import about, percent, quantity, ratio, with_error
+from hpo.numbers import about, percent, ratio, rounded, with_error
 from hpo.reading.findings import Findings
 from hpo.reading.standing import budget
 from hpo.report.answer import answer_lines, run_command
-from hpo.report.confirmed import arm_name, basis_lines, gap_words, headline, verdict_words
+from hpo.report.confirmed import (
+    arm_name,
+    basis_lines,
+    gap_words,
+    headline,
+    interval,
+    other_metrics,
+    verdict_words,
+)
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import constant, loss_words, metric_with_unit
 from hpo.study import StudySpec
@@ -97,20 +105,17 @@ def _arm_loss(arm: Arm, words: Words) -> str:
 
 
 def _arm(found: Confirmation, place: int, words: Words) -> list[str]:
-    one, yardstick, name = found.arms[place], found.task.yardstick, arm_name(found, place, words)
+    one, name = found.arms[place], arm_name(found, place, words)
     if one.arm.ratio is not None:
         name = words.say(
             "table.arm.ratio", name=name, ratio=ratio(one.arm.ratio), loss=_arm_loss(one.arm, words)
         )
     if not one.metrics:
         return [name, words.say("table.failed"), "", "", ""]
-    measured = one.metrics[yardstick]
-    others = [f"{key} {quantity(m.mean)}" for key, m in one.metrics.items() if key != yardstick]
     beside = ["", ""]
     if one.against_baseline is not None:
         beside = [gap_words(one.against_baseline, words), verdict_words(found, one, words)]
-    estimate = f"{quantity(measured.mean)} [{quantity(measured.low)}, {quantity(measured.high)}]"
-    return [name, estimate, ", ".join(others), *beside]
+    return [name, interval(one.metrics[found.task.yardstick]), ", ".join(other_metrics(found, one)), *beside]
 
 
 def _comparison(findings: Findings, words: Words) -> str:
@@ -127,7 +132,7 @@ def _comparison(findings: Findings, words: Words) -> str:
     for name, value in (
         (words.say("table.ours"), ours),
         (words.say("table.default", name=findings.spec.baseline.name), default),
-        (guess, quantity(findings.trivial)),
+        (guess, rounded(findings.trivial, found.noise.seed_sd)),
     ):
         rows.append([name, words.say("split.validation"), value, ""])
     for published in findings.spec.published:

@@ -7,7 +7,7 @@ from typing import Any
 from hpo.analysis.values import Answer, Expected
 from hpo.analysis.zones import Standing, Zones
 from hpo.ledger.optuna_rows import plain
-from hpo.numbers import about, percent, quantity, rate, ratio, with_error
+from hpo.numbers import about, percent, rate, ratio, rounded, with_error
 from hpo.reading.findings import Findings
 from hpo.report.language import SPOKEN, Language, Words
 from hpo.report.naming import label_words, loss_words, metric_with_unit
@@ -161,7 +161,7 @@ def _best_ratio(answer: Answer, words: Words) -> str:
 
 
 def _constant(found: Findings, words: Words) -> str:
-    value, against = quantity(found.trivial), found.answer.against_trivial
+    value, against = rounded(found.trivial, found.answer.noise.seed_sd), found.answer.against_trivial
     if found.answer.choice is None or against == "beats":
         return value
     return words.say(f"all.against.{against}", value=value)

@@ -42,7 +42,9 @@
 
   const scaled = (low, high, from, to) => (value) => from + (to - from) * (high > low ? (value - low) / (high - low) : 0.5);
   const spread = (values) => [Math.min(...values), Math.max(...values)];
-  const short = (value) => Math.abs(value) >= 0.01 && Math.abs(value) < 10000 ? String(+value.toPrecision(3)) : value.toExponential(0);
+  // As the tables have them: 6.3e-4, 0.01, 6300.
+  const short = (value, digits = 2) => Math.abs(value) >= 0.01 && Math.abs(value) < 1e5
+    ? String(+value.toPrecision(digits)) : value.toExponential(1).replace(".0e", "e").replace("e+", "e");
 
   // One line a trial over lr, backbone_lr, ratio, loss, choices and what it reached; the best tenth stands out.
   const parallel = (trials, losses, choices) => {
@@ -52,21 +54,22 @@
     const values = ended.map((one) => one.value).sort((a, b) => a - b);
     const worst = values[Math.floor(0.9 * (values.length - 1))], bestTenth = values[Math.floor(0.1 * (values.length - 1))];
     const log = (name) => ({ name, at: (one) => Math.log10(one[name]), say: (v) => short(10 ** v) });
-    const axes = [log("lr"), log("backbone_lr"), log("ratio"),
+    const axes = [log("lr"), log("backbone_lr"), { ...log("ratio"), name: said.ratio },
       { name: said.loss, at: (one) => losses.indexOf(one.loss), names: losses },
       ...Object.entries(choices ?? {}).map(([name, names]) => ({ name, at: (one) => names.indexOf(one.choices[name]), names })),
-      { name: said.value, at: (one) => Math.min(one.value, worst), say: short }];
+      { name: said.value, at: (one) => Math.min(one.value, worst), say: (v) => short(v, 3) }];
     const plot = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "plot", role: "img", "aria-label": said.parallel });
+    const labels = [];
     axes.forEach((axis, place) => {
       axis.x = 60 + place * (width - 130) / (axes.length - 1);
       const [low, high] = axis.names ? [0, axis.names.length - 1] : spread(ended.map(axis.at));
       axis.y = scaled(low, high, bottom, top);
       plot.append(draw("line", { x1: axis.x, x2: axis.x, y1: top, y2: bottom, class: "axis" }));
-      plot.append(draw("text", { x: axis.x, y: height - 8, "text-anchor": "middle" }, axis.name));
+      labels.push(draw("text", { x: axis.x, y: height - 8, "text-anchor": "middle" }, axis.name));
       const marks = axis.names ? axis.names.map((name, index) => [index, name]) : [[low, axis.say(low)], [high, axis.say(high)]];
       for (const [value, text] of marks) {
         const above = !axis.names && value === high && high > low;
-        plot.append(draw("text", { x: axis.x + 5, y: axis.y(value) + (axis.names ? 4 : above ? -6 : 14) }, text));
+        labels.push(draw("text", { x: axis.x + 5, y: axis.y(value) + (axis.names ? 4 : above ? -6 : 14) }, text));
       }
     });
     const order = [...ended].sort((a, b) => b.value - a.value);
@@ -77,6 +80,7 @@
       path.append(draw("title", {}, `${one.number}: ${one.shown.join(", ")}, ${one.loss_words}, ${one.value_words}`));
       plot.append(path);
     }
+    plot.append(...labels);  // over the lines
     return [plot];
   };
 
@@ -86,12 +90,15 @@
     const width = 760, height = 280, all = shown.flatMap((one) => one.points);
     const values = all.map((point) => point[1]).sort((a, b) => a - b);
     const low = values[0], high = values[Math.floor(0.95 * (values.length - 1))];
-    const x = scaled(1, Math.max(2, ...all.map((point) => point[0])), 60, width - 20);
+    const last = Math.max(2, ...all.map((point) => point[0])), above = values.at(-1) > high ? "≥ " : "";
+    const x = scaled(1, last, 60, width - 20);
     const y = (value) => scaled(low, high, height - 40, 20)(Math.min(value, high));
     const plot = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "plot", role: "img", "aria-label": said.curves });
     plot.append(draw("line", { x1: 60, x2: width - 20, y1: height - 40, y2: height - 40, class: "axis" }));
     plot.append(draw("line", { x1: 60, x2: 60, y1: 20, y2: height - 40, class: "axis" }));
-    plot.append(draw("text", { x: 8, y: 24 }, short(high)), draw("text", { x: 8, y: height - 40 }, short(low)));
+    plot.append(draw("text", { x: 8, y: 34 }, above + short(high, 3)), draw("text", { x: 8, y: height - 40 }, short(low, 3)));
+    plot.append(draw("text", { x: 8, y: 14 }, said.value), draw("text", { x: 60, y: height - 20 }, "1"));
+    plot.append(draw("text", { x: width - 20, y: height - 20, "text-anchor": "end" }, String(last)));
     plot.append(draw("text", { x: width / 2, y: height - 12, "text-anchor": "middle" }, said.epoch));
     for (const one of [...shown].sort((a, b) => (a.state === "running") - (b.state === "running"))) {
       const way = one.points.map(([epoch, value], place) => `${place ? "L" : "M"}${x(epoch).toFixed(1)} ${y(value).toFixed(1)}`).join("");
@@ -150,7 +157,7 @@
     fill("trials", [found.trials, { ...order }], ([trials]) => rows(trials));
     fill("workers", found.workers, (workers) => workers.length
       ? workers.map((one) => make("li", [one.name, one.device, one.does, one.silent].filter(Boolean).join(" · ")))
-      : [make("li", said.nobody)]);
+      : [make("li", found.state === "done" ? said.rests : said.nobody)]);
     at("confirmation").hidden = !found.confirmed.length;
     fill("confirmed", found.confirmed, items);
   };

@@ -17,6 +17,9 @@ from hpo.report.naming import constant, label_words, metric_with_unit
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart with any colour vision (jfly.uni-koeln.de/color, 2008)."""
 
+CHOICE_COLOUR = "#E69F00"
+"""Of it, for the choice: on zones and surface alike."""
+
 LOSS_COLOURS = ("#0072B2", "#000000", "#CC79A7", "#56B4E9")
 """Of it, for training losses: none of the zones'."""
 
@@ -30,6 +33,7 @@ def ratio_figure(findings: Findings, words: Words) -> Figure:
     _draw_trials(axes, trials, findings.spec.space.loss, words)
     _draw_profile(axes, findings, words)
     _draw_baseline(axes, findings, words)
+    _draw_choice(axes, findings, words)
     _draw_constant(axes, findings, words)
     axes.set_xscale("log")
     axes.set_xlim(_ratio_range(findings))
@@ -93,7 +97,8 @@ def _draw_trials(axes: Axes, trials: pd.DataFrame, losses: tuple[str, ...], word
         mine = finished[finished["loss"] == loss]
         complete, pruned = mine[mine["state"] == "complete"], mine[mine["state"] == "pruned"]
         if len(mine):
-            axes.plot(complete["ratio"], complete["value"], "o", color=colour, markersize=5, label=loss)
+            label = words.say("figure.trained", loss=loss)
+            axes.plot(complete["ratio"], complete["value"], "o", color=colour, markersize=5, label=label)
         axes.plot(pruned["ratio"], pruned["value"], "1", color=colour, markersize=7, alpha=0.7)
     if (finished["state"] == "pruned").any():
         axes.plot([], [], "1", color="0.4", markersize=7, label=words.say("figure.pruned"))
@@ -125,6 +130,16 @@ def _draw_baseline(axes: Axes, findings: Findings, words: Words) -> None:
         axes.plot([given.lr / given.backbone_lr], [baseline.value], "k*", markersize=12, label=name)
 
 
+def _draw_choice(axes: Axes, findings: Findings, words: Words) -> None:
+    choice = findings.answer.choice
+    if choice is not None and choice.expected_validation_loss is not None:
+        place, label = (
+            ([choice.ratio], [choice.expected_validation_loss]),
+            words.say("figure.chosen.expected"),
+        )
+        axes.plot(*place, "D", color=CHOICE_COLOUR, markeredgecolor="white", markersize=8, label=label)
+
+
 def _draw_constant(axes: Axes, findings: Findings, words: Words) -> None:
     axes.axhline(findings.trivial, color="0.35", linestyle="--", linewidth=1)
     axes.annotate(
@@ -136,6 +151,7 @@ def _draw_constant(axes: Axes, findings: Findings, words: Words) -> None:
         fontsize=8,
         color="0.35",
         bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+        zorder=1.5,  # under the trials: it hides none
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hpo.analysis.values import NoteKind, RateMap
@@ -16,7 +17,7 @@ from hpo.confirm.confirmed import Confirmation
 from hpo.numbers import about, rate
 from hpo.reading.findings import Findings
 from hpo.report.confirmed import arm_name
-from hpo.report.figures.ratio import COLOURS
+from hpo.report.figures.ratio import CHOICE_COLOUR, COLOURS
 from hpo.report.language import Words
 from hpo.report.naming import constant, label_words, loss_words, metric_with_unit
 from hpo.study.choices import value_words
@@ -45,7 +46,7 @@ def rates_figure(findings: Findings, words: Words) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="backbone_lr", ylabel="lr")
     axes.set_xlim(space.backbone_lr.low / 1.3, space.backbone_lr.high * 1.3)
     axes.set_ylim(space.lr.low / 1.3, space.lr.high * 1.3)
-    _draw_ratios(axes, findings)
+    _draw_ratios(axes, findings, words)
     if rates is None:
         write_inside(axes, words.say("figure.rates.too_few"))
     _draw_places(axes, findings.trials, words)
@@ -54,7 +55,8 @@ def rates_figure(findings: Findings, words: Words) -> Figure:
     axes.plot(baseline.backbone_lr, baseline.lr, "k*", markersize=13, label=named)
     if choice is not None:
         chosen = words.say("figure.chosen")
-        axes.plot(choice.backbone_lr, choice.lr, "D", color="#D55E00", markersize=9, label=chosen)
+        look: dict[str, Any] = {"color": CHOICE_COLOUR, "markeredgecolor": "white", "markersize": 9}
+        axes.plot(choice.backbone_lr, choice.lr, "D", label=chosen, **look)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     titled(figure, findings, words.say("figure.rates.title"), words)
     return figure
@@ -83,17 +85,22 @@ def _draw_surface(figure: Figure, axes: Axes, rates: RateMap, label: str) -> Non
     figure.colorbar(surface, ax=axes, label=label, extend="max")
 
 
-def _draw_ratios(axes: Axes, findings: Findings) -> None:
-    """Draw the lines of equal ratio, each with its power of ten."""
+def _draw_ratios(axes: Axes, findings: Findings, words: Words) -> None:
+    """Draw the lines of equal ratio, each with its power of ten, under the trials."""
     space = findings.spec.space
     ends = np.array([space.backbone_lr.low, space.backbone_lr.high])
     slowest, fastest = space.lr.low / ends[1], space.lr.high / ends[0]
+    label = words.say("figure.equal_ratio")
     for power in range(int(np.ceil(np.log10(slowest))) + 1, int(np.floor(np.log10(fastest)))):
-        axes.plot(ends, ends * 10.0**power, color="0.75", linewidth=0.7, linestyle=":")
-        left = max(ends[0], space.lr.low / 10.0**power)
-        axes.annotate(
-            f"{10.0**power:g}", (left, left * 10.0**power), fontsize=7, color="0.75", ha="left", va="bottom"
+        axes.plot(ends, ends * 10.0**power, color="0.6", linewidth=0.8, linestyle=":", label=label)
+        left, label = max(ends[0], space.lr.low / 10.0**power), ""
+        at = (left, left * 10.0**power)
+        text = axes.annotate(
+            f"{10.0**power:g}", at, fontsize=7, color="0.1", ha="left", va="bottom", zorder=1.5
         )
+        text.set_path_effects(
+            [withStroke(linewidth=2, foreground="white")]
+        )  # on a dark surface and a light one
 
 
 def _draw_places(axes: Axes, trials: pd.DataFrame, words: Words) -> None:
@@ -225,7 +232,7 @@ def _confirmed(confirmation: Confirmation, words: Words) -> dict[str, list[float
 def _draw_groups(axes: Axes, groups: Mapping[str, list[float]], words: Words) -> None:
     if not groups:
         write_inside(axes, words.say("figure.seeds.none"))
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         return
     for place, values in enumerate(groups.values()):
         axes.plot(values, [place] * len(values), "o", color=COLOURS[0], markersize=5, alpha=0.6)
@@ -251,8 +258,10 @@ def importances_figure(
             known |= {key: chosen} if chosen else {}
     names = list(dict.fromkeys(name for values in known.values() for name in values))
     height = 0.8 / max(1, len(known))
+    bars_of = {name: [key for key, values in known.items() if name in values] for name in names}
     for row, (key, values) in enumerate(known.items()):
-        places = np.arange(len(names)) + (row - (len(known) - 1) / 2) * height
+        ranks = [keys.index(key) - (len(keys) - 1) / 2 if key in keys else 0.0 for keys in bars_of.values()]
+        places = np.arange(len(names)) + np.array(ranks) * height
         lengths = [values.get(name, np.nan) for name in names]
         label = words.say(f"figure.shares.{key}")
         bars = axes.barh(places, lengths, height, color=COLOURS[row], label=label)
