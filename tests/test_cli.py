@@ -474,6 +474,15 @@ def test_options_that_differ_from_the_environments_are_part_of_the_next_command(
     assert told == " --storage other.db --data 'my data' --cache /c --device cpu"
 
 
+def test_the_folder_of_code_is_part_of_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPO_CODE", "")
+    main(["check", "nowhere", "--code", str(tmp_path)])
+
+    assert f" --code {tmp_path}" in options_again("sqlite:///hpo.db", code=tmp_path)
+
+
 @pytest.mark.parametrize(
     "command",
     [

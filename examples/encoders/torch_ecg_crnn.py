@@ -1,4 +1,4 @@
-"""ECG_CRNN of torch_ecg with its default settings: what goes into its last layer."""
+"""ECG_CRNN of torch-ecg with its own settings: the mean over time of what goes into its last layer."""
 
 from torch import nn
 from torch_ecg.cfg import CFG
@@ -7,18 +7,16 @@ from torch_ecg.models import ECG_CRNN
 
 
 class Encoder(nn.Module):
-    def __init__(self, name):
+    def __init__(self):
         super().__init__()
-        config = CFG(ECG_CRNN_CONFIG)
-        config.cnn.name = name
-        self.net = ECG_CRNN(["a", "b"], n_leads=1, config=config)
+        self.net = ECG_CRNN(["a", "b"], n_leads=1, config=CFG(ECG_CRNN_CONFIG))
 
     def forward(self, x):
         return self.net.extract_features(x).mean(dim=-1)
 
 
-def build(weights, name="resnet_nature_comm"):
-    encoder = Encoder(name)
+def build(weights):
+    encoder = Encoder()
     if weights is not None:
         encoder.net.load_state_dict(weights)
     return encoder

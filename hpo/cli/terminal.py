@@ -202,7 +202,7 @@ def options_again(
     for name, value, usual in (
         ("data", data, os.environ.get("HPO_DATA", "data")),
         ("cache", cache, os.environ.get("HPO_CACHE", "")),
-        ("code", code, os.environ.get("HPO_CODE", "")),
+        ("code", code, ""),  # --code sets HPO_CODE for this process: what that holds says nothing
     ):
         if value is not None and str(value) != usual:
             option += f" --{name} {shlex.quote(str(value))}"
