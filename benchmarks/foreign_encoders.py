@@ -1,9 +1,9 @@
 """Encoders that nobody here wrote, through the product's own commands: check, search, export, predict.
 
 Six from PyPI (two of transformers, momentfm, torch-ecg, pytorch-tcn, braindecode: install them where this
-runs), and three in the key layout of published files (PaPaGei-S, Pulse-PPG, ECGFounder) with random weights at
-their published size; the adapters are in examples/encoders. The data are the simulated pulses of ``hpo init``:
-the figures say that it works and what it costs, nothing about the encoders.
+runs), and three in the key layout of published files (PaPaGei-S, Pulse-PPG, ECGFounder) with random weights
+at their published size; the adapters are in examples/encoders. The data are the simulated pulses of
+``hpo init``: the figures say that it works and what it costs, nothing about the encoders.
 
     python benchmarks/foreign_encoders.py --work FOLDER [--only NAME ...] [--trials 8]
 """
