@@ -595,6 +595,7 @@ _TERMINAL = {
     "status.head.epoch": "轮",
     "status.head.seen": "最近一次活动",
     "status.state.open": "开放",
+    "status.state.done": "已完成",
     "status.state.paused": "暂停",
     "status.state.stopped": "已停止",
     "status.best": "{loss}（第 {number} 号试验，比值 {ratio}）",
