@@ -232,6 +232,13 @@ def test_the_words_name_the_looks_the_subjects_and_the_smallest_effect(shared: S
     )
 
 
+def test_the_default_is_named_in_chinese(shared: Shared) -> None:
+    told = "\n".join(confirmation_lines(shared[2], "zh"))
+
+    assert "已发表的默认设置（lr" in told
+    assert "published default" not in told
+
+
 def test_the_newest_confirmation_is_found_by_the_studys_name(shared: Shared) -> None:
     _, engine, found = shared
 

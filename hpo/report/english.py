@@ -73,6 +73,7 @@ _ANSWER = {
     "answer.lucky.optimism": "Luckiest trial: no. {number}, {value}. Do not report it: with new seeds expect "
     "about {expected}.",
     "answer.default": "Default ({name}: lr {lr}, backbone_lr {backbone_lr}, {loss}): {expected}.",
+    "configuration.published default": "published default",
     "answer.default.published": "Published default (lr {lr}, backbone_lr {backbone_lr}, {loss}): {expected}.",
     "answer.default.measured.one": "its own run had {values}",
     "answer.default.measured.many": "its own {n} runs had {values}",
