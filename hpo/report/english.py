@@ -581,7 +581,7 @@ _TERMINAL = {
     "typed.unknown_command": "No such command: {name!r}.",
     "typed.near_command": "No such command: {name!r}. Did you mean {near}?",
     "run.not_run": "not run: {study}: {why}",
-    "progress.finished": "{finished}/{total} finished ({pruned} stopped early)",
+    "progress.finished": "{finished}/{total} finished ({pruned} stopped)",
     "progress.failed": "{n} failed",
     "progress.best": "best {value} (trial {number})",
     "progress.left": "{time} left",
