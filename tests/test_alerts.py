@@ -177,6 +177,16 @@ def test_a_stuck_study_is_told_once_until_it_has_moved(database_url: str, ledger
     assert hook.events == {"stuck": 2}, "whoever pauses a study knows that it waits"
 
 
+def test_a_study_that_no_worker_serves_is_stuck(database_url: str, ledger: Ledger, hook: Hook) -> None:
+    make_study(ledger, 1)
+    looks = alerter(database_url, hook.url, stuck_s=0.2)
+    for _ in range(2):
+        looks.look()
+        time.sleep(0.3)
+
+    assert hook.events == {"stuck": 1}
+
+
 def test_a_study_that_waits_for_its_turn_is_not_stuck(database_url: str, ledger: Ledger, hook: Hook) -> None:
     take(ledger, make_study(ledger, 1, name="first"))
     make_study(ledger, 1, name="second")

@@ -23,6 +23,7 @@ from hpo.analysis.box import Box, Lattice
 from hpo.analysis.cloud import Cloud
 from hpo.analysis.evidence import Scale, gather, thinned
 from hpo.analysis.landscape import draw_landscapes
+from hpo.analysis.leaders import leaders
 from hpo.analysis.likelihood import KERNEL, LEVEL_VARIANCE, Half, Problem, covariance, problem_of
 from hpo.analysis.modes import Mode, Proposal
 from hpo.analysis.noise import replicate_sd, shares
@@ -300,7 +301,18 @@ def test_every_basin_is_a_parabola_at_its_bottom(shape: float) -> None:
     assert basin(parameters, near) == pytest.approx([0.02**2 + 0.01**2], rel=1e-2)
 
 
-def test_a_lucky_trial_is_called_lucky() -> None:
+def test_what_a_regression_foretells_does_not_hang_on_the_units_of_its_features() -> None:
+    features = np.random.default_rng(0).standard_normal((30, 3))
+    target, scale = features @ [1.0, -0.5, 0.2], np.array([1000.0, 0.01, 3.0])
+
+    plain = Regression.of(features, target).foretell(features[:5])
+    scaled = Regression.of(scale * features, target).foretell(scale * features[:5])
+
+    np.testing.assert_allclose(plain.mean, target[:5], atol=0.01)
+    np.testing.assert_allclose(scaled.mean, plain.mean, rtol=1e-6)
+
+
+def test_a_lucky_trial_is_called_lucky_and_leads_nobody() -> None:
     trials = table(40, 0.03)
     lucky = trials["value"].astype(float).idxmax()
     trials.loc[lucky, "value"] = trials["value"].min() - 0.02
@@ -311,6 +323,7 @@ def test_a_lucky_trial_is_called_lucky() -> None:
     assert found.best.number == lucky
     assert found.optimism is not None
     assert found.optimism > 0.05
+    assert leaders(trials, NO_CURVES, SPACE, 1)[0].lr != trials["lr"][lucky]
 
 
 def test_the_noise_between_seeds_is_found_without_replicates(clear: Answer) -> None:

@@ -156,17 +156,6 @@ def test_a_best_ratio_is_identified_up_to_half_of_the_narrower_range(spread: flo
     assert curve.identified is identified
 
 
-@pytest.mark.parametrize(("lower", "end"), [(5, 10), (6, 20)])
-def test_a_ratio_is_told_from_the_best_where_under_6_of_200_draws_have_it_lower(lower: int, end: int) -> None:
-    profiles = np.ones((200, len(LATTICE.ratio)))
-    profiles[:, 10], profiles[:lower, 20] = 0.0, -0.01
-    draws = np.where(LATTICE.feasible, profiles[:, None, None, :], np.inf)
-
-    curve = ratio_curve(LATTICE, draws.mean(axis=0), draws)
-
-    assert curve.indistinguishable == (LATTICE.ratio[10], LATTICE.ratio[end])
-
-
 @pytest.mark.parametrize(
     ("lead", "error", "noise", "verdict"),
     [

@@ -23,6 +23,7 @@ from hpo.analysis.likelihood import (
     Pairs,
     choice_rhos,
     choice_variances,
+    loss_rho,
     matern,
     mix,
     mix_choices,
@@ -165,7 +166,7 @@ def _prior_draw(
     What a loss or a value has of its own and what all share are drawn apart, for each set of factors.
     """
     rank, sizes = len(NODES), box.sizes
-    rhos = [1 / (1 + np.exp(-theta[4])), *choice_rhos(theta, len(sizes) - 1)]
+    rhos = [loss_rho(theta), *choice_rhos(theta, len(sizes) - 1)]
     bumps = rng.standard_normal((*(size + 1 for size in sizes), rank, rank))
     for axis, rho in enumerate(rhos):
         own, shared = np.split(bumps, [sizes[axis]], axis=axis)

@@ -144,6 +144,11 @@ def mix_choices(theta: Floats, same_choice: Floats) -> Floats:
     return np.asarray(rho + (1 - rho) * same_choice)
 
 
+def loss_rho(theta: Floats) -> float:
+    """Return rho, the share of the bumps' variance that all losses have in common."""
+    return float(1 / (1 + np.exp(-theta[4])))
+
+
 def choice_rhos(theta: Floats, choices: int) -> Floats:
     """Return rho_k (K,)."""
     return np.asarray(1 / (1 + np.exp(-theta[len(theta) - choices :])))
@@ -162,7 +167,7 @@ def scaled_distances(theta: Floats, pairs: Pairs) -> tuple[Floats, Floats]:
 
 def mix(theta: Floats, same_loss: Floats) -> Floats:
     """Return c(l, l')."""
-    rho = 1 / (1 + np.exp(-theta[4]))
+    rho = loss_rho(theta)
     return np.asarray(rho + (1 - rho) * same_loss)
 
 
@@ -298,7 +303,7 @@ class Problem:
         """Return sum(weight * dK / dtheta) over the half for the kernel's parameters, and the choices'."""
         half = self.half
         loss, bump = np.exp(2 * theta[:2])
-        rho = 1 / (1 + np.exp(-theta[4]))
+        rho = loss_rho(theta)
         far_lr, far_ratio = scaled_distances(theta, half.pairs)
         noise = self.seed_variance(theta) * weight[half.rows == half.columns]
         decay = weight * np.exp(-far_lr - far_ratio)
