@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,35 @@ def saved_in(folder: Path) -> Path:
     state = State(Progress(4, 3, 1.5, {"mae": 1.5}, 9.0), weights, optimizer.state_dict())
     save_state(folder, SPEC, state, Kept(0, ""), weights)
     return folder
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file grow beyond ``size`` bytes inside: to who writes it the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("name", [LAST, BEST])
+def test_a_disk_that_is_full_is_the_users_to_mend(name: str, share: float, tmp_path: Path) -> None:
+    size = (saved_in(tmp_path / "whole") / name).stat().st_size
+    weights = dict(fresh(1)[0].state_dict())
+
+    with room_for(int(share * size)), pytest.raises(CheckpointError, match="cannot write a checkpoint into"):
+        saved_in(tmp_path / "full") if name == LAST else save_best(tmp_path / "full", weights)
+    assert load_last(tmp_path / "full", SPEC, *fresh(2)).epoch == 0
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(CheckpointError, match=r"cannot write .* \(Not a directory\)"):
+        saved_in(tmp_path / "file" / "slot")
 
 
 @pytest.fixture(scope="module")

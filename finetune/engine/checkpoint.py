@@ -12,7 +12,8 @@ import hashlib
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -76,25 +77,42 @@ def save_state(
     """Write ``last.pt``, and ``best.safetensors`` where there is another ``best``; return what lies there.
 
     Each is whole or not at all. Both are written before either takes its place: a process that dies between
-    the two leaves a ``last.pt`` that names other best weights, and so counts as not there.
+    the two leaves a ``last.pt`` that names other best weights, and so counts as not there. Raises
+    :class:`CheckpointError` where there is no room.
     """
-    private.make_folder(folder)
-    renames = []
-    if best is not None:
-        temporary, checksum = _write_best(folder, best)
-        kept = Kept(state.progress.best_epoch, checksum)
-        renames.append((temporary, folder / BEST))
-    content = {
-        "spec": spec_hash(spec),
-        "progress": vars(replace(state.progress, best_checksum=kept.checksum)),
-        "model": dict(state.weights),
-        "optimizer": state.optimizer,
-    }
-    temporary = folder / f"{LAST}.{os.getpid()}"
-    torch.save(content, private.make_file(temporary))
-    for written, name in [*renames, (temporary, folder / LAST)]:
-        written.replace(name)
+    with _writing(folder):
+        private.make_folder(folder)
+        renames = []
+        if best is not None:
+            temporary, checksum = _write_best(folder, best)
+            kept = Kept(state.progress.best_epoch, checksum)
+            renames.append((temporary, folder / BEST))
+        content = {
+            "spec": spec_hash(spec),
+            "progress": vars(replace(state.progress, best_checksum=kept.checksum)),
+            "model": dict(state.weights),
+            "optimizer": state.optimizer,
+        }
+        temporary = folder / f"{LAST}.{os.getpid()}"
+        torch.save(content, private.make_file(temporary))
+        for written, name in [*renames, (temporary, folder / LAST)]:
+            written.replace(name)
     return kept
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raise :class:`CheckpointError` for what cannot be written: a full disk is no fault of a run."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch says of a full disk: "unexpected pos 889792 vs 889684"
+        reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
+        raise CheckpointError(
+            f"cannot write a checkpoint into {folder} ({reason})",
+            "a folder that can be written, with room",
+            "then type the same command again: it goes on",
+        ) from error
 
 
 def load_last(
@@ -113,7 +131,7 @@ def load_last(
         return Progress()
     if not _has_best(folder, state["progress"], model):
         return Progress()
-    model.load_state_dict(state["model"])
+    model.load_state_dict(_once(state["model"]))
     optimizer.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])
 
@@ -187,9 +205,10 @@ def _fits_optimizer(given: object, optimizer: torch.optim.Optimizer) -> bool:
 
 def save_best(folder: Path, weights: Mapping[str, Tensor]) -> str:
     """Write the weights of the best epoch as ``best.safetensors`` and return their checksum."""
-    private.make_folder(folder)
-    temporary, checksum = _write_best(folder, weights)
-    temporary.replace(folder / BEST)
+    with _writing(folder):
+        private.make_folder(folder)
+        temporary, checksum = _write_best(folder, weights)
+        temporary.replace(folder / BEST)
     return checksum
 
 
@@ -200,6 +219,11 @@ def _write_best(folder: Path, weights: Mapping[str, Tensor]) -> tuple[Path, str]
     return temporary, checksum
 
 
+def _once(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what files of before hold twice: an encoder of a user's own was in them under two names."""
+    return {name: weight for name, weight in weights.items() if not name.startswith("backbone._call.")}
+
+
 def load_best(path: Path, model: torch.nn.Module) -> None:
     """Load the weights of a best epoch, strictly; raises :class:`CheckpointError` naming the keys."""
     weights, checksum = read_best(path)
@@ -207,7 +231,7 @@ def load_best(path: Path, model: torch.nn.Module) -> None:
         raise CheckpointError(
             f"{path} is damaged: its weights are not those that were written", "its checksum"
         )
-    expected = model.state_dict()
+    weights, expected = _once(weights), model.state_dict()
     missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unexpected:
         raise CheckpointError(
