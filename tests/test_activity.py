@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,18 +70,3 @@ def test_a_slot_that_failed_for_good_shows_its_last_traceback(ledger: Ledger, en
     assert failed_slots(engine, study.study_id) == [
         FailedSlot(0, 3, "worker", "error", "Traceback\nRuntimeError: boom")
     ]
-
-
-def test_a_glance_imports_neither_optuna_nor_pandas() -> None:
-    heavy = ("optuna", "torch", "pandas", "alembic")
-    code = f"import sys, hpo.reading.activity, hpo.storage; print([m for m in {heavy} if m in sys.modules])"
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert done.stdout.strip() == "[]"

@@ -210,6 +210,28 @@ def test_no_function_is_over_sixty_lines() -> None:
     assert long == []
 
 
+LIGHT = {
+    "hpo": ("torch", "pandas", "numpy", "scipy", "sqlalchemy", "optuna", "matplotlib", "typer"),
+    "hpo.reading.activity, hpo.storage": ("optuna", "torch", "pandas", "alembic"),
+    "hpo.reading.frames, hpo.storage": ("optuna", "torch", "alembic"),
+    "hpo.search_here, hpo.report.checked": ("pandas", "scipy", "hpo.analysis"),
+    "finetune.backbones": ("torch",),
+}
+"""Modules, and what does not come with them."""
+
+
+@pytest.mark.parametrize("imported", LIGHT)
+def test_an_import_brings_nothing_heavy(imported: str) -> None:
+    code = f"import sys, {imported}; print([name for name in {LIGHT[imported]} if name in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("command", ["run --help", "report --study none"])  # others: test_glance.py
 def test_light_commands_start_without_torch(command: str, tmp_path: Path) -> None:
     code = (

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,18 +77,3 @@ def test_every_attempt_is_a_row_with_its_times_and_why_it_ended(ledger: Ledger, 
     assert frame["message"].tolist() == [None, "8 GiB wanted", None]
     assert (frame["ended_at"] >= frame["started_at"]).tolist() == [True, True, False]
     assert abs(frame["started_at"].iloc[0] - pd.Timestamp.now("UTC")) < pd.Timedelta("1min")
-
-
-def test_reading_results_imports_no_optuna() -> None:
-    heavy = ("optuna", "torch", "alembic")
-    code = f"import sys, hpo.reading.frames, hpo.storage; print([m for m in {heavy} if m in sys.modules])"
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert done.stdout.strip() == "[]"

@@ -16,19 +16,11 @@ import hpo
 from hpo.worker import work
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "pandas", "numpy", "scipy", "sqlalchemy", "optuna", "matplotlib", "typer")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return finished_study(tmp_path_factory.mktemp("searched"), total=14)
-
-
-def test_the_import_is_light() -> None:
-    told = f"import sys, hpo; print([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, cwd=ROOT, check=True)
-
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_loaded_study_has_its_answer_and_tables_without_torch(place: Place) -> None:

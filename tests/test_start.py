@@ -83,14 +83,6 @@ def test_check_names_what_is_wrong_with_an_encoder(
     assert found["ready"] is (status == 0)
 
 
-def test_a_check_and_the_start_of_a_search_load_nothing_of_the_answer() -> None:
-    heavy = "('pandas', 'scipy', 'hpo.analysis')"
-    code = f"import sys, hpo.search_here, hpo.report.checked; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize(("mflop", "windows"), [(0.0, 32), (68.0, 32), (136.0, 16), (1e6, 2)])
 def test_a_check_looks_at_fewer_windows_of_a_larger_encoder(mflop: float, windows: int) -> None:
     assert looked_at(mflop) == windows
