@@ -475,7 +475,9 @@ def test_no_legend_is_wider_than_its_figure(findings: Findings, language: Langua
     sure = (Zone(-4, -1, good), Zone(-1, 3, Standing.OPEN), Zone(3, 6, worse))
     likely = (Zone(-4, 1, good), Zone(1, 6, worse))  # every entry that there can be
     zones = Zones(sure, 0.0086, WorthSource.SEED_SD, likely)
-    study = replace(findings, answer=replace(findings.answer, zones=zones))
+    named = findings.spec.baseline.model_copy(update={"name": "published default"})
+    spec = findings.spec.model_copy(update={"baseline": named})
+    study = replace(findings, spec=spec, answer=replace(findings.answer, zones=zones))
 
     for name in sorted(SEARCHED):
         drawn = draw_figure(name, study, language=language, style=style)
