@@ -69,8 +69,18 @@ PATCHTST = {
     "ffn_dim": 256,
     "num_hidden_layers": 3,
 }
+MIXER = {
+    "context_length": 500,
+    "patch_length": 25,
+    "patch_stride": 25,
+    "d_model": 32,
+    "num_layers": 3,
+}
 ENCODERS = {
     "PatchTST (transformers)": Encoder("patchtst.py", PATCHTST),
+    "PatchTSMixer (transformers)": Encoder("patchtsmixer.py", MIXER),
+    "ECG_CRNN (torch-ecg)": Encoder("torch_ecg_crnn.py"),
+    "TCN (pytorch-tcn)": Encoder("tcn.py"),
     "MOMENT-small (momentfm)": Encoder("moment.py", MOMENT),
     "ShallowFBCSPNet (braindecode)": Encoder("braindecode_net.py"),
     "PaPaGei-S (key layout)": Encoder(

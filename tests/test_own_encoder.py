@@ -31,6 +31,7 @@ from finetune.api import (
 )
 from finetune.backbones import build_backbone
 from finetune.backbones.foreign import ForeignBackbone
+from finetune.engine.checkpoint import load_best
 from finetune.model import build_model
 from finetune.random import Noise
 from finetune.tasks import TASKS
@@ -397,6 +398,32 @@ def test_an_odd_encoder_trains_resumes_and_is_read_back(code: Path, tmp_path: Pa
     assert whole.curve("a")[1:] == resumed.curve("a")
     assert folder
     assert np.isfinite(said.values).all()
+
+
+def test_an_encoder_is_kept_once_and_files_that_hold_it_twice_are_read(code: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    trained(Run("a", run_spec(spec_of()), tmp_path / "a"), tmp_path)
+    best = tmp_path / "a/best.safetensors"
+    weights = load_file(best)
+    model = build_model(run_spec(spec_of()), TASKS["synthetic_hr"])
+    twice = {
+        f"backbone._call.{name[16:]}": one for name, one in weights.items() if name.startswith("backbone.")
+    }
+    save_file({**weights, **{name: one.clone() for name, one in twice.items()}}, best)
+
+    load_best(best, model)
+
+    assert not [name for name in weights if "_call" in name]
+    torch.testing.assert_close(model.state_dict(), weights)
+
+
+def test_the_frozen_features_of_an_own_encoder_end_in_a_model(code: Path, tmp_path: Path) -> None:
+    spec = run_spec(spec_of(), mode="linear_probing_cached")
+    trained(Run("a", spec, tmp_path / "a"), tmp_path)
+
+    places = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    assert export_model(spec, tmp_path / "a/best.safetensors", tmp_path / "model", card="", **places)
 
 
 def test_weights_of_several_gpus_are_told_by_their_names(code: Path, tmp_path: Path) -> None:

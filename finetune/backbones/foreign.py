@@ -310,7 +310,10 @@ def _feature_call(made: Any, module: nn.Module, entry: str) -> Callable[[Tensor]
     is_script = isinstance(made, torch.jit.ScriptModule)  # whose class has no forward to look at
     has_forward = isinstance(made, nn.Module) and (is_script or type(made).forward is not nn.Module.forward)
     if has_forward:
-        return module
+        call: Callable[[Tensor], Any] = (
+            module.__call__
+        )  # the module itself would be a part under a second name
+        return call
     methods = [getattr(made, name) for name in FEATURE_METHODS if callable(getattr(made, name, None))]
     if not methods:
         raise SettingError(
@@ -318,7 +321,7 @@ def _feature_call(made: Any, module: nn.Module, entry: str) -> Callable[[Tensor]
         )
     before = [getattr(made, name) for name in PREPARE_METHODS if callable(getattr(made, name, None))]
     if not before:
-        call: Callable[[Tensor], Any] = methods[0]
+        call = methods[0]
         return call
     return lambda x: methods[0](before[0](x))
 

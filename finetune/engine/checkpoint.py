@@ -131,7 +131,7 @@ def load_last(
         return Progress()
     if not _has_best(folder, state["progress"], model):
         return Progress()
-    model.load_state_dict(state["model"])
+    model.load_state_dict(_once(state["model"]))
     optimizer.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])
 
@@ -219,6 +219,11 @@ def _write_best(folder: Path, weights: Mapping[str, Tensor]) -> tuple[Path, str]
     return temporary, checksum
 
 
+def _once(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what files of before hold twice: an encoder of a user's own was in them under two names."""
+    return {name: weight for name, weight in weights.items() if not name.startswith("backbone._call.")}
+
+
 def load_best(path: Path, model: torch.nn.Module) -> None:
     """Load the weights of a best epoch, strictly; raises :class:`CheckpointError` naming the keys."""
     weights, checksum = read_best(path)
@@ -226,7 +231,7 @@ def load_best(path: Path, model: torch.nn.Module) -> None:
         raise CheckpointError(
             f"{path} is damaged: its weights are not those that were written", "its checksum"
         )
-    expected = model.state_dict()
+    weights, expected = _once(weights), model.state_dict()
     missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unexpected:
         raise CheckpointError(

@@ -46,7 +46,8 @@ def zones_figure(findings: Findings, words: Words) -> Figure:
     marks: dict[str, tuple[Choice | NamedConfiguration, str]] = {}
     if choice is not None:
         marks["^"] = (choice, words.say("figure.chosen"))
-    marks["*"] = (default, words.say("figure.default.place", name=default.name))
+    named = words.say("figure.default.place", name=words.name("configuration", default.name))
+    marks["*"] = (default, named)
     for axes, (name, found) in zip(
         figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True
     ):
