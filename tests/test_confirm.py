@@ -27,7 +27,7 @@ from hpo.ledger.choice import Arm, FrozenChoice
 from hpo.ledger.choice_book import ChoiceBook, StoredChoice
 from hpo.reading.findings import find_out
 from hpo.report.answer import answer_lines
-from hpo.report.confirmed import confirmation_lines, headline
+from hpo.report.confirmed import arm_name, confirmation_lines, headline
 from hpo.report.language import SPOKEN
 from hpo.storage import open_engine
 from hpo.storage.tables import slots
@@ -230,6 +230,14 @@ def test_the_words_name_the_looks_the_subjects_and_the_smallest_effect(shared: S
     assert lines[-1].endswith(
         "look 1 at the test split of this study and its data, which has been looked at once."
     )
+
+
+def test_the_published_default_has_a_chinese_name(shared: Shared) -> None:
+    own = arm_of(shared[2], "baseline")
+    published = replace(own, arm=replace(own.arm, name="published default"))
+
+    assert arm_name(replace(shared[2], arms=(own,)), 0, SPOKEN["zh"]) == own.arm.name
+    assert arm_name(replace(shared[2], arms=(published,)), 0, SPOKEN["zh"]) == "已发表的默认设置"
 
 
 def test_the_newest_confirmation_is_found_by_the_studys_name(shared: Shared) -> None:

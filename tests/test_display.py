@@ -67,7 +67,7 @@ def test_progress_counts_the_best_and_the_time_left(clock: Clock) -> None:
     progress.take(ended(1, "pruned", 2.0))
     progress.take(ended(2, "failed", None))
 
-    assert progress.standing() == ("2/10 finished (1 pruned), 1 failed, best 3 (trial 0), 0 s to 5 min left")
+    assert progress.standing() == ("2/10 finished (1 stopped), 1 failed, best 3 (trial 0), 0 s to 5 min left")
     assert progress.running == {}
 
 
@@ -125,10 +125,10 @@ def test_without_a_terminal_progress_is_plain_lines(clock: Clock) -> None:
     lines = shown(EVENTS, clock, terminal=False).splitlines()
 
     assert lines == [
-        "s: 0/10 finished (0 pruned); trial 0 epoch 1/6 at 4 bpm",
+        "s: 0/10 finished (0 stopped); trial 0 epoch 1/6 at 4 bpm",
         "s: the database is away",
         "s: trial 0 complete at 3 bpm",
-        "  1/10 finished (0 pruned), best 3 (trial 0)",
+        "  1/10 finished (0 stopped), best 3 (trial 0)",
     ]
 
 

@@ -420,6 +420,14 @@ def test_every_figure_says_that_its_signals_are_synthetic(findings: Findings, st
         assert "synthetic signals" in texts(draw_figure(name, findings, style=style)), name
 
 
+def test_a_figure_may_be_named_behind_its_study(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "ratio.svg"
+    words = ["--storage", place.url, "--out", str(file)]
+
+    assert main(["figure", NAME, "ratio", *words]) == 0
+    assert file.exists()
+
+
 def test_figures_are_chinese_where_a_font_is_there_and_english_with_a_word_where_not(
     findings: Findings, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,8 +471,13 @@ def test_the_seed_is_no_knob_that_mattered(findings: Findings) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("style", ["screen", "paper"])
 def test_no_legend_is_wider_than_its_figure(findings: Findings, language: Language, style: Style) -> None:
-    zones = Zones((Zone(-4, 0, Standing.AS_GOOD), Zone(0, 6, Standing.WORSE)), 0.0086, WorthSource.SEED_SD)
-    study = replace(findings, answer=replace(findings.answer, zones=zones))
+    good, worse = Standing.AS_GOOD, Standing.WORSE
+    sure = (Zone(-4, -1, good), Zone(-1, 3, Standing.OPEN), Zone(3, 6, worse))
+    likely = (Zone(-4, 1, good), Zone(1, 6, worse))  # every entry that there can be
+    zones = Zones(sure, 0.0086, WorthSource.SEED_SD, likely)
+    named = findings.spec.baseline.model_copy(update={"name": "published default"})
+    spec = findings.spec.model_copy(update={"baseline": named})
+    study = replace(findings, spec=spec, answer=replace(findings.answer, zones=zones))
 
     for name in sorted(SEARCHED):
         drawn = draw_figure(name, study, language=language, style=style)

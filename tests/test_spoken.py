@@ -15,7 +15,7 @@ from rich.console import Console
 from small_study import NAME, Place, finished_study, small_spec
 
 from hpo.cli.app import main
-from hpo.cli.listing import columns
+from hpo.cli.listing import columns, state_words
 from hpo.cli.terminal import fitted
 from hpo.cli.watch import picture_lines
 from hpo.reading.findings import find_out
@@ -54,6 +54,22 @@ def test_status_and_watch_speak_chinese(place: Place, capsys: pytest.CaptureFixt
         told = said(capsys, *words, "--storage", place.url)
         assert "研究" in told
         assert english_in(told.replace(place.url, "").partition("--storage")[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "finished", "running", "said"),
+    [
+        ("open", 3, 0, "open"),
+        ("open", 3, 1, "open"),
+        ("open", 4, 0, "finished"),
+        ("stopped", 4, 0, "stopped"),
+    ],
+)
+def test_an_open_study_whose_trials_have_all_ended_is_finished(
+    state: str, finished: int, running: int, said: str
+) -> None:
+    study = {"state": state, "finished": finished, "failed": 0, "budget": 4, "running": running}
+    assert state_words(study, SPOKEN["en"]) == said
 
 
 def test_a_picture_of_watch_is_chinese() -> None:

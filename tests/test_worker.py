@@ -16,9 +16,13 @@ from optuna.trial import TrialState
 from small_study import NAME, Place, small_spec
 
 from finetune.api import DataError
+from hpo.checkpoints import Checkpoints
 from hpo.errors import MismatchError, UnknownStudyError
 from hpo.study import Configuration
 from hpo.worker import Event, WorkSummary, checkpoints_of, open_study, work
+from hpo.worker.session import open_session
+from hpo.worker.source import Source
+from hpo.worker.stop import Stop
 
 
 def run(
@@ -447,3 +451,16 @@ def test_an_unknown_study_is_refused(place: Place) -> None:
 
     with pytest.raises(UnknownStudyError, match="no study 'smal'"):
         work(place.url, [NAME, "smal"], settings=place.settings())
+
+
+def test_a_run_knows_how_many_trials_are_left_for_others(place: Place) -> None:
+    """Of the slots that this worker may take: the first four of six, two of them taken."""
+    study = place.open(6)
+    with open_session(place.url, place.settings(), lambda event: None, Stop()) as session:
+        kept = Checkpoints(place.folder / "kept")
+        source = Source(session, study, small_spec(), kept, 4, {}, lambda: True)
+        runs = [source.next_run() for _ in range(2)]
+        left = [run.others() for run in runs if run is not None and run.others is not None]
+        source.give_back_all()
+
+    assert left == [2, 2]

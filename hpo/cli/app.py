@@ -49,7 +49,7 @@ from hpo.cli.terminal import (
     the_study,
     url_of,
 )
-from hpo.cli.watch import has_work, watch
+from hpo.cli.watch import watch
 from hpo.errors import Interrupted, Said, UsageError, UserError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far studies are, and what the workers do."""
-    from hpo.cli.listing import failure_lines, status_lines, worker_lines
+    from hpo.cli.listing import failure_lines, has_work, status_lines, worker_lines
     from hpo.reading.standing import attached_workers, overview
     from hpo.report.language import SPOKEN
 

@@ -47,7 +47,7 @@ def _status_row(study: Mapping[str, Any], words: Words) -> tuple[str, ...]:
         loss = words.say("status.best", loss=loss, number=best["number"], ratio=ratio(best["ratio"]))
     return (
         study["study"],
-        words.say(f"status.state.{study['state']}"),
+        state_words(study, words),
         f"{study['finished']}/{study['budget']}",
         *(str(study[key]) for key in ("complete", "pruned", "failed", "running")),
         quantity(float(f"{study['trials_per_hour']:.3g}")),
@@ -55,6 +55,18 @@ def _status_row(study: Mapping[str, Any], words: Words) -> tuple[str, ...]:
         loss,
         words.say("list.comma").join(_remarks(study, words)),
     )
+
+
+def has_work(study: Mapping[str, Any]) -> bool:
+    """Return whether a study has trials that run, or that a worker could run."""
+    is_open = study["state"] == "open" and study["finished"] + study["failed"] < study["budget"]
+    return bool(is_open or study["running"])
+
+
+def state_words(study: Mapping[str, Any], words: Words) -> str:
+    """Return the state of a study; an open one of which all trials have ended is finished."""
+    is_done = study["state"] == "open" and not has_work(study)
+    return words.say(f"status.state.{'done' if is_done else study['state']}")
 
 
 def _remarks(study: Mapping[str, Any], words: Words) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hpo.cli.listing import has_work, state_words
 from hpo.cli.terminal import (
     Given,
     Json,
@@ -83,12 +84,6 @@ def _watch(look: Look, every_s: float, language: Language) -> None:
     print_lines([SPOKEN[language].say("watch.over")], is_result=False)
 
 
-def has_work(study: Mapping[str, Any]) -> bool:
-    """Return whether a study has trials that run, or that a worker could run."""
-    is_open = study["state"] == "open" and study["finished"] + study["failed"] < study["budget"]
-    return bool(is_open or study["running"])
-
-
 def picture_lines(
     studies: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]], language: Language = "en"
 ) -> list[str]:
@@ -106,7 +101,7 @@ def _study_lines(one: Mapping[str, Any], words: Words) -> list[str]:
     counts.append(words.say("watch.running", n=one["running"]))
     if left_s and has_work(one):
         counts.append(words.say("watch.left", time=duration(left_s)))
-    said, state = words.say("list.comma").join(counts), words.say(f"status.state.{one['state']}")
+    said, state = words.say("list.comma").join(counts), state_words(one, words)
     lines = [words.say("watch.study", study=one["study"], state=state, counts=said)]
     if best:
         loss = quantity(best["validation_loss"], one["unit"])

@@ -67,6 +67,7 @@ _ANSWER = {
     "answer.lucky.optimism": "运气最好的试验：第 {number} 号，{value}。请勿报告此数：换新的随机种子，"
     "预期约为 {expected}。",
     "answer.default": "默认设置（{name}：lr {lr}，backbone_lr {backbone_lr}，{loss}）：{expected}。",
+    "configuration.published default": "已发表的默认设置",
     "answer.default.published": "已发表的默认设置（lr {lr}，backbone_lr {backbone_lr}，{loss}）："
     "{expected}。",
     "answer.default.measured.one": "自身一次运行为 {values}",
@@ -595,6 +596,7 @@ _TERMINAL = {
     "status.head.epoch": "轮",
     "status.head.seen": "最近一次活动",
     "status.state.open": "开放",
+    "status.state.done": "已完成",
     "status.state.paused": "暂停",
     "status.state.stopped": "已停止",
     "status.best": "{loss}（第 {number} 号试验，比值 {ratio}）",

@@ -67,7 +67,7 @@ def arm_name(found: Confirmation, place: int, words: Words) -> str:
     if arm.role == "choice":
         earlier = [one for one in found.arms[:place] if one.arm.role == "choice"]
         return words.say("arm.choice", place=len(earlier) + 1)
-    return words.name("arm", arm.role) if arm.role in _OURS else arm.name
+    return words.name("arm", arm.role) if arm.role in _OURS else words.name("configuration", arm.name)
 
 
 def _arm(found: Confirmation, place: int, words: Words) -> str:

@@ -131,7 +131,7 @@ def _comparison(findings: Findings, words: Words) -> str:
     guess = constant(findings, words)
     for name, value in (
         (words.say("table.ours"), ours),
-        (words.say("table.default", name=findings.spec.baseline.name), default),
+        (words.say("table.default", name=words.name("configuration", findings.spec.baseline.name)), default),
         (guess, rounded(findings.trivial, found.noise.seed_sd)),
     ):
         rows.append([name, words.say("split.validation"), value, ""])

@@ -126,7 +126,7 @@ def _draw_profile(axes: Axes, findings: Findings, words: Words) -> None:
 def _draw_baseline(axes: Axes, findings: Findings, words: Words) -> None:
     baseline, given = findings.answer.baseline, findings.spec.baseline
     if baseline is not None:
-        name = words.say("figure.default", name=given.name)
+        name = words.say("figure.default", name=words.name("configuration", given.name))
         axes.plot([given.lr / given.backbone_lr], [baseline.value], "k*", markersize=12, label=name)
 
 

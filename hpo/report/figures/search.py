@@ -51,7 +51,7 @@ def rates_figure(findings: Findings, words: Words) -> Figure:
         write_inside(axes, words.say("figure.rates.too_few"))
     _draw_places(axes, findings.trials, words)
     baseline, choice = findings.spec.baseline, findings.answer.choice
-    named = words.say("figure.default.place", name=baseline.name)
+    named = words.say("figure.default.place", name=words.name("configuration", baseline.name))
     axes.plot(baseline.backbone_lr, baseline.lr, "k*", markersize=13, label=named)
     if choice is not None:
         chosen = words.say("figure.chosen")

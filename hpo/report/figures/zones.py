@@ -46,7 +46,8 @@ def zones_figure(findings: Findings, words: Words) -> Figure:
     marks: dict[str, tuple[Choice | NamedConfiguration, str]] = {}
     if choice is not None:
         marks["^"] = (choice, words.say("figure.chosen"))
-    marks["*"] = (default, words.say("figure.default.place", name=default.name))
+    named = words.say("figure.default.place", name=words.name("configuration", default.name))
+    marks["*"] = (default, named)
     for axes, (name, found) in zip(
         figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True
     ):
@@ -67,9 +68,8 @@ def zones_figure(findings: Findings, words: Words) -> Figure:
         meanings.append(words.say(f"figure.likely.{one.value}"))
     handles += [Line2D([], [], linestyle="", marker=mark, markersize=_SIZES[mark], **_MARK) for mark in marks]
     meanings += [said for _, said in marks.values()]
-    figure.legend(
-        handles, meanings, fontsize=8, ncols=2, loc="outside lower center"
-    )  # three are wider than a column
+    # Three columns of words are wider than a column of a paper.
+    figure.legend(handles, meanings, fontsize=8, ncols=2, loc="outside lower center")
     return figure
 
 
