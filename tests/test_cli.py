@@ -323,7 +323,7 @@ def test_watch_ends_when_no_trial_is_left_and_shows_it_in_80_columns(
     assert main(["watch", NAME, "--storage", place.url]) == 0
     told = capsys.readouterr()
 
-    assert f"{NAME} (open): 6/6 finished" in told.out
+    assert f"{NAME} (finished): 6/6 finished" in told.out
     assert "no trial is left to run" in told.err
     assert max(map(len, told.out.splitlines())) <= 80
     main(["watch", "--storage", place.url, "--json"])
