@@ -14,6 +14,7 @@ from small_study import NAME, Place, finished_study, small_spec
 from hpo.analysis.matters import Cost, Mattering, Matters
 from hpo.analysis.values import Answer, Choice, Expected, Noise
 from hpo.analysis.zones import Standing, WorthSource, Zone, Zones
+from hpo.cli.run import print_outcome
 from hpo.ledger.values import Point
 from hpo.reading.findings import Findings, find_out
 from hpo.report.answer import answer_lines
@@ -22,6 +23,7 @@ from hpo.report.markdown import markdown
 from hpo.report.side_by_side import statements, table
 from hpo.report.told import to_json
 from hpo.report.zones import costs_lines, zone_lines
+from hpo.search_here import Launched
 from hpo.storage import open_engine
 from hpo.study import Configuration
 
@@ -312,3 +314,15 @@ def test_what_is_likely_as_good_in_both_studies_is_said_where_nothing_is_sure(fi
     assert ("ratios as good as the best", "likely (80 %) from 1 to 100", "from 10 to 1000") in table(
         one, other
     )
+
+
+@pytest.mark.parametrize(("is_late", "said"), [(False, "stopped at {} of"), (True, "the time is up: {} of")])
+def test_a_search_that_ended_early_says_whether_its_time_was_up(
+    findings: Findings, capsys: pytest.CaptureFixture[str], is_late: bool, said: str
+) -> None:
+    finished = findings.counts.finished
+    launched = Launched(findings, finished + 5, did_nothing=False)
+
+    print_outcome(launched, "", "", "en", is_late=is_late, as_json=False)
+
+    assert f"{said.format(finished)} {finished + 5} trials; to go on: hpo run" in capsys.readouterr().out

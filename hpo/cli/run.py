@@ -117,7 +117,8 @@ def run(
             )
             finish(launched.findings)
         again = options_again(url, data, cache, device, code)
-        _print_outcome(launched, again, options_again(url), language, as_json=as_json)
+        is_late = deadline is not None and time.monotonic() >= deadline
+        print_outcome(launched, again, options_again(url), language, is_late=is_late, as_json=as_json)
         return to_json(launched.findings, url)
 
     with alerts_while(url, [spec.name for spec in specs], alert, stuck_after, lang):
@@ -180,8 +181,8 @@ def _each(
     return studies, failed
 
 
-def _print_outcome(
-    launched: Launched, option: str, storage: str, language: Language, *, as_json: bool
+def print_outcome(
+    launched: Launched, option: str, storage: str, language: Language, *, is_late: bool, as_json: bool
 ) -> None:
     """Print the answer of one study and what to type next; with ``as_json`` only that nothing was done."""
     from hpo.report.answer import answer_lines, next_steps, run_command
@@ -203,6 +204,7 @@ def _print_outcome(
         is_over = finished + failed >= total  # those slots are closed: the same command would do nothing
         again = run_command(findings, total + failed if is_over else total, option)
         given = {"finished": finished, "total": total, "failed": failed, "command": again}
-        print_lines([words.say("run.stopped.failed" if is_over else "run.stopped", **given)])
+        key = "run.stopped.failed" if is_over else "run.stopped.late" if is_late else "run.stopped"
+        print_lines([words.say(key, **given)])
     print_lines(next_steps(findings, option, language, storage))
     print_where_hpo_is(language)

@@ -576,6 +576,7 @@ _TERMINAL = {
     "run.nothing": "{study}：{total} 次试验中已结束 {finished} 次，无事可做；用更大的 --trials 继续",
     "run.known": "{study}：{known}：不再运行更多试验",
     "run.stopped": "停在 {finished}/{total} 次试验；继续请输入：{command}",
+    "run.stopped.late": "时间已到：完成 {finished}/{total} 次试验；继续请输入：{command}",
     "run.stopped.failed": "停在 {finished}/{total} 次试验（{failed} 次彻底失败）；继续请输入：{command}",
     "run.path": "（hpo 不在当前 shell 的 PATH 中：请用 {path} 代替 hpo）",
     "status.head.study": "研究",

@@ -609,6 +609,7 @@ _TERMINAL = {
     "goes on",
     "run.known": "{study}: {known}: no more are run",
     "run.stopped": "stopped at {finished} of {total} trials; to go on: {command}",
+    "run.stopped.late": "the time is up: {finished} of {total} trials; to go on: {command}",
     "run.stopped.failed": "stopped at {finished} of {total} trials ({failed} failed for good); to go on: "
     "{command}",
     "run.path": "(hpo is not on this shell's PATH: for hpo, type {path})",
