@@ -55,6 +55,10 @@ def only_fault_of(text: str) -> str:
     return faults[0]
 
 
+def test_a_loss_stands_once_in_a_list() -> None:
+    assert only_fault_of(GOOD.replace("[mse, l1]", "[mse, l1, mse]")) == "7: mse twice; expected it once"
+
+
 @pytest.mark.parametrize("name", shipped_studies())
 def test_every_shipped_study_loads_and_is_named_as_its_file(name: str) -> None:
     spec = load_spec(name)

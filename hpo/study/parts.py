@@ -342,6 +342,9 @@ def disagreements(
     wrong += choice_faults(space, losses, recipe, what, has_layers=_has_layers(backbone))
     for place, loss in enumerate(losses):
         wrong += _loss_faults(("space", "loss", place), loss, what)
+        if loss in losses[:place]:
+            said = Said("{value} twice; expected it once", value=loss)
+            wrong.append((("space", "loss", place), said))
     for path, configuration in configurations.items():
         wrong += _loss_faults((*path, "loss"), configuration.loss, what)
         if space is not None:
