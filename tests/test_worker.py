@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import analytic_trainer
@@ -162,6 +162,15 @@ def test_a_fault_that_the_user_must_mend_ends_the_work_and_costs_no_attempt(plac
     assert place.counts().finished == 4
 
 
+@pytest.fixture
+def hung_up() -> Iterator[None]:
+    """Hear a closed terminal, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hung_up")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_work_in_the_middle_of_an_epoch(place: Place, number: signal.Signals) -> None:
     place.behave(epoch_s=3600.0)  # longer than a test may take
