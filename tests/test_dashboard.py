@@ -33,7 +33,16 @@ from optuna_dashboard._app import create_app
 from small_study import NAME, Place, finished_study
 from web import TOKEN, Answer, ask, running, served
 
-from hpo.dashboard import Access, PageKeeper, build, check_token, listening, make_access, make_door
+from hpo.dashboard import (
+    Access,
+    PageKeeper,
+    build,
+    check_token,
+    ended_by_signals,
+    listening,
+    make_access,
+    make_door,
+)
 from hpo.dashboard.door import WriteCheck
 from hpo.dashboard.kept import AnswerStore
 from hpo.dashboard.kept_studies import mark_of
@@ -739,6 +748,16 @@ def test_a_token_that_was_given_is_never_printed_until_the_other_signal(place: P
     assert server.returncode == 0
     assert first.startswith("dashboard: http://localhost:")
     assert "token" not in first + rest
+
+
+def test_a_signal_before_the_first_request_can_come_is_an_end_like_any_other() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    with ended_by_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the signal was not heard")
+
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(place: Place, private: WSGIApplication) -> None:

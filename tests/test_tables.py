@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from finetune.tables import TableFault, open_table
@@ -112,6 +112,7 @@ CELLS = st.text("0123456789.,;-eE+ nNaA\"\n\t'_x", max_size=6)
 def test_a_cell_too_many_leaves_every_number_or_is_a_fault(
     tmp_path_factory: pytest.TempPathFactory, values: list[list[float]], line: int, cell: str, place: int
 ) -> None:
+    assume(not {",", "\n"} <= set(cell))  # such a cell may make two whole rows of one
     rows = [["A", "B", "C"], *([repr(value) for value in row] for row in values)]
     line = min(line, len(rows) - 1)
     rows[line].insert(place, cell)

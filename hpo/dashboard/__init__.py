@@ -191,7 +191,7 @@ def serve(url: str, access: Access, artifacts: Path | None, announce: Callable[[
     keeper = PageKeeper(engine, answers)
     keeper.start()
     try:
-        with _ended_by_signals(server):
+        with ended_by_signals():
             announce(access.address(_port(server)))
             server.run()
     finally:
@@ -225,15 +225,16 @@ def _port(server: Any) -> int:
 
 
 @contextlib.contextmanager
-def _ended_by_signals(server: Any) -> Iterator[None]:
-    """End ``server.run`` at the first SIGINT or SIGTERM."""
+def ended_by_signals() -> Iterator[None]:
+    """End what is inside, waitress' loop or what comes before it, at the first SIGINT or SIGTERM."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(0)  # waitress' loop ends in order: it waits for its threads, up to 5 s
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with contextlib.suppress(SystemExit):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
