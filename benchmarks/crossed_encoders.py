@@ -9,7 +9,8 @@ pretrained on PPG, pretrained on ECG, and not at all. 2 lr x 6 backbone_lr x 4 s
 every run to its last epoch, recipe and inputs those of benchmarks/record_grid.py; the encoder that fits the
 signal stands in that recording already and is not run again. A run is a line of --runs; a call goes on where
 another was stopped. --summary prints what each value of a rate and of the ratio costs
-(benchmarks/recorded_runs.py).
+(benchmarks/recorded_runs.py), and at the larger lr the means over backbone_lr and what 1e-4 costs instead of
+1e-3, paired over the seeds, with its standard error.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def runs_of(task: str, encoder: str, file: Path) -> pd.DataFrame:
 def summary(file: Path) -> None:
     """Print what each rate and ratio costs, a table a cell."""
     for task, encoder in product(LOSSES, ENCODERS):
-        table = configurations(runs_of(task, encoder, file))
+        runs = runs_of(task, encoder, file)
+        table = configurations(runs)
         best = table.loc[table["mean"].idxmin()]
         print(
             f"\n{task}, {encoder}: lr {best['lr']:.2g}, backbone_lr {best['backbone_lr']:.2g} "
@@ -124,6 +126,17 @@ def summary(file: Path) -> None:
         for axis in ("backbone_lr", "ratio", "lr"):
             told = [f"{value:.2g}: {cost:.3g} {standing}" for value, cost, standing in standings(table, axis)]
             print(f"  {axis}: " + "; ".join(told))
+        print("  " + beside_lr(runs))
+
+
+def beside_lr(runs: pd.DataFrame) -> str:
+    """Return the means over backbone_lr at the larger lr, and the paired difference of 1e-4 to 1e-3 there."""
+    lowest = runs[runs["lr"] > LR[0] * 2].groupby(["seed", "backbone_lr"])["validation_loss"].min().unstack()
+    lowest.columns = [f"{slow:.2g}" for slow in lowest.columns]
+    means = "; ".join(f"{slow}: {mean:.3f}" for slow, mean in lowest.mean().items())
+    gap = (lowest["0.0001"] - lowest["0.001"]).dropna()
+    error = gap.std(ddof=1) / len(gap) ** 0.5
+    return f"at lr {LR[1]:.2g}: {means}; 1e-4 for 1e-3: {gap.mean():+.3f} ± {error:.3f} (n {len(gap)})"
 
 
 def main() -> None:
