@@ -6,6 +6,7 @@ import json
 import os
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,7 +71,8 @@ def test_the_file_has_every_cell_so_far_and_says_how_many_are_left(
     options = options_of(gpu, monkeypatch, "--out", str(tmp_path / "gpu.json"), "--encoders", "tiny")
     times = iter([0.0, 10.0, 20.0, 470.0, 481.0])
     servers: list[Counted] = []
-    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(times))
+    own = {**vars(gpu.time), "monotonic": lambda: next(times)}  # not the clock of other threads
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(**own))
     monkeypatch.setattr(gpu, "Server", lambda options: servers.append(Counted(options)) or servers[0])
 
     gpu.measure_all(options)
